@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The inside of an AioContext, shared by the files of aio/. */
+#ifndef AIO_INTERNAL_H
+#define AIO_INTERNAL_H
+
+#include "miniblk/osdep.h"
+#include "miniblk/aio.h"
+#include "miniblk/aio-wait.h"
+#include "miniblk/atomic.h"
+#include "miniblk/coroutine.h"
+#include "miniblk/error.h"
+#include "miniblk/thread.h"
+#include "aio/port.h"
+
+/*
+ * A message to a context: "run me in your home thread". Bottom halves and scheduled
+ * coroutines are messages, and share one FIFO.
+ */
+typedef struct AioMessage AioMessage;
+struct AioMessage {
+    AioMessage *next;
+    uint64_t batch;             /* the drain of the incoming stack that took it; home thread */
+    void (*run)(AioContext *ctx, AioMessage *msg);
+};
+
+typedef struct AioHandler AioHandler;
+typedef struct TimerHeap {
+    GPtrArray *timers;          /* binary heap by expire_time; of QEMUTimer */
+} TimerHeap;
+
+struct AioContext {
+    unsigned refcount;          /* atomic */
+
+    /* aio/notify.c: the wake-up protocol */
+    int wake_state;             /* atomic; AIO_AWAKE, AIO_NOTIFIED or AIO_ASLEEP */
+    EventNotifier notifier;     /* wakes the home thread out of AIO_ASLEEP */
+
+    /* aio/bh.c: messages */
+    AioMessage *incoming;       /* atomic LIFO, pushed by any thread */
+    AioMessage *incoming_idle;  /* the same for idle bottom halves */
+    AioMessage *ready, **ready_tail;    /* FIFO being run; home thread */
+    uint64_t batch;             /* number of drains of INCOMING so far; home thread */
+    unsigned bhs_alive;         /* atomic; made with aio_bh_new() and not deleted */
+
+    /* aio/context-lock.c */
+    QemuMutex lock;
+    const void *lock_owner;     /* atomic; identity of the owning thread */
+    unsigned lock_depth;        /* owner only */
+
+    /* aio/fd.c */
+    int epoll_fd;
+    QemuMutex fd_lock;          /* protects HANDLERS; taken to write the next two */
+    GHashTable *handlers;       /* fd -> AioHandler in force */
+    unsigned always_ready;      /* atomic; how many of them epoll cannot watch */
+    AioHandler *garbage;        /* atomic; replaced, to be freed when no dispatch can see them */
+    AioHandler *ready_fds, **ready_fds_tail;    /* FIFO being dispatched; home thread */
+
+    /* aio/timer.c */
+    QemuMutex timer_lock;       /* protects TIMERS and the expire_time of each */
+    TimerHeap timers[QEMU_CLOCK_MAX];
+    unsigned timers_armed;      /* atomic */
+
+    /* aio/context.c */
+    unsigned poll_depth;        /* nesting of aio_poll(); home thread */
+    GSource *source;            /* made by aio_get_g_source() */
+    int64_t poll_max_ns, poll_grow, poll_shrink;
+    QEMUBH *kick_bh;            /* does nothing; see aio/wait.c */
+
+    AioBatchHook *batch_hooks;  /* armed ones; home thread; aio/batch.c */
+
+    QemuMutex engine_lock;      /* protects the making of engines */
+    struct ThreadPool *thread_pool;
+    struct LinuxAioState *linux_aio;
+};
+
+/* aio/notify.c */
+int aio__wake_init(AioContext *ctx);
+void aio__wake_destroy(AioContext *ctx);
+/* Forget notifications so far; the caller looks for work afterwards. Home thread. */
+void aio__notify_accept(AioContext *ctx);
+/* About to sleep: false when notified since aio__notify_accept(). Home thread. */
+bool aio__sleep_begin(AioContext *ctx);
+void aio__sleep_end(AioContext *ctx);
+
+/* aio/bh.c */
+/* Hand MSG over; it is run exactly once per call. Any thread. */
+void aio__message_push(AioContext *ctx, AioMessage *msg);
+bool aio__messages_pending(AioContext *ctx);
+bool aio__messages_idle_pending(AioContext *ctx);
+bool aio__messages_run(AioContext *ctx);
+/* Free what is queued and dead; abort naming CTX's leaked bottom halves. */
+void aio__messages_destroy(AioContext *ctx);
+
+/* aio/fd.c */
+int aio__fds_init(AioContext *ctx);
+void aio__fds_destroy(AioContext *ctx);
+/* Wait at most TIMEOUT_NS (-1: for ever) and queue the ready handlers. Home thread. */
+void aio__fds_wait(AioContext *ctx, int64_t timeout_ns);
+bool aio__fds_ready(AioContext *ctx);
+bool aio__fds_dispatch(AioContext *ctx);
+void aio__fds_collect_garbage(AioContext *ctx);
+
+/* aio/timer.c */
+void aio__timers_init(AioContext *ctx);
+void aio__timers_destroy(AioContext *ctx);
+/* ns until the first timer expires: 0 now, -1 none armed. */
+int64_t aio__timers_deadline_ns(AioContext *ctx);
+bool aio__timers_run(AioContext *ctx);
+
+/* aio/batch.c */
+void aio__batch_flush(AioContext *ctx);
+
+/* aio/context-lock.c */
+/* Drop all levels the calling thread holds; how many. */
+unsigned aio__context_release_all(AioContext *ctx);
+void aio__context_reacquire(AioContext *ctx, unsigned depth);
+/* The calling thread holds / does not hold the big lock, and so may hold many contexts. */
+void aio__thread_set_bql(bool held);
+
+#endif

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* AioContext: life, the loop as a list of phases, and the loop as a GSource. */
+#include "aio/aio-internal.h"
+#include "miniblk/linux-aio.h"
+#include "miniblk/thread-pool.h"
+
+static PORT_THREAD_LOCAL AioContext *current_context;
+
+QEMU_NOINLINE AioContext *qemu_get_current_aio_context(void)
+{
+    return current_context;
+}
+
+QEMU_NOINLINE void qemu_set_current_aio_context(AioContext *ctx)
+{
+    if (ctx && current_context && current_context != ctx) {
+        fprintf(stderr, "miniblk: qemu_set_current_aio_context: the thread has a loop already\n");
+        abort();
+    }
+    current_context = ctx;
+}
+
+bool in_aio_context_home_thread(AioContext *ctx)
+{
+    return ctx == qemu_get_current_aio_context();
+}
+
+/* ---- life ------------------------------------------------------------------------------ */
+
+static void nothing(void *opaque)
+{
+}
+
+AioContext *aio_context_new(Error **errp)
+{
+    AioContext *ctx = g_new0(AioContext, 1);
+    int ret = aio__wake_init(ctx);
+
+    if (ret >= 0) {
+        ret = aio__fds_init(ctx);
+        if (ret < 0) {
+            aio__wake_destroy(ctx);
+        }
+    }
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Failed to create an event loop");
+        g_free(ctx);
+        return NULL;
+    }
+    ctx->refcount = 1;
+    ctx->ready_tail = &ctx->ready;
+    qemu_mutex_init(&ctx->lock);
+    qemu_mutex_init(&ctx->engine_lock);
+    aio__timers_init(ctx);
+    ctx->kick_bh = aio_bh_new(ctx, nothing, NULL);
+    return ctx;
+}
+
+static void context_free(AioContext *ctx)
+{
+    if (ctx->source) {
+        g_source_destroy(ctx->source);
+        g_source_unref(ctx->source);
+    }
+    if (ctx->thread_pool) {
+        thread_pool_free(ctx->thread_pool);
+    }
+    if (ctx->linux_aio) {
+        laio_cleanup(ctx->linux_aio);
+    }
+    qemu_bh_delete(ctx->kick_bh);
+    aio__messages_destroy(ctx);
+    aio__timers_destroy(ctx);
+    aio__fds_destroy(ctx);
+    aio__wake_destroy(ctx);
+    qemu_mutex_destroy(&ctx->engine_lock);
+    qemu_mutex_destroy(&ctx->lock);
+    g_free(ctx);
+}
+
+void aio_context_ref(AioContext *ctx)
+{
+    qatomic_inc(&ctx->refcount);
+}
+
+void aio_context_unref(AioContext *ctx)
+{
+    unsigned old = qatomic_fetch_dec(&ctx->refcount);
+    g_assert(old > 0);
+    if (old == 1) {
+        /*
+         * Teardown deletes bottom halves and handlers, and pushing a message takes a
+         * reference: keep the count away from zero so that it is not torn down twice.
+         */
+        qatomic_set(&ctx->refcount, UINT_MAX / 2);
+        context_free(ctx);
+    }
+}
+
+/* ---- the loop -------------------------------------------------------------------------- */
+
+enum { IDLE_BH_LATENCY_NS = 10 * 1000 * 1000 };
+
+/* How long the loop may sleep: 0 not at all, -1 until notified. */
+static int64_t sleep_time_ns(AioContext *ctx)
+{
+    if (aio__messages_pending(ctx) || aio__fds_ready(ctx)) {
+        return 0;
+    }
+    int64_t ns = aio__timers_deadline_ns(ctx);
+    if (unlikely(aio__messages_idle_pending(ctx))) {
+        ns = ns < 0 ? IDLE_BH_LATENCY_NS : MIN(ns, IDLE_BH_LATENCY_NS);
+    }
+    return ns;
+}
+
+static bool run_ready(AioContext *ctx)
+{
+    bool progress = aio__messages_run(ctx);
+    progress |= aio__fds_dispatch(ctx);
+    progress |= aio__timers_run(ctx);
+    return progress;
+}
+
+bool aio_poll(AioContext *ctx, bool blocking)
+{
+    if (unlikely(!in_aio_context_home_thread(ctx))) {
+        fprintf(stderr, "miniblk: aio_poll: context %p is polled outside its home thread\n",
+                (void *)ctx);
+        abort();
+    }
+    ctx->poll_depth++;
+    aio__batch_flush(ctx);
+
+    /* First forget old notifications, then look for work: see notify.c. */
+    aio__notify_accept(ctx);
+    int64_t timeout_ns = blocking ? sleep_time_ns(ctx) : 0;
+    bool sleeping = timeout_ns != 0 && aio__sleep_begin(ctx);
+    aio__fds_wait(ctx, sleeping ? timeout_ns : 0);
+    if (sleeping) {
+        aio__sleep_end(ctx);
+    }
+
+    bool progress = run_ready(ctx);
+    if (--ctx->poll_depth == 0) {
+        aio__fds_collect_garbage(ctx);
+    }
+    return progress;
+}
+
+void aio_context_set_poll_params(AioContext *ctx, int64_t max_ns, int64_t grow,
+                                 int64_t shrink, Error **errp)
+{
+    if (max_ns < 0 || grow < 0 || shrink < 0) {
+        error_setg(errp, "poll-max-ns, poll-grow and poll-shrink must not be negative");
+        return;
+    }
+    qatomic_set(&ctx->poll_max_ns, max_ns);
+    qatomic_set(&ctx->poll_grow, grow);
+    qatomic_set(&ctx->poll_shrink, shrink);
+    aio_notify(ctx);
+}
+
+/* ---- the loop as a GSource ------------------------------------------------------------- */
+
+/* The same phases, cut where GLib polls: prepare, (GLib sleeps), check, dispatch. */
+typedef struct AioSource {
+    GSource source;
+    AioContext *ctx;
+} AioSource;
+
+static gboolean source_prepare(GSource *source, int *timeout_ms)
+{
+    AioContext *ctx = ((AioSource *)source)->ctx;
+
+    aio__batch_flush(ctx);
+    aio__notify_accept(ctx);
+    int64_t ns = qatomic_read(&ctx->always_ready) ? 0 : sleep_time_ns(ctx);
+    if (ns == 0 || !aio__sleep_begin(ctx)) {
+        *timeout_ms = 0;
+        return ns == 0;
+    }
+    *timeout_ms = ns < 0 ? -1 : MIN((ns + 999999) / 1000000, INT_MAX);
+    return FALSE;
+}
+
+static gboolean source_check(GSource *source)
+{
+    AioContext *ctx = ((AioSource *)source)->ctx;
+
+    aio__sleep_end(ctx);
+    aio__fds_wait(ctx, 0);
+    return aio__messages_pending(ctx) || aio__fds_ready(ctx) ||
+           aio__messages_idle_pending(ctx) || aio__timers_deadline_ns(ctx) == 0;
+}
+
+static gboolean source_dispatch(GSource *source, GSourceFunc callback, void *user_data)
+{
+    AioContext *ctx = ((AioSource *)source)->ctx;
+
+    ctx->poll_depth++;
+    aio__fds_wait(ctx, 0);
+    run_ready(ctx);
+    if (--ctx->poll_depth == 0) {
+        aio__fds_collect_garbage(ctx);
+    }
+    return G_SOURCE_CONTINUE;
+}
+
+static GSourceFuncs source_funcs = { source_prepare, source_check, source_dispatch, NULL,
+                                     NULL, NULL };
+
+GSource *aio_get_g_source(AioContext *ctx)
+{
+    QEMU_MUTEX_GUARD(&ctx->engine_lock);
+    if (!ctx->source) {
+        ctx->source = g_source_new(&source_funcs, sizeof(AioSource));
+        ((AioSource *)ctx->source)->ctx = ctx;
+        g_source_set_can_recurse(ctx->source, TRUE);
+        g_source_add_unix_fd(ctx->source, ctx->epoll_fd, G_IO_IN);
+    }
+    return g_source_ref(ctx->source);
+}
+
+/* ---- engines --------------------------------------------------------------------------- */
+
+ThreadPool *aio_get_thread_pool(AioContext *ctx)
+{
+    QEMU_MUTEX_GUARD(&ctx->engine_lock);
+    if (!ctx->thread_pool) {
+        ctx->thread_pool = thread_pool_new(ctx);
+    }
+    return ctx->thread_pool;
+}
+
+LinuxAioState *aio_setup_linux_aio(AioContext *ctx, Error **errp)
+{
+    QEMU_MUTEX_GUARD(&ctx->engine_lock);
+    if (!ctx->linux_aio) {
+        ctx->linux_aio = laio_init(ctx, errp);
+    }
+    return ctx->linux_aio;
+}
+
+LinuxAioState *aio_get_linux_aio(AioContext *ctx)
+{
+    g_assert(ctx->linux_aio);
+    return ctx->linux_aio;
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Sleeping in a coroutine. Whoever takes TO_WAKE out of the handle is the one to wake. */
+#include "aio/coroutine-internal.h"
+
+void qemu_co_sleep_wake(QemuCoSleep *w)
+{
+    Coroutine *co = qatomic_xchg(&w->to_wake, NULL);
+    if (co) {
+        qatomic_set(&co->scheduled, NULL);
+        aio_co_wake(co);
+    }
+}
+
+static void sleep_timer_cb(void *opaque)
+{
+    qemu_co_sleep_wake(opaque);
+}
+
+void coroutine_fn qemu_co_sleep(QemuCoSleep *w)
+{
+    Coroutine *co = qemu_coroutine_self();
+
+    /* Anybody else who enters us while we sleep is wrong; let him be caught. */
+    const char *earlier = qatomic_cmpxchg(&co->scheduled, (const char *)NULL,
+                                          "qemu_co_sleep_ns");
+    g_assert(!earlier);
+    qatomic_set_mb(&w->to_wake, co);
+    qemu_coroutine_yield();
+    g_assert(!qatomic_read(&w->to_wake));
+}
+
+void coroutine_fn qemu_co_sleep_ns_wakeable(QemuCoSleep *w, QEMUClockType type, int64_t ns)
+{
+    AioContext *ctx = qemu_get_current_aio_context();
+    QEMUTimer timer;
+
+    aio_timer_init(ctx, &timer, type, SCALE_NS, sleep_timer_cb, w);
+    timer_mod(&timer, qemu_clock_get_ns(type) + ns);
+    /*
+     * The timer belongs to this thread, so it cannot fire before the yield. A wake-up that
+     * came before we slept is not one.
+     */
+    qemu_co_sleep(w);
+    timer_del(&timer);
+}

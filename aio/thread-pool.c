@@ -1,0 +1,399 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The worker pool of one AioContext, and the handles of asynchronous requests.
+ *
+ * A piece of work goes through
+ *
+ *      QUEUED --(a worker takes it)--> ACTIVE --(its function returns)--> DONE
+ *         \------------(cancelled, or the pool is freed)-----------------^
+ *
+ * and is handed back to the loop on DONE's list. A worker never touches work again once it
+ * is on that list: its memory may be a coroutine's stack that is already in other use.
+ */
+#include "miniblk/osdep.h"
+#include "miniblk/aio-wait.h"
+#include "miniblk/atomic.h"
+#include "miniblk/coroutine.h"
+#include "miniblk/queue.h"
+#include "miniblk/thread-pool.h"
+#include "miniblk/thread.h"
+
+enum {
+    WORKERS_MAX_DEFAULT = 64,
+    IDLE_TIME_MS = 10 * 1000,   /* after which a worker above the minimum leaves */
+};
+
+typedef enum WorkState { WORK_QUEUED, WORK_ACTIVE, WORK_DONE } WorkState;
+
+typedef struct PoolWork PoolWork;
+struct PoolWork {
+    ThreadPoolFunc *func;
+    void *arg;
+    void (*complete)(PoolWork *work);   /* home thread; frees WORK */
+    int ret;                    /* written before the work is DONE */
+    WorkState state;            /* protected by the pool's lock */
+    QTAILQ_ENTRY(PoolWork) next;        /* in QUEUE or DONE; the same */
+};
+typedef QTAILQ_HEAD(PoolWorkList, PoolWork) PoolWorkList;
+
+struct ThreadPool {
+    AioContext *ctx;
+    QEMUBH *deliver_bh;
+
+    QemuMutex lock;             /* a leaf; protects all below */
+    QemuCond work_cond;         /* QUEUE has grown, limits have changed, or STOPPING */
+    QemuCond gone_cond;         /* WORKERS has become 0 */
+    PoolWorkList queue;
+    unsigned queued;            /* length of QUEUE */
+    PoolWorkList done;          /* not empty: DELIVER_BH is scheduled, or about to be */
+    unsigned workers;           /* threads started and not yet gone */
+    unsigned idle;              /* of these, the ones that will look at QUEUE next */
+    unsigned workers_min, workers_max;
+    bool stopping;
+};
+
+/* ---- handing back ---------------------------------------------------------------------- */
+
+/* Lock held. True when the caller must schedule the bottom half after unlocking. */
+static bool push_done(ThreadPool *pool, PoolWork *work)
+{
+    bool first = QTAILQ_EMPTY(&pool->done);
+
+    g_assert(work->state != WORK_DONE);
+    work->state = WORK_DONE;
+    QTAILQ_INSERT_TAIL(&pool->done, work, next);
+    return first;
+}
+
+/*
+ * Complete what is done, one at a time. A callback may poll until another work of this pool
+ * is complete, which may be on the list already: so whenever something is left the bottom
+ * half is pending while the callback runs, and the nested loop goes on from here.
+ */
+static void deliver(void *opaque)
+{
+    ThreadPool *pool = opaque;
+
+    qemu_mutex_lock(&pool->lock);
+    while (!QTAILQ_EMPTY(&pool->done)) {
+        PoolWork *work = QTAILQ_FIRST(&pool->done);
+        QTAILQ_REMOVE(&pool->done, work, next);
+        bool more = !QTAILQ_EMPTY(&pool->done);
+        qemu_mutex_unlock(&pool->lock);
+
+        if (more) {
+            qemu_bh_schedule(pool->deliver_bh);
+        }
+        work->complete(work);
+        qemu_mutex_lock(&pool->lock);
+    }
+    /*
+     * Whoever adds to the empty list schedules after adding, so a schedule that is taken
+     * back here was for work that has been delivered above.
+     */
+    qemu_bh_cancel(pool->deliver_bh);
+    qemu_mutex_unlock(&pool->lock);
+}
+
+/* ---- workers --------------------------------------------------------------------------- */
+
+/* Lock held; the caller is idle. Wait for work: true, or for a reason to leave: false. */
+static bool worker_wait(ThreadPool *pool)
+{
+    for (;;) {
+        if (pool->stopping || pool->workers > pool->workers_max) {
+            return false;
+        }
+        if (!QTAILQ_EMPTY(&pool->queue)) {
+            return true;
+        }
+        bool signalled = qemu_cond_timedwait(&pool->work_cond, &pool->lock, IDLE_TIME_MS);
+        if (!signalled && QTAILQ_EMPTY(&pool->queue) && pool->workers > pool->workers_min) {
+            return false;
+        }
+    }
+}
+
+static void *worker_run(void *opaque)
+{
+    ThreadPool *pool = opaque;
+
+    qemu_mutex_lock(&pool->lock);
+    while (worker_wait(pool)) {
+        PoolWork *work = QTAILQ_FIRST(&pool->queue);
+        QTAILQ_REMOVE(&pool->queue, work, next);
+        g_assert(work->state == WORK_QUEUED && pool->queued > 0 && pool->idle > 0);
+        work->state = WORK_ACTIVE;
+        pool->queued--;
+        pool->idle--;
+        qemu_mutex_unlock(&pool->lock);
+
+        int ret = work->func(work->arg);
+
+        qemu_mutex_lock(&pool->lock);
+        work->ret = ret;
+        bool kick = push_done(pool, work);
+        pool->idle++;
+        if (kick) {
+            /* The pool stays as long as this thread is counted in WORKERS. */
+            qemu_mutex_unlock(&pool->lock);
+            qemu_bh_schedule(pool->deliver_bh);
+            qemu_mutex_lock(&pool->lock);
+        }
+    }
+    pool->idle--;
+    if (--pool->workers == 0) {
+        qemu_cond_broadcast(&pool->gone_cond);
+    } else if (!QTAILQ_EMPTY(&pool->queue)) {
+        /* We may have been woken for work that we do not take. */
+        qemu_cond_signal(&pool->work_cond);
+    }
+    qemu_mutex_unlock(&pool->lock);
+    return NULL;
+}
+
+/* Lock held. */
+static void spawn_worker(ThreadPool *pool)
+{
+    QemuThread thread;
+
+    pool->workers++;
+    pool->idle++;
+    qemu_thread_create(&thread, "worker", worker_run, pool, QEMU_THREAD_DETACHED);
+}
+
+static void pool_submit(ThreadPool *pool, PoolWork *work)
+{
+    bool kick = false;
+
+    qemu_mutex_lock(&pool->lock);
+    work->state = WORK_QUEUED;
+    if (unlikely(pool->stopping)) {
+        work->ret = -ECANCELED;
+        kick = push_done(pool, work);
+    } else {
+        QTAILQ_INSERT_TAIL(&pool->queue, work, next);
+        pool->queued++;
+        if (pool->queued > pool->idle && pool->workers < pool->workers_max) {
+            spawn_worker(pool);
+        } else if (pool->idle) {
+            qemu_cond_signal(&pool->work_cond);
+        }
+    }
+    qemu_mutex_unlock(&pool->lock);
+    if (kick) {
+        qemu_bh_schedule(pool->deliver_bh);
+    }
+}
+
+/* Take WORK back if no worker has begun it. */
+static void pool_cancel(ThreadPool *pool, PoolWork *work)
+{
+    bool kick = false;
+
+    qemu_mutex_lock(&pool->lock);
+    if (work->state == WORK_QUEUED) {
+        QTAILQ_REMOVE(&pool->queue, work, next);
+        pool->queued--;
+        work->ret = -ECANCELED;
+        kick = push_done(pool, work);
+    }
+    qemu_mutex_unlock(&pool->lock);
+    if (kick) {
+        qemu_bh_schedule(pool->deliver_bh);
+    }
+}
+
+/* ---- life ------------------------------------------------------------------------------ */
+
+ThreadPool *thread_pool_new(AioContext *ctx)
+{
+    ThreadPool *pool = g_new0(ThreadPool, 1);
+
+    pool->ctx = ctx;
+    pool->workers_max = WORKERS_MAX_DEFAULT;
+    qemu_mutex_init(&pool->lock);
+    qemu_cond_init(&pool->work_cond);
+    qemu_cond_init(&pool->gone_cond);
+    QTAILQ_INIT(&pool->queue);
+    QTAILQ_INIT(&pool->done);
+    pool->deliver_bh = aio_bh_new(ctx, deliver, pool);
+    return pool;
+}
+
+void thread_pool_free(ThreadPool *pool)
+{
+    if (!pool) {
+        return;
+    }
+    qemu_mutex_lock(&pool->lock);
+    pool->stopping = true;
+    while (!QTAILQ_EMPTY(&pool->queue)) {
+        PoolWork *work = QTAILQ_FIRST(&pool->queue);
+        QTAILQ_REMOVE(&pool->queue, work, next);
+        pool->queued--;
+        work->ret = -ECANCELED;
+        push_done(pool, work);
+    }
+    qemu_cond_broadcast(&pool->work_cond);
+    while (pool->workers) {
+        qemu_cond_wait(&pool->gone_cond, &pool->lock);
+    }
+    qemu_mutex_unlock(&pool->lock);
+
+    /* The loop will not run again, but every callback is owed its one call. */
+    deliver(pool);
+    g_assert(QTAILQ_EMPTY(&pool->queue) && pool->queued == 0 && pool->idle == 0);
+    qemu_bh_delete(pool->deliver_bh);
+    qemu_cond_destroy(&pool->gone_cond);
+    qemu_cond_destroy(&pool->work_cond);
+    qemu_mutex_destroy(&pool->lock);
+    g_free(pool);
+}
+
+void thread_pool_set_limits(ThreadPool *pool, int64_t min, int64_t max)
+{
+    g_assert(min >= 0 && max > 0 && min <= max && max <= INT_MAX);
+
+    QEMU_MUTEX_GUARD(&pool->lock);
+    pool->workers_min = min;
+    pool->workers_max = max;
+    while (!pool->stopping && pool->workers < pool->workers_max &&
+           (pool->workers < pool->workers_min || pool->queued > pool->idle)) {
+        spawn_worker(pool);
+    }
+    /* The ones above the new maximum leave. */
+    qemu_cond_broadcast(&pool->work_cond);
+}
+
+/* ---- submitting ------------------------------------------------------------------------ */
+
+static ThreadPool *current_pool(void)
+{
+    AioContext *ctx = qemu_get_current_aio_context();
+
+    g_assert(ctx);      /* a thread without a loop has nowhere to be called back */
+    return aio_get_thread_pool(ctx);
+}
+
+typedef struct PoolAiocb {
+    BlockAIOCB common;
+    PoolWork work;
+    ThreadPool *pool;
+} PoolAiocb;
+
+static void aiocb_complete(PoolWork *work)
+{
+    PoolAiocb *acb = container_of(work, PoolAiocb, work);
+
+    if (acb->common.cb) {
+        acb->common.cb(acb->common.opaque, work->ret);
+    }
+    qemu_aio_unref(acb);
+}
+
+static void aiocb_cancel(BlockAIOCB *common)
+{
+    PoolAiocb *acb = container_of(common, PoolAiocb, common);
+    pool_cancel(acb->pool, &acb->work);
+}
+
+static const AIOCBInfo pool_aiocb_info = {
+    .aiocb_size = sizeof(PoolAiocb),
+    .cancel_async = aiocb_cancel,
+};
+
+BlockAIOCB *thread_pool_submit_aio(ThreadPoolFunc *func, void *arg,
+                                   BlockCompletionFunc *cb, void *opaque)
+{
+    PoolAiocb *acb = qemu_aio_get(&pool_aiocb_info, NULL, cb, opaque);
+
+    acb->pool = current_pool();
+    acb->work = (PoolWork) { .func = func, .arg = arg, .complete = aiocb_complete };
+    pool_submit(acb->pool, &acb->work);
+    /* Still there: it is completed by our own thread's loop only. */
+    return &acb->common;
+}
+
+void thread_pool_submit(ThreadPoolFunc *func, void *arg)
+{
+    thread_pool_submit_aio(func, arg, NULL, NULL);
+}
+
+typedef struct PoolCo {
+    PoolWork work;
+    Coroutine *co;
+} PoolCo;
+
+static void co_complete(PoolWork *work)
+{
+    aio_co_wake(container_of(work, PoolCo, work)->co);
+}
+
+int coroutine_fn thread_pool_submit_co(ThreadPoolFunc *func, void *arg)
+{
+    PoolCo p = {
+        .work = { .func = func, .arg = arg, .complete = co_complete },
+        .co = qemu_coroutine_self(),
+    };
+
+    g_assert(qemu_in_coroutine());
+    pool_submit(current_pool(), &p.work);
+    /* Delivery waits for our thread's loop, which runs again only after we yield. */
+    qemu_coroutine_yield();
+    g_assert(p.work.state == WORK_DONE);
+    return p.work.ret;
+}
+
+/* ---- request handles ------------------------------------------------------------------- */
+
+void *qemu_aio_get(const AIOCBInfo *aiocb_info, void *bs, BlockCompletionFunc *cb,
+                   void *opaque)
+{
+    g_assert(aiocb_info->aiocb_size >= sizeof(BlockAIOCB));
+
+    BlockAIOCB *acb = g_malloc0(aiocb_info->aiocb_size);
+    acb->aiocb_info = aiocb_info;
+    acb->bs = bs;
+    acb->cb = cb;
+    acb->opaque = opaque;
+    acb->refcnt = 1;
+    return acb;
+}
+
+void qemu_aio_ref(void *p)
+{
+    BlockAIOCB *acb = p;
+    qatomic_inc(&acb->refcnt);
+}
+
+void qemu_aio_unref(void *p)
+{
+    BlockAIOCB *acb = p;
+    int old = qatomic_fetch_dec(&acb->refcnt);
+
+    g_assert(old > 0);
+    if (old == 1) {
+        g_free(acb);
+    } else {
+        aio_wait_kick();    /* bdrv_aio_cancel() may be waiting for this */
+    }
+}
+
+void bdrv_aio_cancel_async(BlockAIOCB *acb)
+{
+    if (acb->aiocb_info->cancel_async) {
+        acb->aiocb_info->cancel_async(acb);
+    }
+}
+
+void bdrv_aio_cancel(BlockAIOCB *acb)
+{
+    g_assert(!qemu_in_coroutine());
+    qemu_aio_ref(acb);
+    bdrv_aio_cancel_async(acb);
+    /* The request's own reference goes after its callback has returned. */
+    AIO_WAIT_WHILE_UNLOCKED(qemu_get_current_aio_context(),
+                            qatomic_load_acquire(&acb->refcnt) > 1);
+    qemu_aio_unref(acb);
+}

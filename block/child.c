@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The edge class for parents that are nodes, and the roles of a node's children. */
+#include "block/block-internal.h"
+
+static BlockDriverState *parent_of(BdrvChild *c)
+{
+    return c->opaque;
+}
+
+static char *child_parent_desc(BdrvChild *c)
+{
+    return g_strdup_printf("node '%s'", bdrv_get_node_name(parent_of(c)));
+}
+
+static void child_drained_begin(BdrvChild *c)
+{
+    bdrv__quiesce(parent_of(c));
+}
+
+static void child_drained_end(BdrvChild *c)
+{
+    bdrv__unquiesce(parent_of(c));
+}
+
+static bool child_drained_poll(BdrvChild *c)
+{
+    return bdrv__drain_poll(parent_of(c));
+}
+
+/* The field of the parent that an edge of this role is kept in; NULL if in none. */
+static BdrvChild **role_field(BdrvChild *c)
+{
+    BlockDriverState *parent = parent_of(c);
+
+    if (c->role & BDRV_CHILD_COW) {
+        return &parent->backing;
+    }
+    if (c->role & BDRV_CHILD_FILTERED) {
+        return parent->drv && parent->drv->filtered_child_is_backing ? &parent->backing
+                                                                     : &parent->file;
+    }
+    return c->role & BDRV_CHILD_PRIMARY ? &parent->file : NULL;
+}
+
+static void child_attach(BdrvChild *c)
+{
+    BdrvChild **field = role_field(c);
+
+    if (field && !*field) {
+        *field = c;
+    }
+}
+
+static void child_detach(BdrvChild *c)
+{
+    BlockDriverState *parent = parent_of(c);
+
+    if (parent->file == c) {
+        parent->file = NULL;
+    }
+    if (parent->backing == c) {
+        parent->backing = NULL;
+    }
+}
+
+static int child_update_filename(BdrvChild *c, BlockDriverState *new_base,
+                                 const char *filename, Error **errp)
+{
+    BlockDriverState *parent = parent_of(c);
+
+    if (!parent->drv || !parent->drv->bdrv_change_backing_file) {
+        error_setg(errp, "Node '%s' cannot change its backing file", parent->node_name);
+        return -ENOTSUP;
+    }
+    int ret = parent->drv->bdrv_change_backing_file(parent, filename,
+                                                    new_base->drv->format_name);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not update backing file link of node '%s'",
+                         parent->node_name);
+    }
+    return ret;
+}
+
+static bool child_change_aio_ctx(BdrvChild *c, AioContext *ctx, GHashTable *visited,
+                                 Transaction *tran, Error **errp)
+{
+    return bdrv_change_aio_context(parent_of(c), ctx, visited, tran, errp);
+}
+
+static AioContext *child_parent_aio_context(BdrvChild *c)
+{
+    return bdrv_get_aio_context(parent_of(c));
+}
+
+static void child_resize(BdrvChild *c)
+{
+    BlockDriverState *parent = parent_of(c);
+
+    /* A filter is as long as what it shows; a format knows its own length. */
+    if (parent->drv && parent->drv->is_filter && (c->role & BDRV_CHILD_FILTERED)) {
+        parent->total_sectors = c->bs->total_sectors;
+        bdrv__parents_resized(parent);
+    }
+}
+
+const BdrvChildClass child_of_bds = {
+    .parent_is_bds = true,
+    .get_parent_desc = child_parent_desc,
+    .drained_begin = child_drained_begin,
+    .drained_end = child_drained_end,
+    .drained_poll = child_drained_poll,
+    .attach = child_attach,
+    .detach = child_detach,
+    .update_filename = child_update_filename,
+    .change_aio_ctx = child_change_aio_ctx,
+    .get_parent_aio_context = child_parent_aio_context,
+    .resize = child_resize,
+};
+
+void bdrv__parents_resized(BlockDriverState *bs)
+{
+    BdrvChild *c;
+    QLIST_FOREACH(c, &bs->parents, next_parent) {
+        if (c->klass->resize) {
+            c->klass->resize(c);
+        }
+    }
+}
+
+char *bdrv_child_user_desc(BdrvChild *c)
+{
+    return c->klass->get_parent_desc ? c->klass->get_parent_desc(c)
+                                     : g_strdup("another user");
+}
+
+BdrvChild *bdrv_cow_child(BlockDriverState *bs)
+{
+    return bs && bs->drv && !bs->drv->is_filter ? bs->backing : NULL;
+}
+
+BdrvChild *bdrv_filter_child(BlockDriverState *bs)
+{
+    if (!bs || !bs->drv || !bs->drv->is_filter) {
+        return NULL;
+    }
+    return bs->drv->filtered_child_is_backing ? bs->backing : bs->file;
+}
+
+BdrvChild *bdrv_filter_or_cow_child(BlockDriverState *bs)
+{
+    BdrvChild *c = bdrv_cow_child(bs);
+    return c ? c : bdrv_filter_child(bs);
+}
+
+static BlockDriverState *child_bs(BdrvChild *c)
+{
+    return c ? c->bs : NULL;
+}
+
+BlockDriverState *bdrv_cow_bs(BlockDriverState *bs)
+{
+    return child_bs(bdrv_cow_child(bs));
+}
+
+BlockDriverState *bdrv_filter_bs(BlockDriverState *bs)
+{
+    return child_bs(bdrv_filter_child(bs));
+}
+
+BlockDriverState *bdrv_filter_or_cow_bs(BlockDriverState *bs)
+{
+    return child_bs(bdrv_filter_or_cow_child(bs));
+}
+
+BlockDriverState *bdrv_skip_filters(BlockDriverState *bs)
+{
+    BlockDriverState *below;
+    while ((below = bdrv_filter_bs(bs))) {
+        bs = below;
+    }
+    return bs;
+}
+
+BlockDriverState *bdrv_backing_chain_next(BlockDriverState *bs)
+{
+    BlockDriverState *below = bdrv_cow_bs(bdrv_skip_filters(bs));
+    return below ? bdrv_skip_filters(below) : NULL;
+}

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * All of drain. This file is the only writer of quiesce_counter, of an edge's
+ * quiesced_parent flag and of in_flight.
+ *
+ *   quiesce  tell every parent, recursively upwards, to start nothing new. No polling: the
+ *            graph cannot change under the walk.
+ *   poll     one loop until nothing is in flight on the node or above it. The condition
+ *            looks at the graph afresh each time, so callbacks may change it.
+ *   resume   the mirror image of quiesce; never polls.
+ *
+ * Each edge adds one level to its parent, recorded in the edge itself. So a change of the
+ * graph in the middle always knows whether this edge has a level to give back, and need not
+ * derive it from what the child's counter happens to be now.
+ *
+ * Counting: a token (in_flight) exists from before work is spawned until after its last
+ * access to the node. Starting a request is
+ *
+ *      requester                               drainer
+ *      in_flight++        (RMW)                quiesce_counter++     (RMW)
+ *      read quiesce_counter                    read in_flight
+ *
+ * so either the requester sees the section and steps back, or the drainer sees the request
+ * and waits for it. (block/backend.c has the requester's side.)
+ */
+#include "block/block-internal.h"
+
+/* Number of global drained sections in force. Main thread. */
+static unsigned drain_all_sections;
+
+/* ---- tokens -------------------------------------------------------------------------------- */
+
+void bdrv_inc_in_flight(BlockDriverState *bs)
+{
+    qatomic_inc(&bs->in_flight);
+}
+
+void bdrv_dec_in_flight(BlockDriverState *bs)
+{
+    unsigned old = qatomic_fetch_dec(&bs->in_flight);
+    g_assert(old > 0);
+    /* BS may be gone from here on. The decrement comes before the kick: see aio/wait.c. */
+    aio_wait_kick();
+}
+
+/* ---- quiesce and resume ---------------------------------------------------------------------- */
+
+void bdrv__parent_drained_begin(BdrvChild *c)
+{
+    GLOBAL_STATE_CODE();
+    g_assert(!c->quiesced_parent);
+    c->quiesced_parent = true;
+    if (c->klass->drained_begin) {
+        c->klass->drained_begin(c);
+    }
+}
+
+void bdrv__parent_drained_end(BdrvChild *c)
+{
+    GLOBAL_STATE_CODE();
+    g_assert(c->quiesced_parent);
+    c->quiesced_parent = false;
+    if (c->klass->drained_end) {
+        c->klass->drained_end(c);
+    }
+}
+
+bool bdrv__parent_drained_poll(BdrvChild *c)
+{
+    return c->klass->drained_poll && c->klass->drained_poll(c);
+}
+
+void bdrv__quiesce(BlockDriverState *bs)
+{
+    BdrvChild *c, *next;
+
+    GLOBAL_STATE_CODE();
+    if (qatomic_fetch_inc(&bs->quiesce_counter) > 0) {
+        return;
+    }
+    QLIST_FOREACH_SAFE(c, &bs->parents, next_parent, next) {
+        if (!c->quiesced_parent) {
+            bdrv__parent_drained_begin(c);
+        }
+    }
+    if (bs->drv && bs->drv->bdrv_drain_begin) {
+        bs->drv->bdrv_drain_begin(bs);
+    }
+}
+
+static BdrvChild *quiesced_edge(BlockDriverState *bs)
+{
+    BdrvChild *c;
+    QLIST_FOREACH(c, &bs->parents, next_parent) {
+        if (c->quiesced_parent) {
+            return c;
+        }
+    }
+    return NULL;
+}
+
+void bdrv__unquiesce(BlockDriverState *bs)
+{
+    BdrvChild *c;
+
+    GLOBAL_STATE_CODE();
+    int old = qatomic_fetch_dec(&bs->quiesce_counter);
+    g_assert(old > 0);
+    if (old > 1) {
+        return;
+    }
+    if (bs->drv && bs->drv->bdrv_drain_end) {
+        bs->drv->bdrv_drain_end(bs);
+    }
+    /*
+     * A released parent may at once change the graph, or begin a new section: look again
+     * from the start each time. The flags say what is left to do.
+     */
+    while (qatomic_read(&bs->quiesce_counter) == 0 && (c = quiesced_edge(bs))) {
+        bdrv__parent_drained_end(c);
+    }
+}
+
+bool bdrv__drain_poll(BlockDriverState *bs)
+{
+    BdrvChild *c;
+
+    QLIST_FOREACH(c, &bs->parents, next_parent) {
+        if (bdrv__parent_drained_poll(c)) {
+            return true;
+        }
+    }
+    return qatomic_read_sc(&bs->in_flight) > 0;
+}
+
+/* ---- sections -------------------------------------------------------------------------------- */
+
+static bool any_node_busy(void)
+{
+    for (BlockDriverState *bs = bdrv__next_any(NULL); bs; bs = bdrv__next_any(bs)) {
+        if (bdrv__drain_poll(bs)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void do_drained_begin(BlockDriverState *bs)
+{
+    GLOBAL_STATE_CODE();
+    bdrv__quiesce(bs);
+    AIO_WAIT_WHILE(bdrv_get_aio_context(bs), bdrv__drain_poll(bs));
+}
+
+static void do_drain_all_begin(BlockDriverState *unused)
+{
+    GLOBAL_STATE_CODE();
+    drain_all_sections++;
+    for (BlockDriverState *bs = bdrv__next_any(NULL); bs; bs = bdrv__next_any(bs)) {
+        bdrv__quiesce(bs);
+    }
+    AIO_WAIT_WHILE_UNLOCKED(NULL, any_node_busy());
+}
+
+static void do_drain_all_end(BlockDriverState *unused)
+{
+    GLOBAL_STATE_CODE();
+    g_assert(drain_all_sections > 0);
+    drain_all_sections--;
+    for (BlockDriverState *bs = bdrv__next_any(NULL); bs; bs = bdrv__next_any(bs)) {
+        bdrv__unquiesce(bs);
+    }
+}
+
+void bdrv__drain_all_join(BlockDriverState *bs)
+{
+    for (unsigned i = 0; i < drain_all_sections; i++) {
+        bdrv__quiesce(bs);
+    }
+}
+
+void bdrv__drain_all_leave(BlockDriverState *bs)
+{
+    for (unsigned i = 0; i < drain_all_sections; i++) {
+        bdrv__unquiesce(bs);
+    }
+}
+
+/*
+ * A coroutine does not poll: whom it waits for may be waiting for it to yield. It has the
+ * main loop do the work, and yields. No lock is held meanwhile: its context's lock is
+ * dropped by whoever had entered it.
+ */
+typedef struct DrainHop {
+    Coroutine *co;
+    BlockDriverState *bs;
+    void (*fn)(BlockDriverState *bs);
+} DrainHop;
+
+static void drain_hop_bh(void *opaque)
+{
+    DrainHop *hop = opaque;
+    AioContext *ctx = bdrv_get_aio_context(hop->bs);
+
+    aio_context_acquire(ctx);
+    hop->fn(hop->bs);
+    aio_context_release(ctx);
+    aio_co_wake(hop->co);
+}
+
+static void in_main_thread(void (*fn)(BlockDriverState *bs), BlockDriverState *bs)
+{
+    if (!qemu_in_coroutine()) {
+        fn(bs);
+        return;
+    }
+    DrainHop hop = { qemu_coroutine_self(), bs, fn };
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), drain_hop_bh, &hop);
+    qemu_coroutine_yield();
+}
+
+void bdrv_drained_begin(BlockDriverState *bs)
+{
+    in_main_thread(do_drained_begin, bs);
+}
+
+void bdrv_drained_end(BlockDriverState *bs)
+{
+    in_main_thread(bdrv__unquiesce, bs);
+}
+
+void bdrv_drain(BlockDriverState *bs)
+{
+    bdrv_drained_begin(bs);
+    bdrv_drained_end(bs);
+}
+
+void bdrv_drain_all_begin(void)
+{
+    in_main_thread(do_drain_all_begin, NULL);
+}
+
+void bdrv_drain_all_end(void)
+{
+    in_main_thread(do_drain_all_end, NULL);
+}
+
+void bdrv_drain_all(void)
+{
+    bdrv_drain_all_begin();
+    bdrv_drain_all_end();
+}

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The life of a node: making, naming, finding, references, closing. */
+#include "block/block-internal.h"
+#include "miniblk/block-backend.h"
+
+static QTAILQ_HEAD(, BlockDriverState) all_nodes = QTAILQ_HEAD_INITIALIZER(all_nodes);
+static QTAILQ_HEAD(, BlockDriverState) named_nodes = QTAILQ_HEAD_INITIALIZER(named_nodes);
+
+BlockDriverState *bdrv__new(void)
+{
+    GLOBAL_STATE_CODE();
+    BlockDriverState *bs = g_new0(BlockDriverState, 1);
+
+    bs->refcnt = 1;
+    bs->aio_context = qemu_get_aio_context();
+    bs->filename = g_strdup("");
+    bs->exact_filename = g_strdup("");
+    bs->backing_file = g_strdup("");
+    bs->backing_format = g_strdup("");
+    bs->cum_shared = BLK_PERM_ALL;
+    bs->bl.request_alignment = 1;
+    QLIST_INIT(&bs->children);
+    QLIST_INIT(&bs->parents);
+    QLIST_INIT(&bs->tracked_requests);
+    QLIST_INIT(&bs->aio_notifiers);
+    qemu_mutex_init(&bs->reqs_lock);
+    qemu_co_mutex_init(&bs->flush_lock);
+    QTAILQ_INSERT_TAIL(&all_nodes, bs, all_list);
+    bdrv__drain_all_join(bs);
+    return bs;
+}
+
+/* ---- names -------------------------------------------------------------------------------- */
+
+static bool name_wellformed(const char *name)
+{
+    if (!g_ascii_isalpha(name[0])) {
+        return false;
+    }
+    for (const char *p = name; *p; p++) {
+        if (!g_ascii_isalnum(*p) && !strchr("-._", *p)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void generate_name(char *name, size_t size)
+{
+    static unsigned counter;
+    do {
+        snprintf(name, size, "#block%03u", counter++);
+    } while (bdrv_find_node(name));
+}
+
+int bdrv__set_node_name(BlockDriverState *bs, const char *node_name, Error **errp)
+{
+    GLOBAL_STATE_CODE();
+    if (!node_name) {
+        generate_name(bs->node_name, sizeof(bs->node_name));
+    } else if (!name_wellformed(node_name)) {
+        error_setg(errp, "Invalid node-name: '%s'", node_name);
+        return -EINVAL;
+    } else if (bdrv_find_node(node_name)) {
+        error_setg(errp, "Duplicate nodes with node-name='%s'", node_name);
+        return -EINVAL;
+    } else if (strlen(node_name) >= sizeof(bs->node_name)) {
+        error_setg(errp, "Node name too long");
+        return -EINVAL;
+    } else {
+        g_strlcpy(bs->node_name, node_name, sizeof(bs->node_name));
+    }
+    QTAILQ_INSERT_TAIL(&named_nodes, bs, node_list);
+    return 0;
+}
+
+const char *bdrv_get_node_name(const BlockDriverState *bs)
+{
+    return bs->node_name;
+}
+
+const char *bdrv_get_device_or_node_name(const BlockDriverState *bs)
+{
+    BdrvChild *c;
+    QLIST_FOREACH(c, &bs->parents, next_parent) {
+        const char *name = c->klass->get_name ? c->klass->get_name(c) : NULL;
+        if (name && *name) {
+            return name;
+        }
+    }
+    return bs->node_name;
+}
+
+/* ---- finding ------------------------------------------------------------------------------ */
+
+BlockDriverState *bdrv_find_node(const char *node_name)
+{
+    BlockDriverState *bs;
+    GLOBAL_STATE_CODE();
+    QTAILQ_FOREACH(bs, &named_nodes, node_list) {
+        if (!strcmp(bs->node_name, node_name)) {
+            return bs;
+        }
+    }
+    return NULL;
+}
+
+BlockDriverState *bdrv_lookup_bs(const char *device, const char *node_name, Error **errp)
+{
+    BlockDriverState *bs = NULL;
+
+    if (device) {
+        for (BlockBackend *blk = blk_all_next(NULL); blk; blk = blk_all_next(blk)) {
+            if (*device && !strcmp(blk_name(blk), device)) {
+                bs = blk_bs(blk);
+                if (!bs) {
+                    error_setg(errp, "Device '%s' has no medium", device);
+                    return NULL;
+                }
+            }
+        }
+    }
+    if (!bs && node_name) {
+        bs = bdrv_find_node(node_name);
+    }
+    if (!bs) {
+        error_setg(errp, "Cannot find device='%s' nor node-name='%s'",
+                   device ? device : "", node_name ? node_name : "");
+    }
+    return bs;
+}
+
+BlockDriverState *bdrv_next_node(BlockDriverState *bs)
+{
+    GLOBAL_STATE_CODE();
+    return bs ? QTAILQ_NEXT(bs, node_list) : QTAILQ_FIRST(&named_nodes);
+}
+
+BlockDriverState *bdrv__next_any(BlockDriverState *bs)
+{
+    return bs ? QTAILQ_NEXT(bs, all_list) : QTAILQ_FIRST(&all_nodes);
+}
+
+BlockDriverState *bdrv_next_monitor_owned(BlockDriverState *bs)
+{
+    do {
+        bs = bdrv_next_node(bs);
+    } while (bs && !bs->monitor_owned);
+    return bs;
+}
+
+/* ---- references and closing ------------------------------------------------------------------ */
+
+void bdrv_ref(BlockDriverState *bs)
+{
+    GLOBAL_STATE_CODE();
+    bs->refcnt++;
+}
+
+static void close_node(BlockDriverState *bs)
+{
+    BdrvChild *child, *next;
+    AioContext *ctx = bs->aio_context;
+
+    aio_context_acquire(ctx);
+    bdrv_drained_begin(bs);
+    if (bs->drv && !bdrv_is_read_only(bs)) {
+        bdrv_flush(bs);         /* an error was reported to whoever wrote and flushed */
+    }
+    g_assert(QLIST_EMPTY(&bs->parents));
+    if (bs->drv && bs->drv->bdrv_close) {
+        bs->drv->bdrv_close(bs);
+    }
+    QLIST_FOREACH_SAFE(child, &bs->children, next, next) {
+        bdrv_unref_child(bs, child);
+    }
+    g_assert(!bs->file && !bs->backing);
+    bdrv_drained_end(bs);
+    bdrv__drain_all_leave(bs);
+    aio_context_release(ctx);
+}
+
+static void free_node(BlockDriverState *bs)
+{
+    g_assert(QLIST_EMPTY(&bs->parents) && QLIST_EMPTY(&bs->children));
+    g_assert(QLIST_EMPTY(&bs->tracked_requests) && QLIST_EMPTY(&bs->aio_notifiers));
+    g_assert(!qatomic_read(&bs->in_flight) && !bs->quiesce_counter);
+
+    if (bs->node_name[0]) {
+        QTAILQ_REMOVE(&named_nodes, bs, node_list);
+    }
+    QTAILQ_REMOVE(&all_nodes, bs, all_list);
+    g_free(bs->opaque);
+    g_free(bs->filename);
+    g_free(bs->exact_filename);
+    g_free(bs->backing_file);
+    g_free(bs->backing_format);
+    json_decref(bs->options);
+    qemu_mutex_destroy(&bs->reqs_lock);
+    g_free(bs);
+}
+
+void no_coroutine_fn bdrv_unref(BlockDriverState *bs)
+{
+    GLOBAL_STATE_CODE();
+    if (!bs) {
+        return;
+    }
+    g_assert(bs->refcnt > 0);
+    if (bs->refcnt > 1) {
+        bs->refcnt--;
+        return;
+    }
+    /*
+     * Closing polls, and what runs then may take and drop references of its own: ours keeps
+     * the count from reaching zero a second time.
+     */
+    close_node(bs);
+    g_assert(bs->refcnt == 1);
+    free_node(bs);
+}
+
+void bdrv_close_all(void)
+{
+    BlockDriverState *bs;
+
+    GLOBAL_STATE_CODE();
+    bdrv_drain_all();
+    while ((bs = bdrv_next_monitor_owned(NULL))) {
+        bs->monitor_owned = false;
+        bdrv_unref(bs);
+    }
+}
+
+/* ---- simple questions ------------------------------------------------------------------------ */
+
+bool bdrv_is_read_only(BlockDriverState *bs)
+{
+    return !(bs->open_flags & BDRV_O_RDWR);
+}
+
+bool bdrv_is_writable(BlockDriverState *bs)
+{
+    return (bs->open_flags & (BDRV_O_RDWR | BDRV_O_INACTIVE)) == BDRV_O_RDWR;
+}
+
+bool bdrv_is_inserted(BlockDriverState *bs)
+{
+    return bs->drv;
+}
+
+int bdrv_get_flags(BlockDriverState *bs)
+{
+    return bs->open_flags;
+}
+
+bool bdrv_has_blk_parent(BlockDriverState *bs)
+{
+    BdrvChild *c;
+    QLIST_FOREACH(c, &bs->parents, next_parent) {
+        if (!c->klass->parent_is_bds) {
+            return true;
+        }
+    }
+    return false;
+}
+
+AioContext *bdrv_get_aio_context(BlockDriverState *bs)
+{
+    return bs ? qatomic_read(&bs->aio_context) : qemu_get_aio_context();
+}

@@ -1,0 +1,444 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The way of a request through a node: check, count, track, align, driver.
+ */
+#include "block/block-internal.h"
+
+/* ---- checks ------------------------------------------------------------------------------------- */
+
+int bdrv__check_request(int64_t offset, int64_t bytes, QEMUIOVector *qiov,
+                        size_t qiov_offset)
+{
+    if (offset < 0 || bytes < 0 || bytes > BDRV_REQUEST_MAX_BYTES ||
+        offset > BDRV_MAX_LENGTH - bytes) {
+        return -EIO;
+    }
+    if (qiov && (qiov_offset > qiov->size || (uint64_t)bytes > qiov->size - qiov_offset)) {
+        return -EIO;
+    }
+    return 0;
+}
+
+static bool is_aligned(BlockDriverState *bs, int64_t offset, int64_t bytes)
+{
+    return !((offset | bytes) & (bs->bl.request_alignment - 1));
+}
+
+/* Requests run where their node lives; anything else is a race waiting to happen. */
+static void assert_home(BlockDriverState *bs)
+{
+    g_assert(qemu_in_coroutine());
+    g_assert(bdrv_get_aio_context(bs) == qemu_get_current_aio_context());
+}
+
+/* ---- the driver ---------------------------------------------------------------------------------- */
+
+static int coroutine_fn driver_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                      QEMUIOVector *qiov, size_t qiov_offset,
+                                      BdrvRequestFlags flags)
+{
+    BlockDriver *drv = bs->drv;
+
+    if (drv->bdrv_co_preadv_part) {
+        return drv->bdrv_co_preadv_part(bs, offset, bytes, qiov, qiov_offset, flags);
+    }
+    if (!drv->bdrv_co_preadv) {
+        return -ENOTSUP;
+    }
+    if (qiov_offset == 0 && bytes == qiov->size) {
+        return drv->bdrv_co_preadv(bs, offset, bytes, qiov, flags);
+    }
+    QEMUIOVector slice;
+    qemu_iovec_init_slice(&slice, qiov, qiov_offset, bytes);
+    int ret = drv->bdrv_co_preadv(bs, offset, bytes, &slice, flags);
+    qemu_iovec_destroy(&slice);
+    return ret;
+}
+
+static int coroutine_fn driver_pwritev_flags(BlockDriverState *bs, int64_t offset,
+                                             int64_t bytes, QEMUIOVector *qiov,
+                                             size_t qiov_offset, BdrvRequestFlags flags)
+{
+    BlockDriver *drv = bs->drv;
+
+    if (drv->bdrv_co_pwritev_part) {
+        return drv->bdrv_co_pwritev_part(bs, offset, bytes, qiov, qiov_offset, flags);
+    }
+    if (!drv->bdrv_co_pwritev) {
+        return -ENOTSUP;
+    }
+    if (qiov_offset == 0 && bytes == qiov->size) {
+        return drv->bdrv_co_pwritev(bs, offset, bytes, qiov, flags);
+    }
+    QEMUIOVector slice;
+    qemu_iovec_init_slice(&slice, qiov, qiov_offset, bytes);
+    int ret = drv->bdrv_co_pwritev(bs, offset, bytes, &slice, flags);
+    qemu_iovec_destroy(&slice);
+    return ret;
+}
+
+int coroutine_fn bdrv__driver_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                      QEMUIOVector *qiov, size_t qiov_offset,
+                                      BdrvRequestFlags flags)
+{
+    bool emulate_fua = (flags & BDRV_REQ_FUA) && !(bs->supported_write_flags & BDRV_REQ_FUA);
+    int ret = driver_pwritev_flags(bs, offset, bytes, qiov, qiov_offset,
+                                   flags & bs->supported_write_flags);
+
+    if (ret == 0 && emulate_fua) {
+        /* what was just written is new to bdrv_co_flush() */
+        qatomic_inc(&bs->write_gen);
+        ret = bdrv_co_flush(bs);
+    }
+    return ret;
+}
+
+static int coroutine_fn driver_pwritev_compressed(BlockDriverState *bs, int64_t offset,
+                                                  int64_t bytes, QEMUIOVector *qiov,
+                                                  size_t qiov_offset)
+{
+    BlockDriver *drv = bs->drv;
+
+    if (drv->bdrv_co_pwritev_compressed_part) {
+        return drv->bdrv_co_pwritev_compressed_part(bs, offset, bytes, qiov, qiov_offset);
+    }
+    if (!drv->bdrv_co_pwritev_compressed) {
+        return -ENOTSUP;
+    }
+    QEMUIOVector slice;
+    qemu_iovec_init_slice(&slice, qiov, qiov_offset, bytes);
+    int ret = drv->bdrv_co_pwritev_compressed(bs, offset, bytes, &slice);
+    qemu_iovec_destroy(&slice);
+    return ret;
+}
+
+/* The longest piece the driver takes, a multiple of the alignment. */
+static int64_t max_piece(BlockDriverState *bs)
+{
+    int64_t max = bs->bl.max_transfer ? MIN(bs->bl.max_transfer, BDRV_REQUEST_MAX_BYTES)
+                                      : BDRV_REQUEST_MAX_BYTES;
+    return QEMU_ALIGN_DOWN(max, (int64_t)bs->bl.request_alignment);
+}
+
+/* ---- reads ---------------------------------------------------------------------------------------- */
+
+int coroutine_fn bdrv__aligned_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                      QEMUIOVector *qiov, size_t qiov_offset,
+                                      BdrvRequestFlags flags)
+{
+    int64_t end = bs->total_sectors * (int64_t)BDRV_SECTOR_SIZE;
+    int64_t inside, max = max_piece(bs);
+
+    if (likely(offset + bytes <= end && bytes <= max)) {
+        return driver_preadv(bs, offset, bytes, qiov, qiov_offset, 0);
+    }
+    /* Behind the end there are zeroes; the last block may be partly inside. */
+    inside = offset >= end ? 0
+             : MIN(bytes, QEMU_ALIGN_UP(end - offset, (int64_t)bs->bl.request_alignment));
+    for (int64_t done = 0; done < inside; ) {
+        int64_t n = MIN(inside - done, max);
+        int ret = driver_preadv(bs, offset + done, n, qiov, qiov_offset + done, 0);
+        if (ret < 0) {
+            return ret;
+        }
+        done += n;
+    }
+    if (inside < bytes) {
+        qemu_iovec_memset(qiov, qiov_offset + inside, 0, bytes - inside);
+    }
+    return 0;
+}
+
+int coroutine_fn bdrv_co_preadv_part(BdrvChild *child, int64_t offset, int64_t bytes,
+                                     QEMUIOVector *qiov, size_t qiov_offset,
+                                     BdrvRequestFlags flags)
+{
+    BlockDriverState *bs = child->bs;
+    int ret = bdrv__check_request(offset, bytes, qiov, qiov_offset);
+
+    if (unlikely(ret < 0)) {
+        return ret;
+    }
+    if (unlikely(!bs || !bs->drv)) {
+        return -ENOMEDIUM;
+    }
+    if (unlikely(bytes == 0)) {
+        return 0;
+    }
+    assert_home(bs);
+    bdrv_inc_in_flight(bs);
+    if (likely(is_aligned(bs, offset, bytes))) {
+        ret = bdrv__aligned_preadv(bs, offset, bytes, qiov, qiov_offset, flags);
+    } else {
+        ret = bdrv__unaligned_preadv(bs, offset, bytes, qiov, qiov_offset, flags);
+    }
+    bdrv_dec_in_flight(bs);
+    return ret;
+}
+
+int coroutine_fn bdrv_co_preadv(BdrvChild *child, int64_t offset, int64_t bytes,
+                                QEMUIOVector *qiov, BdrvRequestFlags flags)
+{
+    return bdrv_co_preadv_part(child, offset, bytes, qiov, 0, flags);
+}
+
+int coroutine_fn bdrv_co_pread(BdrvChild *child, int64_t offset, int64_t bytes, void *buf,
+                               BdrvRequestFlags flags)
+{
+    QEMUIOVector qiov = QEMU_IOVEC_INIT_BUF(qiov, buf, bytes);
+    return bdrv_co_preadv(child, offset, bytes, &qiov, flags);
+}
+
+/* ---- writes --------------------------------------------------------------------------------------- */
+
+/* After a change up to END: what readers and flushes must know of it. */
+static void changed(BlockDriverState *bs, int64_t end)
+{
+    int64_t end_sector = DIV_ROUND_UP(end, (int64_t)BDRV_SECTOR_SIZE);
+
+    qatomic_inc(&bs->write_gen);
+    if (unlikely(end_sector > bs->total_sectors)) {
+        bs->total_sectors = end_sector;
+        bdrv__parents_resized(bs);
+    }
+}
+
+static int coroutine_fn write_pieces(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                     QEMUIOVector *qiov, size_t qiov_offset,
+                                     BdrvRequestFlags flags)
+{
+    int64_t max = max_piece(bs);
+
+    if (likely(bytes <= max)) {
+        return bdrv__driver_pwritev(bs, offset, bytes, qiov, qiov_offset, flags);
+    }
+    for (int64_t done = 0; done < bytes; ) {
+        int64_t n = MIN(bytes - done, max);
+        /* one flush after the last piece is enough for an emulated FUA */
+        bool last = done + n == bytes;
+        BdrvRequestFlags f = last || (bs->supported_write_flags & BDRV_REQ_FUA)
+                             ? flags : flags & ~BDRV_REQ_FUA;
+        int ret = bdrv__driver_pwritev(bs, offset + done, n, qiov, qiov_offset + done, f);
+        if (ret < 0) {
+            return ret;
+        }
+        done += n;
+    }
+    return 0;
+}
+
+static BdrvRequestFlags detect_zeroes(BlockDriverState *bs, QEMUIOVector *qiov,
+                                      size_t qiov_offset, int64_t bytes,
+                                      BdrvRequestFlags flags)
+{
+    if (bs->detect_zeroes && !(flags & (BDRV_REQ_ZERO_WRITE | BDRV_REQ_WRITE_COMPRESSED)) &&
+        qemu_iovec_is_zero(qiov, qiov_offset, bytes)) {
+        flags |= BDRV_REQ_ZERO_WRITE;
+        if (bs->detect_zeroes == 2) {
+            flags |= BDRV_REQ_MAY_UNMAP;
+        }
+    }
+    return flags;
+}
+
+int coroutine_fn bdrv__aligned_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                       QEMUIOVector *qiov, size_t qiov_offset,
+                                       BdrvRequestFlags flags)
+{
+    int ret;
+
+    if (unlikely(bs->detect_zeroes)) {
+        flags = detect_zeroes(bs, qiov, qiov_offset, bytes, flags);
+    }
+    if (flags & BDRV_REQ_ZERO_WRITE) {
+        ret = bdrv__do_pwrite_zeroes(bs, offset, bytes, flags);
+    } else if (flags & BDRV_REQ_WRITE_COMPRESSED) {
+        ret = driver_pwritev_compressed(bs, offset, bytes, qiov, qiov_offset);
+    } else {
+        ret = write_pieces(bs, offset, bytes, qiov, qiov_offset, flags);
+    }
+    if (ret >= 0) {
+        changed(bs, offset + bytes);
+        ret = 0;
+    }
+    return ret;
+}
+
+static int coroutine_fn write_tracked(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                      QEMUIOVector *qiov, size_t qiov_offset,
+                                      BdrvRequestFlags flags)
+{
+    BdrvTrackedRequest req;
+    int ret;
+
+    bdrv__tracked_begin(&req, bs, offset, bytes, BDRV_TRACKED_WRITE);
+    if (unlikely(flags & BDRV_REQ_SERIALISING)) {
+        bdrv__make_serialising(&req, bs->bl.request_alignment);
+    }
+    if (likely(is_aligned(bs, offset, bytes))) {
+        bdrv__wait_serialising(&req);
+        ret = bdrv__aligned_pwritev(bs, offset, bytes, qiov, qiov_offset, flags);
+    } else {
+        ret = bdrv__unaligned_pwritev(&req, offset, bytes, qiov, qiov_offset, flags);
+    }
+    bdrv__tracked_end(&req);
+    return ret;
+}
+
+int coroutine_fn bdrv_co_pwritev_part(BdrvChild *child, int64_t offset, int64_t bytes,
+                                      QEMUIOVector *qiov, size_t qiov_offset,
+                                      BdrvRequestFlags flags)
+{
+    BlockDriverState *bs = child->bs;
+    int ret = bdrv__check_request(offset, bytes, qiov, qiov_offset);
+
+    if (unlikely(ret < 0)) {
+        return ret;
+    }
+    if (unlikely(!bs || !bs->drv)) {
+        return -ENOMEDIUM;
+    }
+    if (unlikely(bdrv_is_read_only(bs))) {
+        return -EPERM;
+    }
+    g_assert(child->perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED));
+    if (unlikely(bytes == 0)) {
+        return 0;
+    }
+    assert_home(bs);
+    bdrv_inc_in_flight(bs);
+    ret = write_tracked(bs, offset, bytes, qiov, qiov_offset, flags);
+    bdrv_dec_in_flight(bs);
+    return ret;
+}
+
+int coroutine_fn bdrv_co_pwritev(BdrvChild *child, int64_t offset, int64_t bytes,
+                                 QEMUIOVector *qiov, BdrvRequestFlags flags)
+{
+    return bdrv_co_pwritev_part(child, offset, bytes, qiov, 0, flags);
+}
+
+int coroutine_fn bdrv_co_pwrite(BdrvChild *child, int64_t offset, int64_t bytes,
+                                const void *buf, BdrvRequestFlags flags)
+{
+    QEMUIOVector qiov = QEMU_IOVEC_INIT_BUF(qiov, buf, bytes);
+    return bdrv_co_pwritev(child, offset, bytes, &qiov, flags);
+}
+
+int coroutine_fn bdrv_co_pwrite_zeroes(BdrvChild *child, int64_t offset, int64_t bytes,
+                                       BdrvRequestFlags flags)
+{
+    return bdrv_co_pwritev_part(child, offset, bytes, NULL, 0, flags | BDRV_REQ_ZERO_WRITE);
+}
+
+/* ---- flush ---------------------------------------------------------------------------------------- */
+
+/* Flush what lies below: all children that this node may have written to. */
+static int coroutine_fn flush_children(BlockDriverState *bs)
+{
+    BdrvChild *c;
+    int ret = 0;
+
+    QLIST_FOREACH(c, &bs->children, next) {
+        if (c->perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED)) {
+            int child_ret = bdrv_co_flush(c->bs);
+            ret = ret < 0 ? ret : child_ret;
+        }
+    }
+    return ret;
+}
+
+static int coroutine_fn do_flush(BlockDriverState *bs)
+{
+    BlockDriver *drv = bs->drv;
+    int ret = 0;
+
+    if (drv->bdrv_co_flush) {
+        return drv->bdrv_co_flush(bs);
+    }
+    if (drv->bdrv_co_flush_to_os) {
+        ret = drv->bdrv_co_flush_to_os(bs);
+    }
+    if (ret == 0 && !(bs->open_flags & BDRV_O_NO_FLUSH) && drv->bdrv_co_flush_to_disk) {
+        ret = drv->bdrv_co_flush_to_disk(bs);
+    }
+    return ret < 0 ? ret : flush_children(bs);
+}
+
+int coroutine_fn bdrv_co_flush(BlockDriverState *bs)
+{
+    int ret = 0;
+
+    if (!bs->drv || bdrv_is_read_only(bs)) {
+        return 0;
+    }
+    assert_home(bs);
+    bdrv_inc_in_flight(bs);
+    /*
+     * A flush covers the writes completed before it begins. Those who wait here while one
+     * runs find, most of the time, that a single further flush has served them all.
+     */
+    unsigned wanted = qatomic_read(&bs->write_gen);
+    qemu_co_mutex_lock(&bs->flush_lock);
+    if ((int)(wanted - bs->flushed_gen) > 0) {
+        unsigned covered = qatomic_read(&bs->write_gen);
+        ret = do_flush(bs);
+        if (ret == 0) {
+            bs->flushed_gen = covered;
+        }
+    }
+    qemu_co_mutex_unlock(&bs->flush_lock);
+    bdrv_dec_in_flight(bs);
+    return ret;
+}
+
+/* ---- discard --------------------------------------------------------------------------------------- */
+
+static int coroutine_fn discard_pieces(BlockDriverState *bs, int64_t offset, int64_t end)
+{
+    int64_t align = MAX(bs->bl.pdiscard_alignment, bs->bl.request_alignment);
+    int64_t max = bs->bl.max_pdiscard ? bs->bl.max_pdiscard : BDRV_REQUEST_MAX_BYTES;
+
+    /* Advisory: what does not fill whole units is left alone. */
+    offset = QEMU_ALIGN_UP(offset, align);
+    end = QEMU_ALIGN_DOWN(end, align);
+    max = MAX(QEMU_ALIGN_DOWN(max, align), align);
+    while (offset < end) {
+        int64_t n = MIN(end - offset, max);
+        int ret = bs->drv->bdrv_co_pdiscard(bs, offset, n);
+        if (ret < 0 && ret != -ENOTSUP) {
+            return ret;
+        }
+        offset += n;
+    }
+    return 0;
+}
+
+int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset, int64_t bytes)
+{
+    BlockDriverState *bs = child->bs;
+    BdrvTrackedRequest req;
+    int ret = bdrv__check_request(offset, bytes, NULL, 0);
+
+    if (ret < 0) {
+        return ret;
+    }
+    if (!bs || !bs->drv) {
+        return -ENOMEDIUM;
+    }
+    if (bdrv_is_read_only(bs)) {
+        return -EPERM;
+    }
+    if (!(bs->open_flags & BDRV_O_UNMAP) || !bs->drv->bdrv_co_pdiscard || bytes == 0) {
+        return 0;
+    }
+    assert_home(bs);
+    bdrv_inc_in_flight(bs);
+    bdrv__tracked_begin(&req, bs, offset, bytes, BDRV_TRACKED_DISCARD);
+    bdrv__wait_serialising(&req);
+    ret = discard_pieces(bs, offset, offset + bytes);
+    qatomic_inc(&bs->write_gen);
+    bdrv__tracked_end(&req);
+    bdrv_dec_in_flight(bs);
+    return ret;
+}

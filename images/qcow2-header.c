@@ -1,0 +1,545 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The qcow2 header and its extensions: parse and validate, change in place, build. */
+#include "miniblk/osdep.h"
+#include "images/qcow2.h"
+
+#define FEATURE_NAME_BYTES 46
+
+/* Names that are written into new images, for programs that do not know a feature. */
+static const struct Feature {
+    uint8_t type, bit;          /* type: 0 incompatible, 1 compatible, 2 autoclear */
+    char name[FEATURE_NAME_BYTES];
+} features[] = {
+    { 0, 0, "dirty bit" },
+    { 0, 1, "corrupt bit" },
+    { 0, 2, "external data file" },
+    { 0, 3, "compression type" },
+    { 0, 4, "extended L2 entries" },
+    { 1, 0, "lazy refcounts" },
+    { 2, 0, "bitmaps" },
+    { 2, 1, "raw external data" },
+};
+
+static uint32_t load32(const uint8_t *p)
+{
+    uint32_t v;
+    memcpy(&v, p, sizeof(v));
+    return GUINT32_FROM_BE(v);
+}
+
+static uint64_t load64(const uint8_t *p)
+{
+    uint64_t v;
+    memcpy(&v, p, sizeof(v));
+    return GUINT64_FROM_BE(v);
+}
+
+static void store32(uint8_t *p, uint32_t v)
+{
+    v = GUINT32_TO_BE(v);
+    memcpy(p, &v, sizeof(v));
+}
+
+static void store64(uint8_t *p, uint64_t v)
+{
+    v = GUINT64_TO_BE(v);
+    memcpy(p, &v, sizeof(v));
+}
+
+uint64_t qcow2_l1_entries_for(uint32_t cluster_bits, uint64_t size)
+{
+    uint32_t shift = 2 * cluster_bits - 3;
+    return (size >> shift) + !!(size & ((1ULL << shift) - 1));
+}
+
+/* ---- parse ------------------------------------------------------------------------- */
+
+static int parse_fixed_part(Qcow2Header *h, const uint8_t *b, size_t len, Error **errp)
+{
+    if (len < 8 || load32(b) != QCOW2_MAGIC) {
+        error_setg(errp, "Image is not in qcow2 format");
+        return -EINVAL;
+    }
+    h->version = load32(b + 4);
+    if (h->version != 2 && h->version != 3) {
+        error_setg(errp, "Unsupported qcow2 version %" PRIu32, h->version);
+        return -ENOTSUP;
+    }
+    if (len < QCOW2_V2_HEADER_BYTES) {
+        error_setg(errp, "qcow2 header too short");
+        return -EINVAL;
+    }
+    h->backing_offset = load64(b + 8);
+    h->backing_size = load32(b + 16);
+    h->cluster_bits = load32(b + 20);
+    h->size = load64(b + 24);
+    h->crypt_method = load32(b + 32);
+    h->l1_size = load32(b + 36);
+    h->l1_offset = load64(b + 40);
+    h->reftable_offset = load64(b + 48);
+    h->reftable_clusters = load32(b + 56);
+    h->nb_snapshots = load32(b + 60);
+    h->snapshots_offset = load64(b + 64);
+    if (h->cluster_bits < QCOW2_CLUSTER_BITS_MIN || h->cluster_bits > QCOW2_CLUSTER_BITS_MAX) {
+        error_setg(errp, "Unsupported cluster size: 2^%" PRIu32, h->cluster_bits);
+        return -EINVAL;
+    }
+    if (h->version == 2) {
+        h->refcount_order = 4;
+        h->header_length = QCOW2_V2_HEADER_BYTES;
+        return 0;
+    }
+    h->header_length = len >= QCOW2_V3_HEADER_BYTES ? load32(b + 100) : 0;
+    if (h->header_length < QCOW2_V3_HEADER_BYTES) {
+        error_setg(errp, "qcow2 header too short");
+        return -EINVAL;
+    }
+    h->incompat = load64(b + 72);
+    h->compat = load64(b + 80);
+    h->autoclear = load64(b + 88);
+    h->refcount_order = load32(b + 96);
+    if (h->header_length > 1u << h->cluster_bits) {
+        error_setg(errp, "qcow2 header exceeds cluster size");
+        return -EINVAL;
+    }
+    if (h->header_length > QCOW2_V3_HEADER_BYTES && len > QCOW2_V3_HEADER_BYTES) {
+        h->compression_type = b[104];
+    }
+    return 0;
+}
+
+/* Name the features in MASK with the help of the image's own table of names. */
+static void report_features(uint64_t mask, const uint8_t *table, size_t bytes, Error **errp)
+{
+    g_autoptr(GString) names = g_string_new(NULL);
+
+    for (size_t i = 0; table && i + 48 <= bytes; i += 48) {
+        const uint8_t *entry = table + i;
+        if (entry[0] == 0 && entry[1] < 64 && (mask & (1ULL << entry[1]))) {
+            g_string_append_printf(names, "%s%.*s", names->len ? ", " : "",
+                                   FEATURE_NAME_BYTES, (const char *)entry + 2);
+            mask &= ~(1ULL << entry[1]);
+        }
+    }
+    if (mask) {
+        g_string_append_printf(names, "%sUnknown incompatible feature: %" PRIx64,
+                               names->len ? ", " : "", mask);
+    }
+    error_setg(errp, "Unsupported qcow2 feature(s): %s", names->str);
+}
+
+static int parse_bitmaps(Qcow2Header *h, const uint8_t *data, uint32_t len, Error **errp)
+{
+    if (!(h->autoclear & QCOW2_AUTOCLEAR_BITMAPS)) {
+        return 0;       /* somebody wrote without updating them: they mean nothing now */
+    }
+    if (len != 24) {
+        error_setg(errp, "bitmaps_ext: Invalid extension length");
+        return -EINVAL;
+    }
+    h->has_bitmaps = true;
+    h->nb_bitmaps = load32(data);
+    h->bitmap_dir_bytes = load64(data + 8);
+    h->bitmap_dir_offset = load64(data + 16);
+    if (h->nb_bitmaps == 0) {
+        error_setg(errp, "found bitmaps extension with zero bitmaps");
+        return -EINVAL;
+    }
+    if (h->nb_bitmaps > QCOW2_BITMAPS_MAX) {
+        error_setg(errp, "bitmaps_ext: image has %" PRIu32 " bitmaps, exceeding the "
+                   "supported maximum of %u", h->nb_bitmaps, QCOW2_BITMAPS_MAX);
+        return -EINVAL;
+    }
+    if (h->bitmap_dir_offset & ((1ULL << h->cluster_bits) - 1)) {
+        error_setg(errp, "bitmaps_ext: invalid bitmap directory offset");
+        return -EINVAL;
+    }
+    if (h->bitmap_dir_bytes > QCOW2_SNAPSHOT_TABLE_BYTES_MAX) {
+        error_setg(errp, "bitmaps_ext: bitmap directory size (%" PRIu64 ") exceeds the "
+                   "maximum supported size (%u)", h->bitmap_dir_bytes,
+                   QCOW2_SNAPSHOT_TABLE_BYTES_MAX);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+typedef struct Extensions {
+    const uint8_t *names;       /* feature name table */
+    uint32_t names_bytes;
+} Extensions;
+
+static int parse_one_extension(Qcow2State *s, uint32_t type, const uint8_t *data,
+                               uint32_t len, Extensions *found, Error **errp)
+{
+    switch (type) {
+    case QCOW2_EXT_BACKING_FORMAT:
+        if (len >= 16) {
+            error_setg(errp, "ERROR: ext_backing_format: len=%" PRIu32
+                       " too large (>=16)", len);
+            return -EINVAL;
+        }
+        g_free(s->bs->backing_format);
+        s->bs->backing_format = g_strndup((const char *)data, len);
+        return 0;
+    case QCOW2_EXT_FEATURE_NAMES:
+        found->names = data;
+        found->names_bytes = len;
+        return 0;
+    case QCOW2_EXT_BITMAPS:
+        return parse_bitmaps(&s->header, data, len, errp);
+    default:
+        return 0;
+    }
+}
+
+/* B: the first LEN bytes of the first cluster, the extensions end before END. */
+static int parse_extensions(Qcow2State *s, const uint8_t *b, size_t len, uint64_t end,
+                            Extensions *found, Error **errp)
+{
+    uint64_t pos = s->header.header_length;
+    uint64_t limit = MIN(end, len);
+
+    while (pos + 8 <= limit) {
+        uint32_t type = load32(b + pos), n = load32(b + pos + 4);
+        if (type == QCOW2_EXT_END) {
+            break;
+        }
+        if (n > end - pos - 8) {
+            error_setg(errp, "Header extension too large");
+            return -EINVAL;
+        }
+        if (n > limit - pos - 8) {
+            error_setg(errp, "Could not read header extension: the image file is too short");
+            return -EINVAL;
+        }
+        int ret = parse_one_extension(s, type, b + pos + 8, n, found, errp);
+        if (ret < 0) {
+            return ret;
+        }
+        uint64_t whole = 8 + ROUND_UP((uint64_t)n, 8);
+        if (type != QCOW2_EXT_BACKING_FORMAT) {
+            static const uint8_t pad[8];
+            g_byte_array_append(s->extensions, b + pos, 8 + n);
+            g_byte_array_append(s->extensions, pad, whole - 8 - n);
+        }
+        pos += whole;
+    }
+    return 0;
+}
+
+static int check_features(Qcow2Header *h, const Extensions *found, Error **errp)
+{
+    uint64_t unknown = h->incompat & ~QCOW2_INCOMPAT_KNOWN;
+
+    if (unknown) {
+        report_features(unknown, found->names, found->names_bytes, errp);
+        return -ENOTSUP;
+    }
+    bool bit = h->incompat & QCOW2_INCOMPAT_COMPRESSION;
+    if (h->compression_type != QCOW2_ZLIB && !bit) {
+        error_setg(errp, "qcow2: Compression type incompatible feature bit must be set");
+        return -EINVAL;
+    }
+    if (h->compression_type == QCOW2_ZLIB && bit) {
+        error_setg(errp, "qcow2: Compression type incompatible feature bit must not be set");
+        return -EINVAL;
+    }
+    if (!qcow2_compression_supported(h->compression_type)) {
+        error_setg(errp, "qcow2: unknown compression type: %u", h->compression_type);
+        return -ENOTSUP;
+    }
+    if (h->incompat & QCOW2_INCOMPAT_DATA_FILE) {
+        error_setg(errp, "External data files are not supported");
+        return -ENOTSUP;
+    }
+    if (h->incompat & QCOW2_INCOMPAT_EXTL2) {
+        error_setg(errp, "Extended L2 entries are not supported");
+        return -ENOTSUP;
+    }
+    if (h->refcount_order > 6) {
+        error_setg(errp, "Reference count entry width too large; may not exceed 64 bits");
+        return -EINVAL;
+    }
+    if (h->crypt_method > 2) {
+        error_setg(errp, "Unsupported encryption method %" PRIu32, h->crypt_method);
+        return -EINVAL;
+    }
+    if (h->crypt_method) {
+        error_setg(errp, "Encrypted qcow2 images are not supported");
+        return -ENOTSUP;
+    }
+    return 0;
+}
+
+/* Whether a table of BYTES at OFFSET is aligned and cannot overflow an offset. */
+static bool table_offset_ok(const Qcow2Header *h, uint64_t offset, uint64_t bytes)
+{
+    return !(offset & ((1ULL << h->cluster_bits) - 1)) &&
+           offset <= (uint64_t)INT64_MAX - bytes;
+}
+
+static int check_tables(Qcow2Header *h, Error **errp)
+{
+    uint64_t l1_needed = qcow2_l1_entries_for(h->cluster_bits, h->size);
+
+    if (h->reftable_clusters == 0) {
+        error_setg(errp, "Image does not contain a reference count table");
+        return -EINVAL;
+    }
+    if (h->reftable_clusters > QCOW2_REFTABLE_BYTES_MAX >> h->cluster_bits) {
+        error_setg(errp, "Reference count table too large");
+        return -EFBIG;
+    }
+    if (!table_offset_ok(h, h->reftable_offset,
+                         (uint64_t)h->reftable_clusters << h->cluster_bits)) {
+        error_setg(errp, "Reference count table offset invalid");
+        return -EINVAL;
+    }
+    if (h->nb_snapshots > QCOW2_SNAPSHOTS_MAX) {
+        error_setg(errp, "Snapshot table too large");
+        return -EFBIG;
+    }
+    if (h->nb_snapshots &&
+        !table_offset_ok(h, h->snapshots_offset, QCOW2_SNAPSHOT_TABLE_BYTES_MAX)) {
+        error_setg(errp, "Snapshot table offset invalid");
+        return -EINVAL;
+    }
+    if (h->l1_size > QCOW2_L1_BYTES_MAX / 8) {
+        error_setg(errp, "Active L1 table too large");
+        return -EFBIG;
+    }
+    if (h->size > BDRV_MAX_LENGTH || l1_needed > INT_MAX) {
+        error_setg(errp, "Image is too big");
+        return -EFBIG;
+    }
+    if (h->l1_size < l1_needed) {
+        error_setg(errp, "L1 table is too small");
+        return -EINVAL;
+    }
+    if (!table_offset_ok(h, h->l1_offset, (uint64_t)h->l1_size * 8)) {
+        error_setg(errp, "Active L1 table offset invalid");
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static void set_geometry(Qcow2State *s)
+{
+    const Qcow2Header *h = &s->header;
+
+    s->cluster_bits = h->cluster_bits;
+    s->cluster_bytes = 1ULL << h->cluster_bits;
+    s->cluster_mask = s->cluster_bytes - 1;
+    s->l2_bits = h->cluster_bits - 3;
+    s->refcount_order = h->refcount_order;
+    s->refblock_bits = h->cluster_bits + 3 - h->refcount_order;
+    s->refcount_max = h->refcount_order == 6 ? INT64_MAX
+                                             : (1ULL << (1u << h->refcount_order)) - 1;
+}
+
+static int read_backing_name(Qcow2State *s, const uint8_t *b, size_t len, Error **errp)
+{
+    const Qcow2Header *h = &s->header;
+    uint64_t cluster = 1ULL << h->cluster_bits;
+
+    if (!h->backing_offset) {
+        return 0;
+    }
+    if (h->backing_size > QCOW2_BACKING_NAME_BYTES_MAX ||
+        h->backing_size > cluster - h->backing_offset) {
+        error_setg(errp, "Backing file name too long");
+        return -EINVAL;
+    }
+    if (h->backing_offset + h->backing_size > len) {
+        error_setg(errp, "Could not read backing file name");
+        return -EINVAL;
+    }
+    g_free(s->bs->backing_file);
+    s->bs->backing_file = g_strndup((const char *)b + h->backing_offset, h->backing_size);
+    return 0;
+}
+
+int qcow2_header_read(BlockDriverState *bs, Error **errp)
+{
+    Qcow2State *s = bs->opaque;
+    Extensions found = { NULL };
+    uint8_t probe[112];
+    int ret;
+
+    ret = qcow2_file_read(s, 0, sizeof(probe), probe);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not read qcow2 header");
+        return ret;
+    }
+    ret = parse_fixed_part(&s->header, probe, MIN(sizeof(probe), s->file_bytes), errp);
+    if (ret < 0) {
+        return ret;
+    }
+    uint64_t cluster = 1ULL << s->header.cluster_bits;
+    size_t len = MIN(cluster, s->file_bytes);
+    if (s->header.backing_offset > cluster) {
+        error_setg(errp, "Invalid backing file offset");
+        return -EINVAL;
+    }
+    g_autofree uint8_t *b = g_malloc0(len);
+    ret = qcow2_file_read(s, 0, len, b);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not read qcow2 header");
+        return ret;
+    }
+    /* The backing file's name lies behind the extensions; without one the cluster is free. */
+    ret = parse_extensions(s, b, len, s->header.backing_offset ?: cluster, &found, errp);
+    ret = ret ?: check_features(&s->header, &found, errp);
+    ret = ret ?: check_tables(&s->header, errp);
+    ret = ret ?: read_backing_name(s, b, len, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    set_geometry(s);
+    return 0;
+}
+
+/* ---- change ------------------------------------------------------------------------ */
+
+int coroutine_mixed_fn qcow2_header_patch(Qcow2State *s, uint64_t offset, const void *buf,
+                                          size_t n)
+{
+    return bdrv_pwrite(s->bs->file, offset, n, buf, 0);
+}
+
+int coroutine_mixed_fn qcow2_header_set_incompat(Qcow2State *s, uint64_t bits)
+{
+    uint8_t b[8];
+
+    g_assert(s->header.version >= 3);
+    store64(b, bits);
+    int ret = qcow2_header_patch(s, 72, b, sizeof(b));
+    if (ret < 0) {
+        return ret;
+    }
+    s->header.incompat = bits;
+    return bdrv_flush(s->bs->file->bs);
+}
+
+int coroutine_mixed_fn qcow2_header_clear_autoclear(Qcow2State *s)
+{
+    static const uint8_t zero[8];
+
+    int ret = qcow2_header_patch(s, 88, zero, sizeof(zero));
+    if (ret < 0) {
+        return ret;
+    }
+    s->header.autoclear = 0;
+    s->header.has_bitmaps = false;
+    return bdrv_flush(s->bs->file->bs);
+}
+
+/* ---- build ------------------------------------------------------------------------- */
+
+static void fill_fixed_part(uint8_t *b, const Qcow2Header *h)
+{
+    store32(b, QCOW2_MAGIC);
+    store32(b + 4, h->version);
+    store64(b + 8, h->backing_offset);
+    store32(b + 16, h->backing_size);
+    store32(b + 20, h->cluster_bits);
+    store64(b + 24, h->size);
+    store32(b + 32, h->crypt_method);
+    store32(b + 36, h->l1_size);
+    store64(b + 40, h->l1_offset);
+    store64(b + 48, h->reftable_offset);
+    store32(b + 56, h->reftable_clusters);
+    store32(b + 60, h->nb_snapshots);
+    store64(b + 64, h->snapshots_offset);
+    if (h->version >= 3) {
+        store64(b + 72, h->incompat);
+        store64(b + 80, h->compat);
+        store64(b + 88, h->autoclear);
+        store32(b + 96, h->refcount_order);
+        store32(b + 100, h->header_length);
+        if (h->header_length > 104) {
+            b[104] = h->compression_type;
+        }
+    }
+}
+
+static void append_extension(GByteArray *out, uint32_t type, const void *data, uint32_t n)
+{
+    static const uint8_t pad[8];
+    uint8_t head[8];
+
+    store32(head, type);
+    store32(head + 4, n);
+    g_byte_array_append(out, head, sizeof(head));
+    g_byte_array_append(out, data, n);
+    g_byte_array_append(out, pad, ROUND_UP(n, 8) - n);
+}
+
+uint8_t *qcow2_header_build(const Qcow2Header *h, GByteArray *extensions,
+                            const char *backing_file, const char *backing_fmt,
+                            size_t *bytes, int *ret)
+{
+    Qcow2Header copy = *h;
+    GByteArray *out = g_byte_array_new();
+    bool has_backing = backing_file && *backing_file;
+
+    g_byte_array_set_size(out, h->header_length);
+    memset(out->data, 0, out->len);
+    if (backing_fmt && *backing_fmt) {
+        append_extension(out, QCOW2_EXT_BACKING_FORMAT, backing_fmt, strlen(backing_fmt));
+    }
+    if (extensions) {
+        g_byte_array_append(out, extensions->data, extensions->len);
+    } else if (h->version >= 3) {
+        G_STATIC_ASSERT(sizeof(features[0]) == 48);
+        append_extension(out, QCOW2_EXT_FEATURE_NAMES, features, sizeof(features));
+    }
+    append_extension(out, QCOW2_EXT_END, "", 0);
+    copy.backing_offset = has_backing ? out->len : 0;
+    copy.backing_size = has_backing ? strlen(backing_file) : 0;
+    if (has_backing) {
+        g_byte_array_append(out, (const uint8_t *)backing_file, copy.backing_size);
+    }
+    if (out->len > 1u << h->cluster_bits) {
+        g_byte_array_free(out, true);
+        *ret = -ENOSPC;
+        return NULL;
+    }
+    fill_fixed_part(out->data, &copy);
+    *ret = 0;
+    *bytes = out->len;
+    return g_byte_array_free(out, false);
+}
+
+int coroutine_mixed_fn qcow2_header_set_backing(Qcow2State *s, const char *backing_file,
+                                                const char *backing_fmt)
+{
+    size_t bytes;
+    int ret;
+
+    if (backing_file && strlen(backing_file) > QCOW2_BACKING_NAME_BYTES_MAX) {
+        return -EINVAL;
+    }
+    if (backing_fmt && strlen(backing_fmt) > 15) {
+        return -EINVAL;
+    }
+    uint8_t *b = qcow2_header_build(&s->header, s->extensions, backing_file, backing_fmt,
+                                    &bytes, &ret);
+    if (!b) {
+        return ret;
+    }
+    /* Keep fields of a longer header that we do not know. */
+    if (s->header.header_length > 112) {
+        ret = qcow2_file_read(s, 112, s->header.header_length - 112, b + 112);
+    }
+    if (ret >= 0) {
+        ret = qcow2_header_patch(s, 0, b, bytes);
+    }
+    if (ret >= 0) {
+        s->header.backing_offset = load64(b + 8);
+        s->header.backing_size = load32(b + 16);
+        ret = bdrv_flush(s->bs->file->bs);
+    }
+    g_free(b);
+    return ret;
+}

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Protection against images whose structures overlap: where metadata lies is remembered,
+ * and no guest data and no new table is written there.
+ */
+#include "miniblk/osdep.h"
+#include "images/qcow2.h"
+
+/* ---- sets of clusters -------------------------------------------------------------- */
+
+static struct Qcow2SetSlot *find_slot(const Qcow2Set *set, uint64_t key)
+{
+    size_t i = key * 0x9e3779b97f4a7c15ULL >> 32;
+
+    for (;; i++) {
+        struct Qcow2SetSlot *slot = &set->slots[i & (set->nb_slots - 1)];
+        if (slot->key == key || slot->key == 0) {
+            return slot;
+        }
+    }
+}
+
+static void grow(Qcow2Set *set)
+{
+    Qcow2Set bigger = { .nb_slots = MAX(set->nb_slots * 2, 64), .used = set->used };
+
+    bigger.slots = g_new0(struct Qcow2SetSlot, bigger.nb_slots);
+    for (size_t i = 0; i < set->nb_slots; i++) {
+        if (set->slots[i].key) {
+            *find_slot(&bigger, set->slots[i].key) = set->slots[i];
+        }
+    }
+    g_free(set->slots);
+    *set = bigger;
+}
+
+void qcow2_set_add(Qcow2Set *set, uint64_t cluster)
+{
+    if (set->used * 2 >= set->nb_slots) {
+        grow(set);
+    }
+    struct Qcow2SetSlot *slot = find_slot(set, cluster / 64 + 1);
+    if (!slot->key) {
+        slot->key = cluster / 64 + 1;
+        set->used++;
+    }
+    slot->mask |= 1ULL << (cluster % 64);
+}
+
+void qcow2_set_remove(Qcow2Set *set, uint64_t cluster)
+{
+    if (set->nb_slots) {
+        /* The slot stays, so that chains are not cut; a cluster is likely to come back. */
+        find_slot(set, cluster / 64 + 1)->mask &= ~(1ULL << (cluster % 64));
+    }
+}
+
+bool qcow2_set_has(const Qcow2Set *set, uint64_t cluster)
+{
+    return set->nb_slots && find_slot(set, cluster / 64 + 1)->mask >> (cluster % 64) & 1;
+}
+
+void qcow2_set_clear(Qcow2Set *set)
+{
+    g_free(set->slots);
+    *set = (Qcow2Set){ NULL };
+}
+
+/* ---- the image's metadata ---------------------------------------------------------- */
+
+/* Add what lies inside the file; beyond it there is nothing to protect. */
+static void add_fixed(Qcow2State *s, uint64_t offset, uint64_t bytes)
+{
+    uint64_t end = MIN(offset + bytes, s->virgin_offset);
+
+    for (uint64_t o = offset; o < end; o += s->cluster_bytes) {
+        uint64_t cluster = o >> s->cluster_bits;
+        s->meta_overlaps |= qcow2_set_has(&s->fixed_meta, cluster);
+        qcow2_set_add(&s->fixed_meta, cluster);
+    }
+}
+
+void qcow2_overlap_collect(Qcow2State *s)
+{
+    qcow2_set_clear(&s->fixed_meta);
+    qcow2_set_clear(&s->l2_meta);
+    s->meta_overlaps = false;
+    add_fixed(s, 0, s->cluster_bytes);
+    add_fixed(s, s->l1.offset, (uint64_t)s->l1.size * 8);
+    add_fixed(s, s->reftable.offset, (uint64_t)s->reftable.size * 8);
+    add_fixed(s, s->header.snapshots_offset, s->snapshots_bytes);
+    for (uint32_t i = 0; i < s->reftable.size; i++) {
+        uint64_t offset = s->reftable.entries[i] & QCOW2_REFTABLE_MASK;
+        if (offset && offset < s->virgin_offset) {
+            add_fixed(s, offset, s->cluster_bytes);
+        }
+    }
+    for (uint32_t i = 0; i < s->header.nb_snapshots; i++) {
+        /* Several may share one table, which is no concern of ours. */
+        bool before = s->meta_overlaps;
+        add_fixed(s, s->snapshots[i].l1_offset, (uint64_t)s->snapshots[i].l1_size * 8);
+        s->meta_overlaps = before;
+    }
+    for (uint32_t i = 0; i < s->l1.size; i++) {
+        uint64_t offset = s->l1.entries[i] & QCOW2_OFFSET_MASK;
+        if (offset && offset < s->virgin_offset) {
+            qcow2_set_add(&s->l2_meta, offset >> s->cluster_bits);
+        }
+    }
+}
+
+/* What fixed metadata lies in CLUSTER, for messages. */
+static const char *fixed_name(const Qcow2State *s, uint64_t cluster)
+{
+    uint64_t offset = cluster << s->cluster_bits;
+
+    if (cluster == 0) {
+        return "qcow2_header";
+    }
+    if (offset >= s->l1.offset && offset - s->l1.offset < (uint64_t)s->l1.size * 8) {
+        return "active L1 table";
+    }
+    if (offset >= s->reftable.offset &&
+        offset - s->reftable.offset < (uint64_t)s->reftable.size * 8) {
+        return "refcount table";
+    }
+    if (offset >= s->header.snapshots_offset &&
+        offset - s->header.snapshots_offset < s->snapshots_bytes) {
+        return "snapshot table";
+    }
+    for (uint32_t i = 0; i < s->reftable.size; i++) {
+        if ((s->reftable.entries[i] & QCOW2_REFTABLE_MASK) == offset) {
+            return "refcount block";
+        }
+    }
+    return "inactive L1 table";
+}
+
+static int coroutine_fn refuse_write(Qcow2State *s, uint64_t cluster)
+{
+    bool fixed = qcow2_set_has(&s->fixed_meta, cluster);
+
+    return qcow2_signal_corruption(s, true, "Preventing invalid write on metadata (overlaps "
+                                   "with %s)",
+                                   fixed ? fixed_name(s, cluster) : "active L2 table");
+}
+
+int coroutine_fn qcow2_overlap_check_data(Qcow2State *s, uint64_t offset, uint64_t bytes)
+{
+    uint64_t last = (offset + bytes - 1) >> s->cluster_bits;
+
+    for (uint64_t c = offset >> s->cluster_bits; c <= last; c++) {
+        if (unlikely(qcow2_set_has(&s->fixed_meta, c) || qcow2_set_has(&s->l2_meta, c))) {
+            return refuse_write(s, c);
+        }
+    }
+    return 0;
+}
+
+int coroutine_fn qcow2_overlap_check_l2(Qcow2State *s, uint64_t offset)
+{
+    uint64_t cluster = offset >> s->cluster_bits;
+
+    if (unlikely(qcow2_set_has(&s->fixed_meta, cluster))) {
+        return qcow2_signal_corruption(s, true, "Preventing invalid write on active L2 table "
+                                       "(overlaps with %s)", fixed_name(s, cluster));
+    }
+    return 0;
+}
+
+int coroutine_fn qcow2_overlap_check_new(Qcow2State *s, uint64_t cluster, uint64_t n)
+{
+    for (uint64_t c = cluster; c < cluster + n; c++) {
+        if (unlikely(qcow2_set_has(&s->fixed_meta, c) || qcow2_set_has(&s->l2_meta, c))) {
+            return refuse_write(s, c);
+        }
+    }
+    return 0;
+}
+
+/* ---- reporting --------------------------------------------------------------------- */
+
+int coroutine_fn qcow2_signal_corruption(Qcow2State *s, bool fatal, const char *fmt, ...)
+{
+    va_list ap;
+
+    fatal = fatal && s->writable;
+    if (s->corrupt || (s->corruption_signaled && !fatal)) {
+        return -EIO;
+    }
+    va_start(ap, fmt);
+    g_autofree char *message = g_strdup_vprintf(fmt, ap);
+    va_end(ap);
+    if (fatal) {
+        fprintf(stderr, "qcow2: Marking image as corrupt: %s; further corruption events will "
+                "be suppressed\n", message);
+        s->corrupt = true;
+        if (s->header.version >= 3) {
+            /* Best effort: the error we return says all that matters. */
+            qcow2_header_set_incompat(s, s->header.incompat | QCOW2_INCOMPAT_CORRUPT);
+        }
+    } else {
+        fprintf(stderr, "qcow2: Image is corrupt: %s; further non-fatal corruption events "
+                "will be suppressed\n", message);
+    }
+    s->corruption_signaled = true;
+    return -EIO;
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Making refcount blocks and growing the refcount table; between the two files about it. */
+#ifndef IMAGES_QCOW2_REFTABLE_H
+#define IMAGES_QCOW2_REFTABLE_H
+
+#include "images/qcow2.h"
+
+/*
+ * Make sure that each of the N clusters has a refcount block. *MADE is set when a block was
+ * made (which takes free clusters); NULL: the caller does not care. Lock held.
+ */
+int coroutine_fn qcow2_reftable_cover(Qcow2State *s, uint64_t cluster, uint64_t n,
+                                      bool *made);
+/* First run of MIN to MAX free clusters at or after FROM. Lock held. */
+int coroutine_fn qcow2_find_free(Qcow2State *s, uint64_t from, uint64_t min, uint64_t max,
+                                 uint64_t *start, uint64_t *n);
+
+#endif

@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The block layer for authors of drivers: nodes, edges and the driver's table of calls. */
+#ifndef MINIBLK_BLOCK_DRIVER_H
+#define MINIBLK_BLOCK_DRIVER_H
+
+#include "block.h"
+
+/*
+ * A driver: a plain static structure. Every callback is Optional unless marked Required.
+ * I/O callbacks run as coroutines in the node's context; the block layer has checked range
+ * and permissions, aligned the request to bs->bl, and split it to the limits.
+ */
+struct BlockDriver {
+    const char *format_name;            /* Required; the "driver" option's value */
+    int instance_size;                  /* bytes of bs->opaque, zeroed; may be 0 */
+    bool is_filter;                     /* shows its one filtered child's data unchanged */
+    bool filtered_child_is_backing;     /* that child is bs->backing, not bs->file */
+    bool is_format;                     /* has metadata of its own on bs->file */
+    bool supports_backing;
+    bool has_variable_length;           /* ask .bdrv_co_getlength at each use */
+    const char *protocol_name;          /* filename prefix; NULL for formats */
+
+    /* Score 0..100 of how sure BUF (the image's first BUF_SIZE bytes) is this format. */
+    int (*bdrv_probe)(const uint8_t *buf, int buf_size, const char *filename);
+    int (*bdrv_probe_device)(const char *filename);
+    /* Turn FILENAME (with prefix) into options. */
+    void (*bdrv_parse_filename)(const char *filename, QDict *options, Error **errp);
+
+    /*
+     * Open. Take the known keys out of OPTIONS; what is left is an error. FLAGS: BDRV_O_*.
+     * Set bs->total_sectors (or provide getlength). On failure release everything; close is
+     * not called. Main thread, not in a coroutine, may poll. bdrv_file_open is the same for
+     * protocol drivers.
+     */
+    int (*bdrv_open)(BlockDriverState *bs, QDict *options, int flags, Error **errp);
+    int (*bdrv_file_open)(BlockDriverState *bs, QDict *options, int flags, Error **errp);
+    /* Called in a drained section; children are detached afterwards by the block layer. */
+    void (*bdrv_close)(BlockDriverState *bs);
+
+    /* Make an image. OPTS: strings by option name; take the known ones out. */
+    int coroutine_fn (*bdrv_co_create_opts)(BlockDriver *drv, const char *filename,
+                                            QDict *opts, Error **errp);
+    /* Names of the create options, NULL-terminated. */
+    const char *const *create_opts;
+
+    /* Recompute bs->filename / bs->exact_filename. */
+    void (*bdrv_refresh_filename)(BlockDriverState *bs);
+    /* Set the fields of bs->bl that differ from the defaults (merged from the children). */
+    void (*bdrv_refresh_limits)(BlockDriverState *bs, Error **errp);
+
+    /* Exactly one of a _part and its plain variant. */
+    int coroutine_fn (*bdrv_co_preadv)(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                       QEMUIOVector *qiov, BdrvRequestFlags flags);
+    int coroutine_fn (*bdrv_co_preadv_part)(BlockDriverState *bs, int64_t offset,
+                                            int64_t bytes, QEMUIOVector *qiov,
+                                            size_t qiov_offset, BdrvRequestFlags flags);
+    int coroutine_fn (*bdrv_co_pwritev)(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                        QEMUIOVector *qiov, BdrvRequestFlags flags);
+    int coroutine_fn (*bdrv_co_pwritev_part)(BlockDriverState *bs, int64_t offset,
+                                             int64_t bytes, QEMUIOVector *qiov,
+                                             size_t qiov_offset, BdrvRequestFlags flags);
+    /* -ENOTSUP: the block layer writes buffers of zeroes instead. */
+    int coroutine_fn (*bdrv_co_pwrite_zeroes)(BlockDriverState *bs, int64_t offset,
+                                              int64_t bytes, BdrvRequestFlags flags);
+    /* Advisory; -ENOTSUP counts as success. */
+    int coroutine_fn (*bdrv_co_pdiscard)(BlockDriverState *bs, int64_t offset,
+                                         int64_t bytes);
+    int coroutine_fn (*bdrv_co_pwritev_compressed)(BlockDriverState *bs, int64_t offset,
+                                                   int64_t bytes, QEMUIOVector *qiov);
+    int coroutine_fn (*bdrv_co_pwritev_compressed_part)(BlockDriverState *bs, int64_t offset,
+                                                   int64_t bytes, QEMUIOVector *qiov,
+                                                   size_t qiov_offset);
+    /* See bdrv_block_status(); without it everything is allocated data. */
+    int coroutine_fn (*bdrv_co_block_status)(BlockDriverState *bs, bool want_zero,
+                                             int64_t offset, int64_t bytes, int64_t *pnum,
+                                             int64_t *map, BlockDriverState **file);
+    /* All of a flush by itself, children included. */
+    int coroutine_fn (*bdrv_co_flush)(BlockDriverState *bs);
+    /* Write back internal caches to the children, which the block layer flushes next. */
+    int coroutine_fn (*bdrv_co_flush_to_os)(BlockDriverState *bs);
+    /* Flush what the host caches of this node itself. */
+    int coroutine_fn (*bdrv_co_flush_to_disk)(BlockDriverState *bs);
+    int coroutine_fn (*bdrv_co_truncate)(BlockDriverState *bs, int64_t offset, bool exact,
+                                         PreallocMode prealloc, BdrvRequestFlags flags,
+                                         Error **errp);
+    int64_t coroutine_fn (*bdrv_co_getlength)(BlockDriverState *bs);
+    int64_t coroutine_fn (*bdrv_co_get_allocated_file_size)(BlockDriverState *bs);
+    int coroutine_fn (*bdrv_co_get_info)(BlockDriverState *bs, BlockDriverInfo *bdi);
+    /* "format-specific" of image info as {"type": ..., "data": {...}}; NULL for none. */
+    json_t *(*bdrv_get_specific_info)(BlockDriverState *bs);
+    int coroutine_fn (*bdrv_co_check)(BlockDriverState *bs, BdrvCheckResult *result,
+                                      BdrvCheckMode fix);
+    int (*bdrv_change_backing_file)(BlockDriverState *bs, const char *backing_file,
+                                    const char *backing_fmt);
+
+    /*
+     * What the node needs of edge C and shares on it, given what its own parents need and
+     * share. Without it: bdrv_default_perms(). C may be NULL: an edge yet to be made.
+     */
+    void (*bdrv_child_perm)(BlockDriverState *bs, BdrvChild *c, BdrvChildRole role,
+                            BlockReopenQueue *reopen_queue, uint64_t parent_perm,
+                            uint64_t parent_shared, uint64_t *nperm, uint64_t *nshared);
+    /* The cumulative permissions of all parents are about to change; may refuse. */
+    int (*bdrv_check_perm)(BlockDriverState *bs, uint64_t perm, uint64_t shared,
+                           Error **errp);
+    void (*bdrv_set_perm)(BlockDriverState *bs, uint64_t perm, uint64_t shared);
+    void (*bdrv_abort_perm_update)(BlockDriverState *bs);
+
+    /* Main thread, drained, lock of the old / new context held; may not poll. */
+    void (*bdrv_detach_aio_context)(BlockDriverState *bs);
+    void (*bdrv_attach_aio_context)(BlockDriverState *bs, AioContext *new_context);
+
+    /* Main thread, may not poll; called when the quiesce counter goes 0->1 and 1->0. */
+    void (*bdrv_drain_begin)(BlockDriverState *bs);
+    void (*bdrv_drain_end)(BlockDriverState *bs);
+
+    int coroutine_fn (*bdrv_co_save_vmstate)(BlockDriverState *bs, QEMUIOVector *qiov,
+                                             int64_t pos);
+    int coroutine_fn (*bdrv_co_load_vmstate)(BlockDriverState *bs, QEMUIOVector *qiov,
+                                             int64_t pos);
+
+    QLIST_ENTRY(BlockDriver) list;      /* of registered drivers; block/driver.c */
+};
+
+/* How an edge's parent takes part in the life of its child. All Optional. GS. */
+struct BdrvChildClass {
+    bool stay_at_node;          /* bdrv_replace_node() does not re-point this edge */
+    bool parent_is_bds;         /* OPAQUE is a BlockDriverState */
+    /* Newly allocated description of the parent for messages. */
+    char *(*get_parent_desc)(BdrvChild *child);
+    const char *(*get_name)(BdrvChild *child);
+    /* Stop starting requests; must not poll. Called once per edge and drained section. */
+    void (*drained_begin)(BdrvChild *child);
+    void (*drained_end)(BdrvChild *child);
+    /* Whether the parent still has requests in flight or about to start. Must not poll. */
+    bool (*drained_poll)(BdrvChild *child);
+    void (*attach)(BdrvChild *child);
+    void (*detach)(BdrvChild *child);
+    int (*update_filename)(BdrvChild *child, BlockDriverState *new_base,
+                           const char *filename, Error **errp);
+    /* The child is about to move to CTX: add the parent's part to TRAN or refuse. */
+    bool (*change_aio_ctx)(BdrvChild *child, AioContext *ctx, GHashTable *visited,
+                           Transaction *tran, Error **errp);
+    AioContext *(*get_parent_aio_context)(BdrvChild *child);
+    /* The child's length has changed. */
+    void (*resize)(BdrvChild *child);
+};
+/* The edge class for parents that are nodes. */
+extern const BdrvChildClass child_of_bds;
+
+/* An edge. Fields are written by block/graph.c unless noted. */
+struct BdrvChild {
+    BlockDriverState *bs;
+    char *name;
+    const BdrvChildClass *klass;
+    BdrvChildRole role;
+    void *opaque;               /* the parent */
+    uint64_t perm;              /* written by block/perm.c */
+    uint64_t shared_perm;       /* written by block/perm.c */
+    bool quiesced_parent;       /* the parent has been told drained_begin for this edge;
+                                   written by block/drain.c */
+    QLIST_ENTRY(BdrvChild) next;        /* in the parent node's children */
+    QLIST_ENTRY(BdrvChild) next_parent; /* in the child's parents */
+};
+
+typedef struct BdrvTrackedRequest BdrvTrackedRequest;
+typedef struct BdrvAioNotifier BdrvAioNotifier;
+
+/* A node. */
+struct BlockDriverState {
+    /* fixed after open; block/node.c, block/open.c */
+    BlockDriver *drv;           /* NULL before open and after close */
+    void *opaque;               /* instance_size bytes for the driver */
+    int open_flags;             /* BDRV_O_* in force */
+    char node_name[32];
+    char *filename;             /* for messages; see bdrv_refresh_filename() */
+    char *exact_filename;       /* what a plain filename would open again; "" if none */
+    char *backing_file;         /* as recorded in the image; "" if none; by the driver */
+    char *backing_format;       /* the same; "" if unknown */
+    QDict *options;             /* effective runtime options, child options nested */
+    bool probed;                /* format was guessed, not given */
+    bool force_share;
+    BlockDriverState *implicit_file;    /* during open only: the probed protocol layer */
+    int detect_zeroes;          /* 0 off, 1 on, 2 unmap */
+
+    int refcnt;                 /* main thread; block/node.c */
+    bool monitor_owned;         /* blockdev-add'ed; qmp layer */
+    AioContext *aio_context;    /* block/context.c */
+    QLIST_HEAD(, BdrvChild) children;   /* newest first; block/graph.c */
+    QLIST_HEAD(, BdrvChild) parents;    /* newest first; block/graph.c */
+    BdrvChild *backing;         /* block/graph.c */
+    BdrvChild *file;            /* block/graph.c */
+    uint64_t cum_perm, cum_shared;      /* of all parents; block/perm.c */
+
+    /* filled by the driver */
+    int64_t total_sectors;      /* length, for drivers without has_variable_length */
+    BlockLimits bl;
+    unsigned supported_read_flags, supported_write_flags, supported_zero_flags,
+             supported_truncate_flags; /* BDRV_REQ_* the driver handles itself */
+
+    /* block/drain.c */
+    unsigned int in_flight;     /* atomic; tokens */
+    int quiesce_counter;        /* atomic; written by the main thread */
+
+    /* block/tracked.c */
+    QemuMutex reqs_lock;
+    QLIST_HEAD(, BdrvTrackedRequest) tracked_requests;
+    unsigned serialising_in_flight;     /* atomic */
+
+    /* block/request.c: flushes are merged; atomic */
+    CoMutex flush_lock;
+    unsigned write_gen;         /* number of writes completed so far */
+    unsigned flushed_gen;       /* write_gen as of the last successful flush */
+
+    QLIST_HEAD(, BdrvAioNotifier) aio_notifiers;    /* block/context.c */
+    QTAILQ_ENTRY(BlockDriverState) node_list;       /* all named nodes; block/node.c */
+    QTAILQ_ENTRY(BlockDriverState) all_list;        /* all nodes; block/node.c */
+};
+
+/* The stock .bdrv_child_perm: filter, COW and image rules by role. */
+void bdrv_default_perms(BlockDriverState *bs, BdrvChild *c, BdrvChildRole role,
+                        BlockReopenQueue *reopen_queue, uint64_t perm, uint64_t shared,
+                        uint64_t *nperm, uint64_t *nshared);
+
+#define block_init(function)                                                    \
+    static void __attribute__((constructor)) block_init_##function(void)        \
+    {                                                                           \
+        bdrv_register_init(function);                                           \
+    }
+/* Remember FUNCTION; bdrv_init() calls it once. */
+void bdrv_register_init(void (*function)(void));
+
+#endif

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Coroutines, and the locks that block a coroutine instead of its thread.
+ */
+#ifndef MINIBLK_COROUTINE_H
+#define MINIBLK_COROUTINE_H
+
+#include <stdbool.h>
+#include "compiler.h"
+#include "queue.h"
+#include "thread.h"
+#include "timer.h"
+
+typedef struct AioContext AioContext;
+typedef struct Coroutine Coroutine;
+typedef void CoroutineEntry(void *opaque);
+
+/* ---- core ------------------------------------------------------------------------- */
+
+/* A suspended coroutine; it frees itself when ENTRY returns. Any thread. */
+Coroutine *qemu_coroutine_create(CoroutineEntry *entry, void *opaque);
+/*
+ * Run CO until it yields or ends, then run those that it woke meanwhile. Aborts when CO is
+ * running, entered further up, or scheduled to run elsewhere.
+ */
+void qemu_coroutine_enter(Coroutine *co);
+/* The same, but CO belongs to CTX from now on. */
+void qemu_aio_coroutine_enter(AioContext *ctx, Coroutine *co);
+void qemu_coroutine_enter_if_inactive(Coroutine *co);
+/* Return to whoever entered us. The coroutine continues at the next enter. */
+void coroutine_fn qemu_coroutine_yield(void);
+/* The running coroutine; outside, an object that stands for the thread's own stack. */
+Coroutine *qemu_coroutine_self(void);
+bool qemu_in_coroutine(void);
+/* Whether CO is running or has entered somebody who is. */
+bool qemu_coroutine_entered(Coroutine *co);
+/* The context CO last ran in. */
+AioContext *qemu_coroutine_get_aio_context(Coroutine *co);
+/* Accepted for source compatibility; the pool sizes itself. */
+void qemu_coroutine_inc_pool_size(unsigned additional);
+void qemu_coroutine_dec_pool_size(unsigned additional);
+
+/* ---- CoMutex ---------------------------------------------------------------------- */
+
+typedef struct CoWaiter CoWaiter;
+typedef QSIMPLEQ_HEAD(CoWaiterList, CoWaiter) CoWaiterList;
+struct CoWaiter {
+    Coroutine *co;
+    QSIMPLEQ_ENTRY(CoWaiter) next;
+};
+
+/*
+ * A mutex between coroutines of any contexts. Unlocking hands it to the longest waiter,
+ * which runs when the unlocker yields or ends (or in its own thread).
+ */
+typedef struct CoMutex {
+    unsigned state;         /* 0 free, 1 held, 2 held and GUARD must be taken to unlock */
+    QemuMutex guard;        /* protects WAITERS; never held across a yield */
+    CoWaiter *first, **last_next; /* FIFO; LAST_NEXT is NULL when it was never used */
+    Coroutine *holder;      /* written by the holder only; for assertions and debuggers */
+} CoMutex;
+
+void qemu_co_mutex_init(CoMutex *mutex);
+void coroutine_fn qemu_co_mutex_lock(CoMutex *mutex);
+void coroutine_fn qemu_co_mutex_unlock(CoMutex *mutex);
+static inline void qemu_co_mutex_assert_locked(CoMutex *mutex)
+{
+    g_assert(mutex->state && mutex->holder == qemu_coroutine_self());
+}
+
+/* ---- CoQueue ---------------------------------------------------------------------- */
+
+/*
+ * A FIFO of sleeping coroutines: a condition variable. The queue is protected by the lock
+ * that is given to qemu_co_queue_wait(), or, with none, by living in one thread.
+ */
+typedef struct CoQueue {
+    QSIMPLEQ_HEAD(, CoWaiter) waiters;
+} CoQueue;
+
+/* What a wait may drop: a QemuMutex or a CoMutex; see qemu_co_queue_wait(). */
+typedef struct QemuLockable QemuLockable;
+struct QemuLockable {
+    void *object;
+    void (*lock)(void *object);
+    void (*unlock)(void *object);
+};
+static inline void qemu_lockable_lock(QemuLockable *x) { x->lock(x->object); }
+static inline void qemu_lockable_unlock(QemuLockable *x) { x->unlock(x->object); }
+
+typedef enum CoQueueWaitFlags { CO_QUEUE_WAIT_FRONT = 0x1 } CoQueueWaitFlags;
+
+void qemu_co_queue_init(CoQueue *queue);
+/* LOCK: pointer to a QemuMutex, QemuRecMutex or CoMutex that the caller holds, or NULL. */
+#define qemu_co_queue_wait(queue, lock)                                         \
+        qemu_co_queue_wait_impl((queue), QEMU_MAKE_LOCKABLE(lock), 0)
+#define qemu_co_queue_wait_flags(queue, lock, flags)                            \
+        qemu_co_queue_wait_impl((queue), QEMU_MAKE_LOCKABLE(lock), (flags))
+void coroutine_fn qemu_co_queue_wait_impl(CoQueue *queue, QemuLockable *lock,
+                                          CoQueueWaitFlags flags);
+/* Wake the first; false when there was none. The lock (if any) must be held. */
+bool qemu_co_queue_next(CoQueue *queue);
+void qemu_co_queue_restart_all(CoQueue *queue);
+/* The same, for callers outside a coroutine who hold LOCK; it is dropped while entering. */
+#define qemu_co_enter_next(queue, lock)                                         \
+        qemu_co_enter_next_impl((queue), QEMU_MAKE_LOCKABLE(lock))
+#define qemu_co_enter_all(queue, lock)                                          \
+        qemu_co_enter_all_impl((queue), QEMU_MAKE_LOCKABLE(lock))
+bool qemu_co_enter_next_impl(CoQueue *queue, QemuLockable *lock);
+void qemu_co_enter_all_impl(CoQueue *queue, QemuLockable *lock);
+bool qemu_co_queue_empty(CoQueue *queue);
+
+/* ---- CoRwlock --------------------------------------------------------------------- */
+
+typedef struct CoRwTicket CoRwTicket;
+/* FIFO-fair: readers that arrive behind a waiting writer wait for it. */
+typedef struct CoRwlock {
+    CoMutex mutex;
+    int owners;             /* > 0 readers, 0 free, -1 a writer; protected by MUTEX */
+    QSIMPLEQ_HEAD(, CoRwTicket) tickets;
+} CoRwlock;
+
+void qemu_co_rwlock_init(CoRwlock *lock);
+void coroutine_fn qemu_co_rwlock_rdlock(CoRwlock *lock);
+void coroutine_fn qemu_co_rwlock_wrlock(CoRwlock *lock);
+/* Reader to writer; queues behind waiting writers, so the protected state may change. */
+void coroutine_fn qemu_co_rwlock_upgrade(CoRwlock *lock);
+/* Writer to reader; admits the readers that are queued next. */
+void coroutine_fn qemu_co_rwlock_downgrade(CoRwlock *lock);
+void coroutine_fn qemu_co_rwlock_unlock(CoRwlock *lock);
+
+/* ---- sleeping --------------------------------------------------------------------- */
+
+typedef struct QemuCoSleep { Coroutine *to_wake; } QemuCoSleep;
+/* Sleep until the time is over or qemu_co_sleep_wake(W) is called (from W's context). */
+void coroutine_fn qemu_co_sleep_ns_wakeable(QemuCoSleep *w, QEMUClockType type, int64_t ns);
+void coroutine_fn qemu_co_sleep(QemuCoSleep *w);
+void qemu_co_sleep_wake(QemuCoSleep *w);
+static inline void coroutine_fn qemu_co_sleep_ns(QEMUClockType type, int64_t ns)
+{
+    QemuCoSleep w = { NULL };
+    qemu_co_sleep_ns_wakeable(&w, type, ns);
+}
+/* Yield until FD is readable (its handler in the current context is taken meanwhile). */
+void coroutine_fn yield_until_fd_readable(int fd);
+
+/* ---- lockable --------------------------------------------------------------------- */
+
+void qemu_lockable_co_mutex_lock_(void *m);
+void qemu_lockable_co_mutex_unlock_(void *m);
+void qemu_lockable_mutex_lock_(void *m);
+void qemu_lockable_mutex_unlock_(void *m);
+void qemu_lockable_rec_mutex_lock_(void *m);
+void qemu_lockable_rec_mutex_unlock_(void *m);
+
+static inline QemuLockable *qemu_lockable_nonnull_(void *object, QemuLockable *lockable)
+{
+    return object ? lockable : NULL;
+}
+#define QEMU_LOCKABLE_(x, lockf, unlockf)                                       \
+        qemu_lockable_nonnull_((void *)(x), &(QemuLockable){                    \
+            .object = (void *)(x), .lock = (lockf), .unlock = (unlockf) })
+/* Wrap a lock pointer so that one function can take any kind; NULL stays NULL. */
+#define QEMU_MAKE_LOCKABLE(x) _Generic((x),                                     \
+        QemuLockable *: (void *)(x),                                            \
+        void *: NULL,                                                           \
+        QemuMutex *: QEMU_LOCKABLE_(x, qemu_lockable_mutex_lock_,               \
+                                    qemu_lockable_mutex_unlock_),               \
+        QemuRecMutex *: QEMU_LOCKABLE_(x, qemu_lockable_rec_mutex_lock_,        \
+                                       qemu_lockable_rec_mutex_unlock_),        \
+        CoMutex *: QEMU_LOCKABLE_(x, qemu_lockable_co_mutex_lock_,              \
+                                  qemu_lockable_co_mutex_unlock_))
+
+static inline QemuLockable *qemu_lock_guard_enter_(QemuLockable *x)
+{
+    qemu_lockable_lock(x);
+    return x;
+}
+static inline void qemu_lock_guard_leave_(QemuLockable **x)
+{
+    if (*x) {
+        qemu_lockable_unlock(*x);
+    }
+}
+/* Hold a lock of any kind until the end of the enclosing block. */
+#define QEMU_LOCK_GUARD(x)                                                      \
+        __attribute__((cleanup(qemu_lock_guard_leave_), unused))                \
+        QemuLockable *QEMU_GUARD_NAME_(__COUNTER__) =                           \
+            qemu_lock_guard_enter_(QEMU_MAKE_LOCKABLE(x))
+/* Hold a lock of any kind during the statement or block that follows. */
+#define WITH_QEMU_LOCK_GUARD(x)                                                 \
+        for (__attribute__((cleanup(qemu_lock_guard_leave_))) QemuLockable      \
+             *with_guard_ = qemu_lock_guard_enter_(QEMU_MAKE_LOCKABLE(x));      \
+             with_guard_;                                                       \
+             qemu_lockable_unlock(with_guard_), with_guard_ = NULL)
+
+#endif

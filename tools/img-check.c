@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* miniblk-img check: is the image's metadata consistent, and can it be repaired. */
+#include "miniblk/osdep.h"
+#include "tools/img.h"
+
+/* Exit statuses; scripts know them. */
+enum { CHECK_CLEAN = 0, CHECK_FAILED = 1, CHECK_CORRUPT = 2, CHECK_LEAKS = 3,
+       CHECK_UNSUPPORTED = 63 };
+
+static void put_count(json_t *out, const char *key, int64_t count)
+{
+    if (count) {
+        json_object_set_new(out, key, json_integer(count));
+    }
+}
+
+static void print_json(const ImgSource *src, BlockDriverState *bs, const BdrvCheckResult *res)
+{
+    json_t *out = json_object();
+
+    put_count(out, "image-end-offset", res->image_end_offset);
+    put_count(out, "compressed-clusters", res->bfi.compressed_clusters);
+    put_count(out, "total-clusters", res->bfi.total_clusters);
+    put_count(out, "corruptions", res->corruptions);
+    put_count(out, "corruptions-fixed", res->corruptions_fixed);
+    json_object_set_new(out, "check-errors", json_integer(res->check_errors));
+    put_count(out, "leaks", res->leaks);
+    put_count(out, "leaks-fixed", res->leaks_fixed);
+    put_count(out, "allocated-clusters", res->bfi.allocated_clusters);
+    json_object_set_new(out, "filename", img_json_string(src->name));
+    json_object_set_new(out, "format", json_string(bs->drv->format_name));
+    put_count(out, "fragmented-clusters", res->bfi.fragmented_clusters);
+
+    g_autofree char *text = img_json_text(out);
+    printf("%s\n", text);
+    json_decref(out);
+}
+
+static double percent(uint64_t part, uint64_t whole)
+{
+    return 100.0 * part / whole;
+}
+
+static void print_human(const BdrvCheckResult *res)
+{
+    const BlockFragInfo *bfi = &res->bfi;
+
+    if (!res->corruptions && !res->leaks && !res->check_errors) {
+        printf("No errors were found on the image.\n");
+    }
+    if (res->corruptions) {
+        printf("\n%d errors were found on the image.\n"
+               "Data may be corrupted, or further writes to the image may corrupt it.\n",
+               res->corruptions);
+    }
+    if (res->leaks) {
+        printf("\n%d leaked clusters were found on the image.\n"
+               "This means waste of disk space, but no harm to data.\n", res->leaks);
+    }
+    if (res->check_errors) {
+        printf("\n%d internal errors have occurred during the check.\n", res->check_errors);
+    }
+    if (bfi->total_clusters && bfi->allocated_clusters) {
+        printf("%" PRIu64 "/%" PRIu64 " = %0.2f%% allocated, %0.2f%% fragmented, "
+               "%0.2f%% compressed clusters\n", bfi->allocated_clusters, bfi->total_clusters,
+               percent(bfi->allocated_clusters, bfi->total_clusters),
+               percent(bfi->fragmented_clusters, bfi->allocated_clusters),
+               percent(bfi->compressed_clusters, bfi->allocated_clusters));
+    }
+    if (res->image_end_offset > 0) {
+        printf("Image end offset: %" PRId64 "\n", res->image_end_offset);
+    }
+}
+
+/* Check, repair as FIX says, and check what was repaired. An exit status. */
+static int check(const ImgSource *src, BlockDriverState *bs, BdrvCheckMode fix,
+                 ImgOutput output, bool quiet)
+{
+    BdrvCheckResult res = { 0 };
+    bool talk = !quiet && output == IMG_OUTPUT_HUMAN;
+    int ret = bdrv_check(bs, &res, fix);
+
+    if (ret == -ENOTSUP) {
+        error_report("This image format does not support checks");
+        return CHECK_UNSUPPORTED;
+    }
+    if (ret >= 0 && (res.corruptions_fixed || res.leaks_fixed)) {
+        BdrvCheckResult again = { 0 };
+        if (talk) {
+            printf("The following inconsistencies were found and repaired:\n\n"
+                   "    %d leaked clusters\n    %d corruptions\n\n"
+                   "Double checking the fixed image now...\n",
+                   res.leaks_fixed, res.corruptions_fixed);
+            fflush(stdout);
+        }
+        ret = bdrv_check(bs, &again, 0);
+        again.leaks_fixed = res.leaks_fixed;
+        again.corruptions_fixed = res.corruptions_fixed;
+        res = again;
+    }
+    if (ret < 0) {
+        error_report("Check failed: %s", strerror(-ret));
+        return CHECK_FAILED;
+    }
+    if (!quiet && output == IMG_OUTPUT_JSON) {
+        print_json(src, bs, &res);
+    } else if (talk) {
+        print_human(&res);
+    }
+    return res.check_errors ? CHECK_FAILED : res.corruptions ? CHECK_CORRUPT :
+           res.leaks ? CHECK_LEAKS : CHECK_CLEAN;
+}
+
+int img_check(int argc, char **argv)
+{
+    static const struct option longopts[] = {
+        { "help", no_argument, NULL, 'h' },
+        { "format", required_argument, NULL, 'f' },
+        { "repair", required_argument, NULL, 'r' },
+        { "output", required_argument, NULL, IMG_OPT_OUTPUT },
+        { "object", required_argument, NULL, IMG_OPT_OBJECT },
+        { "image-opts", no_argument, NULL, IMG_OPT_IMAGE_OPTS },
+        { "force-share", no_argument, NULL, 'U' },
+        { NULL },
+    };
+    ImgSource src = { 0 };
+    ImgOutput output = IMG_OUTPUT_HUMAN;
+    BdrvCheckMode fix = 0;
+    const char *cache = "writeback";
+    bool quiet = false, unused;
+    int flags = BDRV_O_CHECK;
+    int c;
+
+    while ((c = img_getopt(argc, argv, "f:r:T:qU", longopts)) != -1) {
+        switch (c) {
+        case 'f':
+            src.format = optarg;
+            break;
+        case 'r':
+            flags |= BDRV_O_RDWR;
+            if (!strcmp(optarg, "leaks")) {
+                fix = BDRV_FIX_LEAKS;
+            } else if (!strcmp(optarg, "all")) {
+                fix = BDRV_FIX_LEAKS | BDRV_FIX_ERRORS;
+            } else {
+                img_usage_error("Unknown option value for -r (expecting 'leaks' or 'all'): "
+                                "%s", optarg);
+            }
+            break;
+        case 'T':
+            cache = optarg;
+            break;
+        case 'q':
+            quiet = true;
+            break;
+        case 'U':
+            src.force_share = true;
+            break;
+        case IMG_OPT_OUTPUT:
+            if (!img_parse_output(optarg, &output)) {
+                return CHECK_FAILED;
+            }
+            break;
+        case IMG_OPT_IMAGE_OPTS:
+            src.image_opts = true;
+            break;
+        }
+    }
+    if (optind != argc - 1) {
+        img_usage_error("Expecting one image file name");
+    }
+    src.name = argv[optind];
+    if (src.image_opts && src.format) {
+        error_report("--image-opts and --format are mutually exclusive");
+        return CHECK_FAILED;
+    }
+    if (!img_parse_cache(cache, &flags, &unused)) {
+        error_report("Invalid source cache option: %s", cache);
+        return CHECK_FAILED;
+    }
+    BlockBackend *blk = img_open(&src, flags);
+    if (!blk) {
+        return CHECK_FAILED;
+    }
+    int status = check(&src, blk_bs(blk), fix, output, quiet);
+    blk_unref(blk);
+    return status;
+}

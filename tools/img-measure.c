@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* miniblk-img measure: how much room a new image will take. */
+#include "miniblk/osdep.h"
+#include "tools/img.h"
+
+#define STEP_BYTES_MAX (1LL << 30)
+/* Table entries of a qcow2 image. */
+#define TABLE_ENTRY_BYTES 8
+#define CLUSTER_BYTES_MIN 512
+#define CLUSTER_BYTES_MAX (2 * 1024 * 1024)
+#define REFCOUNT_BITS_MAX 64
+
+typedef struct Measure {
+    uint64_t required_bytes, full_bytes;
+    bool has_bitmaps;           /* the source could have some */
+} Measure;
+
+/*
+ * Clusters of a qcow2 image of CLUSTERS guest clusters that are all allocated: everything
+ * but the data. Refcounts also count the clusters that hold refcounts, so that is a fixed
+ * point; it is reached from below in a few steps.
+ */
+static uint64_t metadata_clusters(uint64_t clusters, uint64_t cluster_bytes,
+                                  unsigned refcount_bits)
+{
+    uint64_t entries = cluster_bytes / TABLE_ENTRY_BYTES;
+    uint64_t refcounts = cluster_bytes * 8 / refcount_bits;
+    uint64_t l2 = DIV_ROUND_UP(clusters, entries);
+    uint64_t l1 = DIV_ROUND_UP(l2, entries);
+    uint64_t fixed = 1 + l1 + l2;       /* with the header */
+    uint64_t blocks = 1, table = 1;
+
+    for (;;) {
+        uint64_t total = fixed + clusters + blocks + table;
+        uint64_t need_blocks = DIV_ROUND_UP(total, refcounts);
+        uint64_t need_table = DIV_ROUND_UP(need_blocks, entries);
+        if (need_blocks <= blocks && need_table <= table) {
+            return fixed + blocks + table;
+        }
+        blocks = MAX(blocks, need_blocks);
+        table = MAX(table, need_table);
+    }
+}
+
+/*
+ * Bytes of guest clusters that the image behind BLK has data in. 0 or -errno.
+ *
+ *     extents    |dddddd|  zero   |ddd|     each is rounded outwards to clusters, and a
+ *     clusters   |       |       |       |  cluster that two of them touch counts once
+ */
+static int count_data(BlockBackend *blk, int64_t length, int64_t cluster_bytes,
+                      uint64_t *data_bytes)
+{
+    int64_t counted_to = 0;
+
+    *data_bytes = 0;
+    for (int64_t offset = 0, alike; offset < length; offset += alike) {
+        BlockDriverState *file;
+        int64_t map;
+        int ret = bdrv_block_status(blk_bs(blk), offset, MIN(length - offset, STEP_BYTES_MAX),
+                                    &alike, &map, &file);
+        if (ret < 0 || alike <= 0) {
+            return ret < 0 ? ret : -EIO;
+        }
+        if (!(ret & BDRV_BLOCK_ZERO)) {
+            int64_t from = MAX(QEMU_ALIGN_DOWN(offset, cluster_bytes), counted_to);
+            int64_t to = QEMU_ALIGN_UP(offset + alike, cluster_bytes);
+            *data_bytes += to - from;
+            counted_to = to;
+        }
+    }
+    return 0;
+}
+
+static uint64_t option_number(const QDict *opts, const char *name, uint64_t fallback)
+{
+    const char *text = qdict_get_try_str(opts, name);
+
+    return text ? g_ascii_strtoull(text, NULL, 10) : fallback;
+}
+
+static bool measure_qcow2(BlockBackend *blk, int64_t length, const QDict *opts, Measure *out,
+                          Error **errp)
+{
+    uint64_t cluster_bytes = option_number(opts, "cluster_size", 65536);
+    uint64_t refcount_bits = option_number(opts, "refcount_bits", 16);
+    const char *prealloc = qdict_get_try_str(opts, "preallocation");
+    uint64_t data_bytes = 0;
+
+    if (cluster_bytes < CLUSTER_BYTES_MIN || cluster_bytes > CLUSTER_BYTES_MAX ||
+        (cluster_bytes & (cluster_bytes - 1))) {
+        error_setg(errp, "Cluster size must be a power of two between %d and %dk",
+                   CLUSTER_BYTES_MIN, CLUSTER_BYTES_MAX / 1024);
+        return false;
+    }
+    if (refcount_bits < 1 || refcount_bits > REFCOUNT_BITS_MAX ||
+        (refcount_bits & (refcount_bits - 1))) {
+        error_setg(errp, "Refcount width must be a power of two and may not exceed %d bits",
+                   REFCOUNT_BITS_MAX);
+        return false;
+    }
+    uint64_t clusters = DIV_ROUND_UP((uint64_t)length, cluster_bytes);
+    uint64_t metadata_bytes = metadata_clusters(clusters, cluster_bytes,
+                                                (unsigned)refcount_bits) * cluster_bytes;
+    out->full_bytes = metadata_bytes + clusters * cluster_bytes;
+    if ((prealloc && (!strcmp(prealloc, "full") || !strcmp(prealloc, "falloc"))) ||
+        qdict_haskey(opts, "backing_file")) {
+        out->required_bytes = out->full_bytes;
+        return true;
+    }
+    if (blk) {
+        int ret = count_data(blk, length, (int64_t)cluster_bytes, &data_bytes);
+        if (ret < 0) {
+            error_setg_errno(errp, -ret, "Unable to get block status");
+            return false;
+        }
+    }
+    out->required_bytes = metadata_bytes + data_bytes;
+    return true;
+}
+
+static bool measure(BlockBackend *blk, int64_t length, const char *format,
+                    const char *options, Measure *out)
+{
+    Error *err = NULL;
+    BlockDriver *drv = bdrv_find_format(format);
+    bool ok = true;
+
+    if (!drv) {
+        error_report("Unknown file format '%s'", format);
+        return false;
+    }
+    if (!drv->create_opts) {
+        error_report("Format driver '%s' does not support image creation", format);
+        return false;
+    }
+    QDict *opts = img_parse_create_options(drv, options, &err);
+    if (!opts) {
+        error_report_err(err);
+        return false;
+    }
+    if (!strcmp(format, "qcow2")) {
+        ok = measure_qcow2(blk, length, opts, out, &err);
+        out->has_bitmaps = ok && blk && !strcmp(blk_bs(blk)->drv->format_name, "qcow2");
+    } else if (!strcmp(format, "raw") || !strcmp(format, "file")) {
+        out->required_bytes = out->full_bytes = length;
+    } else {
+        error_setg(&err, "Block driver '%s' does not support size measurement", format);
+        ok = false;
+    }
+    qobject_unref(opts);
+    if (!ok) {
+        error_report_err(err);
+    }
+    return ok;
+}
+
+static void print_measure(const Measure *m, ImgOutput output)
+{
+    if (output == IMG_OUTPUT_HUMAN) {
+        printf("required size: %" PRIu64 "\nfully allocated size: %" PRIu64 "\n",
+               m->required_bytes, m->full_bytes);
+        if (m->has_bitmaps) {
+            printf("bitmaps size: 0\n");
+        }
+        return;
+    }
+    json_t *value = json_object();
+    if (m->has_bitmaps) {
+        json_object_set_new(value, "bitmaps", json_integer(0));
+    }
+    json_object_set_new(value, "required", json_integer((json_int_t)m->required_bytes));
+    json_object_set_new(value, "fully-allocated", json_integer((json_int_t)m->full_bytes));
+    g_autofree char *text = img_json_text(value);
+    printf("%s\n", text);
+    json_decref(value);
+}
+
+int img_measure(int argc, char **argv)
+{
+    static const struct option longopts[] = {
+        { "help", no_argument, NULL, 'h' },
+        { "object", required_argument, NULL, IMG_OPT_OBJECT },
+        { "image-opts", no_argument, NULL, IMG_OPT_IMAGE_OPTS },
+        { "force-share", no_argument, NULL, 'U' },
+        { "output", required_argument, NULL, IMG_OPT_OUTPUT },
+        { "size", required_argument, NULL, IMG_OPT_SIZE },
+        { NULL },
+    };
+    ImgSource src = { 0 };
+    ImgOutput output = IMG_OUTPUT_HUMAN;
+    const char *format = "raw", *snapshot = NULL;
+    g_autofree char *options = NULL;
+    int64_t length = -1;
+    Measure result = { 0 };
+    int c;
+
+    while ((c = img_getopt(argc, argv, "f:l:O:o:U", longopts)) != -1) {
+        switch (c) {
+        case 'f': src.format = optarg; break;
+        case 'l': snapshot = optarg; break;
+        case 'O': format = optarg; break;
+        case 'U': src.force_share = true; break;
+        case 'o':
+            if (!img_add_options(&options, optarg)) {
+                return EXIT_FAILURE;
+            }
+            break;
+        case IMG_OPT_OUTPUT:
+            if (!img_parse_output(optarg, &output)) {
+                return EXIT_FAILURE;
+            }
+            break;
+        case IMG_OPT_IMAGE_OPTS:
+            src.image_opts = true;
+            break;
+        case IMG_OPT_SIZE:
+            length = img_parse_size("image size", optarg, 0, INT64_MAX);
+            if (length < 0) {
+                return EXIT_FAILURE;
+            }
+            break;
+        }
+    }
+    src.name = optind < argc ? argv[optind] : NULL;
+    if (argc - optind > 1) {
+        error_report("At most one filename argument is allowed.");
+        return EXIT_FAILURE;
+    }
+    if (!src.name && (src.image_opts || src.format || snapshot)) {
+        error_report("--image-opts, -f, and -l require a filename argument.");
+        return EXIT_FAILURE;
+    }
+    if (!src.name && length < 0) {
+        error_report("Either --size N or one filename must be specified.");
+        return EXIT_FAILURE;
+    }
+    if (src.name && length >= 0) {
+        error_report("--size N cannot be used together with a filename.");
+        return EXIT_FAILURE;
+    }
+    if (src.image_opts && src.format) {
+        error_report("--image-opts and --format are mutually exclusive");
+        return EXIT_FAILURE;
+    }
+
+    BlockBackend *blk = NULL;
+    if (src.name) {
+        blk = img_open(&src, 0);
+        length = blk ? img_length(blk, src.name) : -1;
+    }
+    bool ok = length >= 0;
+    if (ok && snapshot) {
+        error_report("Failed to load snapshot: Internal snapshots cannot be read by this "
+                     "version");
+        ok = false;
+    }
+    ok = ok && measure(blk, length, format, options, &result);
+    if (ok) {
+        print_measure(&result, output);
+    }
+    if (blk) {
+        blk_unref(blk);
+    }
+    return ok ? EXIT_SUCCESS : EXIT_FAILURE;
+}

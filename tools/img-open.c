@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Opening images for the subcommands, and what all of them ask an image. */
+#include "miniblk/osdep.h"
+#include "tools/img.h"
+
+/* What SRC names, as options; NULL with ERRP set. */
+static QDict *source_options(const ImgSource *src, Error **errp)
+{
+    QDict *options;
+
+    if (src->image_opts) {
+        /* A word without "=" refers to a node, as it does on the daemon's command line. */
+        options = keyval_parse(src->name, "file", errp);
+        if (!options) {
+            return NULL;
+        }
+    } else {
+        options = qdict_new();
+        if (src->format) {
+            qdict_put_str(options, "driver", src->format);
+        }
+    }
+    if (src->force_share) {
+        if (qdict_haskey(options, "force-share")) {
+            bool share = false;
+            if (!bdrv_opt_bool(options, "force-share", &share, errp)) {
+                qobject_unref(options);
+                return NULL;
+            }
+            if (!share) {
+                error_setg(errp, "--force-share/-U conflicts with image options");
+                qobject_unref(options);
+                return NULL;
+            }
+        }
+        qdict_put_bool(options, "force-share", true);
+    }
+    return options;
+}
+
+BlockBackend *img_open(const ImgSource *src, int flags)
+{
+    Error *err = NULL;
+    BlockBackend *blk = NULL;
+    QDict *options = source_options(src, &err);
+
+    if (options) {
+        blk = blk_new_open(src->image_opts ? NULL : src->name, NULL, options, flags, &err);
+    }
+    if (!blk) {
+        error_prepend(&err, "Could not open '%s': ", src->name);
+        error_report_err(err);
+    }
+    return blk;
+}
+
+/* Whether NAME starts with a protocol ("nbd:", "json:"), so that no directory applies. */
+static bool has_protocol(const char *name)
+{
+    return name[strcspn(name, ":/")] == ':';
+}
+
+char *img_combine_names(const char *base, const char *name)
+{
+    const char *slash = strrchr(base, '/');
+
+    if (*name == '/' || has_protocol(name)) {
+        return g_strdup(name);
+    }
+    return g_strdup_printf("%.*s%s", slash ? (int)(slash + 1 - base) : 0, base, name);
+}
+
+char *img_full_backing_name(BlockDriverState *bs, Error **errp)
+{
+    const char *backing = bs->backing_file;
+    const char *base = bs->exact_filename;
+
+    if (!backing || !*backing) {
+        return NULL;
+    }
+    if ((!base || !*base) && bs->file) {
+        base = bs->file->bs->exact_filename;
+    }
+    if ((!base || !*base) && *backing != '/' && !has_protocol(backing)) {
+        error_setg(errp, "Cannot use relative paths with node '%s': it has no plain filename",
+                   bs->node_name);
+        return NULL;
+    }
+    return img_combine_names(base ? base : "", backing);
+}
+
+int64_t img_length(BlockBackend *blk, const char *name)
+{
+    int64_t length = blk_getlength(blk);
+
+    if (length < 0) {
+        error_report("Could not get size of '%s': %s", name, strerror((int)-length));
+        return length;
+    }
+    return ROUND_UP(length, (int64_t)BDRV_SECTOR_SIZE);
+}
+
+void img_wait(const int *pending)
+{
+    while (*pending > 0) {
+        aio_poll(qemu_get_aio_context(), true);
+    }
+}

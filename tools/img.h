@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the subcommands of miniblk-img share. A subcommand is one file and one line in the
+ * table of miniblk-img.c; it gets its own argc/argv (argv[0] is its name), and returns the
+ * exit status. Everything here runs in the main thread.
+ */
+#ifndef TOOLS_IMG_H
+#define TOOLS_IMG_H
+
+#include <getopt.h>
+#include "miniblk/block-backend.h"
+#include "miniblk/block-driver.h"
+#include "miniblk/error.h"
+#include "miniblk/main-loop.h"
+#include "miniblk/qdict.h"
+
+typedef struct ImgCommand {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *syntax;         /* options and arguments, for the help text */
+} ImgCommand;
+
+int img_check(int argc, char **argv);
+int img_compare(int argc, char **argv);
+int img_convert(int argc, char **argv);
+int img_create(int argc, char **argv);
+int img_info(int argc, char **argv);
+int img_map(int argc, char **argv);
+int img_measure(int argc, char **argv);
+int img_resize(int argc, char **argv);
+
+/* ---- command line (img-options.c) ------------------------------------------------- */
+
+/* Values of long options that have no letter. */
+enum {
+    IMG_OPT_OUTPUT = 256,
+    IMG_OPT_BACKING_CHAIN,
+    IMG_OPT_OBJECT,
+    IMG_OPT_IMAGE_OPTS,
+    IMG_OPT_TARGET_IMAGE_OPTS,
+    IMG_OPT_TARGET_IS_ZERO,
+    IMG_OPT_SALVAGE,
+    IMG_OPT_BITMAPS,
+    IMG_OPT_SKIP_BROKEN_BITMAPS,
+    IMG_OPT_START_OFFSET,
+    IMG_OPT_MAX_LENGTH,
+    IMG_OPT_SIZE,
+    IMG_OPT_SHRINK,
+    IMG_OPT_PREALLOCATION,
+    IMG_OPT_PROGRESS,
+};
+
+/* Print the message and where to find help; exit status 1. */
+void img_usage_error(const char *fmt, ...) G_GNUC_PRINTF(1, 2) QEMU_NORETURN;
+/*
+ * getopt_long(), except that -h (and --help) prints the help text and exits, and that a bad
+ * option ends the program with its name in the message. The caller lists neither.
+ */
+int img_getopt(int argc, char **argv, const char *shortopts, const struct option *longopts);
+/* No kind of --object is built in: say so and exit. */
+void img_reject_object(const char *definition) QEMU_NORETURN;
+void img_print_help(void);
+
+typedef enum ImgOutput { IMG_OUTPUT_HUMAN, IMG_OUTPUT_JSON } ImgOutput;
+/* "human" or "json"; false with a message printed. */
+bool img_parse_output(const char *arg, ImgOutput *output);
+/*
+ * The size in VALUE, with an optional fraction and suffix; NAME says what it is. Between MIN
+ * and MAX, or -1 with a message printed.
+ */
+int64_t img_parse_size(const char *name, const char *value, int64_t min, int64_t max);
+/* The same without messages: 0, -EINVAL, or -ERANGE when it does not fit. */
+int img_parse_size_quiet(const char *value, uint64_t *size);
+/* A cache mode's name to BDRV_O_* in *FLAGS and whether each write must be stable. */
+bool img_parse_cache(const char *mode, int *flags, bool *writethrough);
+/* printf() unless QUIET. */
+void img_printf(bool quiet, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
+
+/* ---- images (img-open.c) ---------------------------------------------------------- */
+
+typedef struct ImgSource {
+    const char *name;           /* filename, or an option string with IMAGE_OPTS */
+    bool image_opts;
+    const char *format;         /* NULL: probe */
+    bool force_share;
+} ImgSource;
+
+/* Open SRC; NULL with "Could not open 'NAME': ..." printed. FLAGS: BDRV_O_*. */
+BlockBackend *img_open(const ImgSource *src, int flags);
+/* NAME as seen from the place of file BASE. Newly allocated. */
+char *img_combine_names(const char *base, const char *name);
+/*
+ * The name under which BS's recorded backing file is found, from the place of BS. Newly
+ * allocated; NULL with ERRP set when it cannot be told; NULL without when there is none.
+ */
+char *img_full_backing_name(BlockDriverState *bs, Error **errp);
+/* Length in bytes, a multiple of the sector size; < 0: a message naming NAME was printed. */
+int64_t img_length(BlockBackend *blk, const char *name);
+/* Run the main loop until *PENDING is 0. */
+void img_wait(const int *pending);
+
+/* ---- create options (img-create-opts.c) ------------------------------------------- */
+
+/*
+ * Append ARG to the comma-separated list *OPTIONS (NULL at first); false with a message
+ * when ARG cannot be part of a list.
+ */
+bool img_add_options(char **options, const char *arg);
+/* Whether the list asks for help ("help" or "?" alone between commas). */
+bool img_options_ask_help(const char *options);
+/* Print what FORMAT understands, for an image FILENAME when one is given. */
+int img_print_create_options(const char *filename, const char *format);
+/*
+ * Both drivers that make an image FILENAME of FORMAT; false with ERRP set when one is
+ * unknown or cannot create.
+ */
+bool img_create_drivers(const char *filename, const char *format, BlockDriver **drv,
+                        BlockDriver **proto_drv, Error **errp);
+/* Whether DRV knows create option NAME. */
+bool img_knows_option(const BlockDriver *drv, const char *name);
+/*
+ * The options in LIST (NULL: none) for DRV, checked and in canonical spelling (sizes in
+ * bytes, switches "on" or "off"); a new object of strings. NULL with ERRP set.
+ */
+QDict *img_parse_create_options(const BlockDriver *drv, const char *list, Error **errp);
+/* " name=value" of each option that is set or has a default, in the peer's order. */
+char *img_describe_create_options(const BlockDriver *drv, const QDict *opts);
+
+/* ---- progress (img-progress.c) ---------------------------------------------------- */
+
+/*
+ * A percentage, printed on stdout when ENABLED each time it has grown by STEP_PERCENT; else
+ * on stderr when a SIGUSR1 (or, where there is one, SIGINFO) has arrived.
+ */
+void img_progress_start(bool enabled, double step_percent);
+void img_progress_set(double percent);
+void img_progress_add(double percent);
+void img_progress_end(void);
+
+/* ---- text (img-text.c) ------------------------------------------------------------ */
+
+/* "1.38 MiB": three significant digits. Newly allocated. */
+char *img_size_text(uint64_t bytes);
+/* VALUE as JSON text, four spaces a level, one member or element a line; no newline. */
+char *img_json_text(const json_t *value);
+/* VALUE as nested "name: value" lines, INDENT spaces and a level of four more each. */
+void img_print_nested(const json_t *value, int indent);
+/* A JSON string, made valid UTF-8. */
+json_t *img_json_string(const char *s);
+
+#endif
