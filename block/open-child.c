@@ -19,7 +19,7 @@ static int child_flags(BlockDriverState *parent, BdrvChildRole role)
         /* who discards at all decides at the top */
         flags |= BDRV_O_UNMAP;
     }
-    if (parent->drv->is_format || (role & BDRV_CHILD_METADATA)) {
+    if (!parent->drv->is_filter || (role & BDRV_CHILD_METADATA)) {
         flags |= BDRV_O_PROTOCOL;       /* below a format there is no other format */
     }
     if (role & BDRV_CHILD_METADATA) {

@@ -170,7 +170,7 @@ static bool can_compress(const BlockDriver *drv)
 }
 
 /* The options for the new image; NULL after a message. */
-static QDict *target_options(ConvertArgs *args, BlockDriver *drv, BlockDriver *proto_drv)
+static QDict *target_options(ConvertArgs *args, BlockDriver *drv)
 {
     Error *err = NULL;
     QDict *opts = img_parse_create_options(drv, args->options, &err);
@@ -192,7 +192,7 @@ static QDict *target_options(ConvertArgs *args, BlockDriver *drv, BlockDriver *p
     }
     if (args->backing_format) {
         if (!img_knows_option(drv, "backing_fmt")) {
-            error_report("Backing format not supported for file format '%s'",
+            error_report("Backing file format not supported for file format '%s'",
                          drv->format_name);
             goto fail;
         }
@@ -266,7 +266,7 @@ static bool create_target(ConvertArgs *args)
         error_report_err(err);
         return false;
     }
-    QDict *opts = target_options(args, drv, proto_drv);
+    QDict *opts = target_options(args, drv);
     if (!opts) {
         return false;
     }
@@ -374,6 +374,21 @@ static bool check_arguments(ConvertArgs *args, int source_count)
     return conflict == NULL;
 }
 
+/* Say why --bitmaps cannot be had, rather than leave bitmaps behind in silence. */
+static void refuse_bitmaps(const ConvertArgs *args)
+{
+    const char *target_format = args->target_format ? args->target_format : "raw";
+    BlockDriverState *bs = blk_bs(args->plan.sources[0].blk);
+
+    if (!bs->drv->supports_backing) {
+        error_report("Source lacks bitmap support");
+    } else if (strcmp(target_format, bs->drv->format_name) != 0) {
+        error_report("Format driver '%s' does not support bitmaps", target_format);
+    } else {
+        error_report("Bitmaps cannot be copied by this version");
+    }
+}
+
 static bool convert(ConvertArgs *args, char **names, int source_count)
 {
     args->target_name = names[source_count];
@@ -389,8 +404,7 @@ static bool convert(ConvertArgs *args, char **names, int source_count)
         return false;
     }
     if (args->bitmaps) {
-        error_report("Format driver '%s' does not support bitmaps",
-                     args->target_format ? args->target_format : "raw");
+        refuse_bitmaps(args);
         return false;
     }
     if (!open_target(args)) {

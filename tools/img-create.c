@@ -76,8 +76,7 @@ out:
 }
 
 /* All options of the new image as one object; NULL with ERRP set. */
-static QDict *collect_options(const CreateRequest *req, BlockDriver *drv,
-                              BlockDriver *proto_drv, Error **errp)
+static QDict *collect_options(const CreateRequest *req, BlockDriver *drv, Error **errp)
 {
     QDict *opts = img_parse_create_options(drv, req->options, errp);
 
@@ -102,7 +101,7 @@ static QDict *collect_options(const CreateRequest *req, BlockDriver *drv,
     }
     if (req->backing_format) {
         if (!img_knows_option(drv, "backing_fmt")) {
-            error_setg(errp, "Backing format not supported for file format '%s'",
+            error_setg(errp, "Backing file format not supported for file format '%s'",
                        req->format);
             goto fail;
         }
@@ -130,7 +129,7 @@ static bool create_image(const CreateRequest *req, Error **errp)
     if (!img_create_drivers(req->filename, req->format, &drv, &proto_drv, errp)) {
         return false;
     }
-    QDict *opts = collect_options(req, drv, proto_drv, errp);
+    QDict *opts = collect_options(req, drv, errp);
     if (!opts) {
         return false;
     }

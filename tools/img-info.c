@@ -162,12 +162,12 @@ static void print_backing(const json_t *info, int indent)
     }
 }
 
-/* Whether INFO is of a protocol node: where bytes live, without a format of its own. */
+/* Whether INFO is of a protocol node: where bytes live, below any format. */
 static bool is_protocol(const json_t *info)
 {
     BlockDriver *drv = bdrv_find_format(string_of(info, "format"));
 
-    return drv && !drv->is_format && !drv->is_filter;
+    return drv && (drv->bdrv_file_open || drv->protocol_name);
 }
 
 static void print_node(const json_t *info, int indent, bool protocol)

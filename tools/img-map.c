@@ -62,9 +62,10 @@ static bool continues(const MapEntry *e, const MapEntry *next)
 
 /*
  * Find the layer that defines the bytes at OFFSET: 0 for BS itself, 1 for the one behind it,
- * ... *BYTES is shortened to what it defines alike. -errno.
+ * ... *BYTES is shortened to what it defines alike, *NOWHERE is set when it does so only by
+ * reaching beyond the end of what is behind it. -errno.
  */
-static int find_depth(BlockDriverState *bs, int64_t offset, int64_t *bytes)
+static int find_depth(BlockDriverState *bs, int64_t offset, int64_t *bytes, bool *nowhere)
 {
     int depth = 0;
 
@@ -82,12 +83,12 @@ static int find_depth(BlockDriverState *bs, int64_t offset, int64_t *bytes)
         if (ret) {
             return depth;
         }
-        /* Beyond the end of the backing file it is this layer that says "zero". */
         int64_t backing_bytes = bdrv_getlength(backing);
         if (backing_bytes < 0) {
             return (int)backing_bytes;
         }
         if (offset >= backing_bytes) {
+            *nowhere = true;
             return depth;
         }
         *bytes = MIN(*bytes, backing_bytes - offset);
@@ -99,7 +100,8 @@ static int query(BlockDriverState *bs, int64_t offset, int64_t bytes, MapEntry *
 {
     BlockDriverState *file = NULL;
     int64_t map = 0, alike = 0;
-    int depth = find_depth(bs, offset, &bytes);
+    bool nowhere = false;
+    int depth = find_depth(bs, offset, &bytes, &nowhere);
 
     if (depth < 0) {
         return depth;
@@ -112,7 +114,7 @@ static int query(BlockDriverState *bs, int64_t offset, int64_t bytes, MapEntry *
         .start = offset,
         .length = MIN(bytes, alike),
         .depth = depth,
-        .present = ret & BDRV_BLOCK_ALLOCATED,
+        .present = (ret & BDRV_BLOCK_ALLOCATED) && !nowhere,
         .zero = ret & BDRV_BLOCK_ZERO,
         .data = ret & BDRV_BLOCK_DATA,
         .compressed = ret & BDRV_BLOCK_COMPRESSED,

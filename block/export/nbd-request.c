@@ -56,6 +56,8 @@ bool nbd_request_reserve(NBDRequest *req, size_t size)
     if (!req->buf) {
         return false;
     }
+    /* A driver may leave parts of what it reads untouched; other people's data is not in it. */
+    memset(req->buf, 0, size);
     req->buf_size = size;
     c->held_bytes += size;
     return true;

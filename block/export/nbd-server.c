@@ -79,8 +79,8 @@ static void server_accept(void *opaque)
         }
         connection_tune(fd);
         s->connections++;
-        QLIST_INSERT_HEAD(&s->handshakes, nbd_handshake_begin(fd, s->handshake_max_secs),
-                          next);
+        NBDHandshake *hs = nbd_handshake_begin(fd, s->handshake_max_secs);
+        QLIST_INSERT_HEAD(&s->handshakes, hs, next);
         server_update_watch(s);
     }
 }

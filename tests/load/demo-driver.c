@@ -198,6 +198,16 @@ static bool parse_arguments(Demo *demo, int argc, char **argv)
     return true;
 }
 
+static void free_arguments(Demo *demo)
+{
+    char *strings[] = { demo->qmp_path, demo->nbd_path, demo->load_program, demo->blocks,
+                        demo->reference, demo->dir, demo->summary_file };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(strings); i++) {
+        g_free(strings[i]);
+    }
+}
+
 int main(int argc, char **argv)
 {
     Demo demo = {
@@ -233,5 +243,6 @@ int main(int argc, char **argv)
     demo_clients_end(&demo);
     demo_qmp_close(&qmp);
     g_array_free(demo.moves, TRUE);
+    free_arguments(&demo);
     return good ? 0 : 1;
 }

@@ -26,6 +26,17 @@ typedef struct Arguments {
     gboolean no_read_back, no_zeroes;
 } Arguments;
 
+static void free_arguments(Arguments *a)
+{
+    char *strings[] = { a->uri, a->blocks, a->region, a->reference, a->state, a->log, a->slice,
+                        a->name, a->fill, a->prepare, a->verify };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(strings); i++) {
+        g_free(strings[i]);
+    }
+    g_strfreev(a->rest);
+}
+
 static bool parse_pair(const char *text, const char *what, uint64_t *a, uint64_t *b, char sep)
 {
     char *end;
@@ -176,5 +187,6 @@ int main(int argc, char **argv)
         ok = false;
     }
     block_list_free(&list);
+    free_arguments(&a);
     return ok ? 0 : 1;
 }

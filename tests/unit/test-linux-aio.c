@@ -19,7 +19,8 @@ typedef struct Req {
     enum LinuxAioType type;
     uint64_t max_batch;
     int ret;
-    struct Req *wait_for;       /* poll until that one is complete */
+    int polls;                  /* poll so often before ending */
+    int woken;
 } Req;
 
 static void coroutine_fn req_entry(void *opaque)
@@ -27,8 +28,9 @@ static void coroutine_fn req_entry(void *opaque)
     Req *r = opaque;
 
     r->ret = laio_co_submit(r->fd, r->offset, r->qiov, r->type, r->max_batch);
-    while (r->wait_for && r->wait_for->ret == NOT_YET) {
-        aio_poll(ctx, true);
+    r->woken++;
+    for (int i = 0; i < r->polls; i++) {
+        aio_poll(ctx, false);
     }
 }
 
@@ -196,48 +198,30 @@ static void test_more_than_the_ring(gconstpointer data)
 }
 
 /*
- * Through the page cache requests complete inside io_submit(), so both are complete when
- * the first is woken. It polls until the second has been woken too, in either order.
+ * Through the page cache requests complete inside io_submit(), so all are complete when the
+ * first is woken. Those that poll then take over the delivery in the middle; what they take
+ * runs when they end. Each is to be woken once, whoever polls how often, the refused too.
  */
-static void test_woken_request_may_poll_for_another(gconstpointer data)
+static void test_woken_requests_may_poll(void)
 {
-    int waiter = GPOINTER_TO_INT(data);
+    enum { N = 400 };
     int fd = open_empty(0);
     uint8_t buf[512] = { 1 };
     QEMUIOVector qiov = QEMU_IOVEC_INIT_BUF(qiov, buf, sizeof(buf));
-    Req reqs[2];
-
-    for (int i = 0; i < 2; i++) {
-        reqs[i] = (Req) { .fd = fd, .offset = i * 512, .qiov = &qiov, .type = LAIO_WRITE,
-                          .wait_for = i == waiter ? &reqs[!i] : NULL };
-        req_start(&reqs[i]);
-    }
-    for (int i = 0; i < 2; i++) {
-        g_assert_cmpint(req_wait(&reqs[i]), ==, 0);
-    }
-    close(fd);
-}
-
-/* A whole chain, in which also refused ones are waited for. */
-static void test_deep_polls_unwind(void)
-{
-    enum { N = 200 };
-    int fd = open_empty(0);
-    uint8_t buf[512] = { 1 };
-    QEMUIOVector qiov = QEMU_IOVEC_INIT_BUF(qiov, buf, sizeof(buf));
-    Req reqs[N];
+    g_autofree Req *reqs = g_new0(Req, N);
 
     for (int i = 0; i < N; i++) {
         reqs[i] = (Req) { .fd = i % 7 == 3 ? -1 : fd, .offset = i * 512, .qiov = &qiov,
-                          .type = LAIO_WRITE, .max_batch = 16,
-                          .wait_for = i % 3 == 0 && i + 1 < N ? &reqs[i + 1] : NULL };
-        reqs[i].ret = NOT_YET;
-    }
-    for (int i = 0; i < N; i++) {
+                          .type = LAIO_WRITE, .max_batch = 16, .polls = i % 3 };
         req_start(&reqs[i]);
     }
     for (int i = 0; i < N; i++) {
         g_assert_cmpint(req_wait(&reqs[i]), ==, i % 7 == 3 ? -EBADF : 0);
+    }
+    while (aio_poll(ctx, false)) {
+    }
+    for (int i = 0; i < N; i++) {
+        g_assert_cmpint(reqs[i].woken, ==, 1);
     }
     close(fd);
 }
@@ -311,11 +295,7 @@ int main(int argc, char **argv)
                                                 batches[i]);
         g_test_add_data_func(name, GUINT_TO_POINTER(batches[i]), test_more_than_the_ring);
     }
-    g_test_add_data_func("/linux-aio/nested/first-waits-for-second", GINT_TO_POINTER(0),
-                         test_woken_request_may_poll_for_another);
-    g_test_add_data_func("/linux-aio/nested/second-waits-for-first", GINT_TO_POINTER(1),
-                         test_woken_request_may_poll_for_another);
-    g_test_add_func("/linux-aio/nested/deep", test_deep_polls_unwind);
+    g_test_add_func("/linux-aio/woken-requests-may-poll", test_woken_requests_may_poll);
     g_test_add_func("/linux-aio/write-that-stops-half-way-fails",
                     test_write_that_stops_half_way_fails);
     g_test_add_func("/linux-aio/no-engine", test_no_engine);

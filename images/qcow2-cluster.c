@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The mapping from guest to host clusters: looking it up, and L2 tables for changing it. */
+#include "miniblk/osdep.h"
+#include "images/qcow2.h"
+
+Qcow2Type qcow2_entry_type(uint64_t entry)
+{
+    if (entry & QCOW2_COMPRESSED) {
+        return QCOW2_COMPRESSED_DATA;
+    }
+    if (entry & QCOW2_ZERO) {
+        return entry & QCOW2_OFFSET_MASK ? QCOW2_ZERO_ALLOC : QCOW2_ZERO_PLAIN;
+    }
+    return entry & QCOW2_OFFSET_MASK ? QCOW2_NORMAL : QCOW2_UNALLOCATED;
+}
+
+void qcow2_compressed_range(const Qcow2State *s, uint64_t entry, uint64_t *offset,
+                            uint64_t *bytes)
+{
+    /* 62 bits: offset, then the number of further 512-byte sectors. */
+    uint32_t offset_bits = 62 - (s->cluster_bits - 8);
+    uint64_t sectors = (entry & (QCOW2_COMPRESSED - 1)) >> offset_bits;
+
+    *offset = entry & ((1ULL << offset_bits) - 1) & ((1ULL << 56) - 1);
+    *bytes = (sectors + 1) * 512 - (*offset & 511);
+}
+
+/* ---- looking up -------------------------------------------------------------------- */
+
+typedef struct Place {          /* of an L2 entry */
+    uint32_t l1_index;
+    uint64_t table, slice;      /* offsets in the file; table 0: there is none */
+    uint32_t index;             /* within the slice */
+    uint32_t index_in_table;
+} Place;
+
+static inline Place place_of(const Qcow2State *s, uint64_t offset)
+{
+    Place p = { .l1_index = offset >> qcow2_l1_shift(s) };
+    uint32_t i = (offset >> s->cluster_bits) & ((1u << s->l2_bits) - 1);
+    uint32_t per_slice = qcow2_slice_entries(s);
+
+    p.table = p.l1_index < s->l1.size ? s->l1.entries[p.l1_index] & QCOW2_OFFSET_MASK : 0;
+    p.index_in_table = i;
+    p.index = i & (per_slice - 1);
+    p.slice = p.table + (uint64_t)(i - p.index) * 8;
+    return p;
+}
+
+static inline uint64_t entry_at(const Qcow2Slice *slice, uint32_t i)
+{
+    return GUINT64_FROM_BE(((const uint64_t *)slice->data)[i]);
+}
+
+/* Whether ENTRY, of type TYPE, may be used. */
+static inline bool entry_ok(const Qcow2State *s, uint64_t entry, Qcow2Type type)
+{
+    switch (type) {
+    case QCOW2_NORMAL:
+        return !(entry & QCOW2_OFFSET_MASK & s->cluster_mask);
+    case QCOW2_ZERO_ALLOC:
+        return !(entry & QCOW2_OFFSET_MASK & s->cluster_mask) && s->header.version >= 3;
+    case QCOW2_ZERO_PLAIN:
+        return s->header.version >= 3;
+    default:
+        return true;
+    }
+}
+
+static int coroutine_fn report_entry(Qcow2State *s, const Place *p, uint64_t entry,
+                                     Qcow2Type type)
+{
+    if (s->header.version < 3 && type != QCOW2_NORMAL) {
+        return qcow2_signal_corruption(s, true, "Zero cluster entry found in pre-v3 image "
+                                       "(L2 offset: %#" PRIx64 ", L2 index: %#x)", p->table,
+                                       p->index_in_table);
+    }
+    return qcow2_signal_corruption(s, true, "%s offset %#" PRIx64 " unaligned (L2 offset: %#"
+                                   PRIx64 ", L2 index: %#x)",
+                                   type == QCOW2_NORMAL ? "Cluster allocation"
+                                                        : "Preallocated zero cluster",
+                                   entry & QCOW2_OFFSET_MASK, p->table, p->index_in_table);
+}
+
+/* Whether E continues a run whose COUNT clusters so far began with FIRST. */
+static inline bool continues(const Qcow2State *s, uint64_t first, Qcow2Type type, uint64_t e,
+                             uint64_t count)
+{
+    switch (type) {
+    case QCOW2_NORMAL:
+    case QCOW2_ZERO_ALLOC:
+        /* All flags the same and the host clusters in a row; addition cannot carry. */
+        return e == first + (count << s->cluster_bits);
+    case QCOW2_COMPRESSED_DATA:
+        return false;
+    default:
+        return qcow2_entry_type(e) == type;
+    }
+}
+
+/* Describe what begins at entry P->index of SLICE; -EIO when the entry is corrupt. */
+static inline int run_in_slice(const Qcow2State *s, const Qcow2Slice *slice, const Place *p,
+                               uint64_t offset, uint64_t bytes, Qcow2Run *run)
+{
+    uint64_t first = entry_at(slice, p->index), in_cluster = offset & s->cluster_mask;
+    uint64_t covered = s->cluster_bytes - in_cluster;
+    uint32_t per_slice = qcow2_slice_entries(s);
+
+    run->type = qcow2_entry_type(first);
+    if (unlikely(!entry_ok(s, first, run->type))) {
+        return -EIO;
+    }
+    run->copied = first & QCOW2_COPIED;
+    run->host = run->type == QCOW2_COMPRESSED_DATA ? first
+              : (first & QCOW2_OFFSET_MASK) + in_cluster;
+    for (uint32_t n = 1; covered < bytes && p->index + n < per_slice; n++) {
+        if (!continues(s, first, run->type, entry_at(slice, p->index + n), n)) {
+            break;
+        }
+        covered += s->cluster_bytes;
+    }
+    run->bytes = MIN(bytes, covered);
+    return 0;
+}
+
+/* No L2 table: nothing is allocated up to where the next one would begin. */
+static void run_without_table(const Qcow2State *s, uint64_t offset, uint64_t bytes,
+                              Qcow2Run *run)
+{
+    uint64_t span = 1ULL << qcow2_l1_shift(s);
+
+    *run = (Qcow2Run){ .type = QCOW2_UNALLOCATED,
+                       .bytes = MIN(bytes, span - (offset & (span - 1))) };
+}
+
+bool qcow2_map_cached(Qcow2State *s, uint64_t offset, uint64_t bytes, Qcow2Run *run)
+{
+    Place p = place_of(s, offset);
+
+    if (!p.table) {
+        run_without_table(s, offset, bytes, run);
+        return true;
+    }
+    Qcow2Slice *slice = qcow2_cache_peek(&s->l2_cache, p.slice);
+    return slice && run_in_slice(s, slice, &p, offset, bytes, run) >= 0;
+}
+
+static int coroutine_fn check_table(Qcow2State *s, const Place *p)
+{
+    if (p->table & s->cluster_mask) {
+        return qcow2_signal_corruption(s, true, "L2 table offset %#" PRIx64 " unaligned (L1 "
+                                       "index: %#x)", p->table, p->l1_index);
+    }
+    if (p->table >= s->virgin_offset) {
+        return qcow2_signal_corruption(s, true, "L2 table offset %#" PRIx64 " beyond the end "
+                                       "of the file (L1 index: %#x)", p->table, p->l1_index);
+    }
+    return 0;
+}
+
+int coroutine_fn qcow2_map_locked(Qcow2State *s, uint64_t offset, uint64_t bytes,
+                                  Qcow2Run *run)
+{
+    Place p = place_of(s, offset);
+    Qcow2Slice *slice;
+
+    if (!p.table) {
+        run_without_table(s, offset, bytes, run);
+        return 0;
+    }
+    int ret = check_table(s, &p);
+    if (ret >= 0) {
+        ret = qcow2_cache_get(s, &s->l2_cache, p.slice, p.l1_index, &slice);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    ret = run_in_slice(s, slice, &p, offset, bytes, run);
+    uint64_t entry = entry_at(slice, p.index);
+    qcow2_cache_put(slice);
+    return ret < 0 ? report_entry(s, &p, entry, run->type) : 0;
+}
+
+int coroutine_fn qcow2_map(Qcow2State *s, uint64_t offset, uint64_t bytes, Qcow2Run *run)
+{
+    if (likely(qcow2_map_cached(s, offset, bytes, run))) {
+        return 0;
+    }
+    qemu_co_mutex_lock(&s->lock);
+    int ret = qcow2_map_locked(s, offset, bytes, run);
+    qemu_co_mutex_unlock(&s->lock);
+    return ret;
+}
+
+/* ---- L2 tables for changing -------------------------------------------------------- */
+
+/* Copy the table at FROM, which others share, to TO. */
+static int coroutine_fn copy_table(Qcow2State *s, uint64_t from, uint64_t to)
+{
+    void *buf = qemu_try_blockalign(s->bs->file->bs, s->cluster_bytes);
+
+    if (!buf) {
+        return -ENOMEM;
+    }
+    /* Shared tables are never changed in the cache, so the file has their content. */
+    int ret = qcow2_file_read(s, from, s->cluster_bytes, buf);
+    ret = ret < 0 ? ret : bdrv_co_pwrite(s->bs->file, to, s->cluster_bytes, buf, 0);
+    qemu_vfree(buf);
+    return ret;
+}
+
+/* Make the table of P one that only the active L1 table points to. */
+static int coroutine_fn make_own_table(Qcow2State *s, Place *p)
+{
+    uint64_t offset, n;
+    bool fresh;
+    int ret;
+
+    if (p->table) {
+        ret = check_table(s, p);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    ret = qcow2_alloc_clusters(s, 1, 1, &offset, &n, &fresh);
+    if (ret < 0) {
+        return ret;
+    }
+    qcow2_cache_drop(&s->l2_cache, offset, s->cluster_bytes);
+    qcow2_cache_drop(&s->refblock_cache, offset, s->cluster_bytes);
+    if (p->table) {
+        ret = copy_table(s, p->table, offset);
+    } else if (!fresh) {
+        ret = bdrv_co_pwrite_zeroes(s->bs->file, offset, s->cluster_bytes, 0);
+    }
+    uint64_t slice_offset = offset + (p->slice - p->table);
+    if (ret >= 0 && !p->table) {
+        /* Dirty in any case, so that the file reaches into the cluster. */
+        Qcow2Slice *slice;
+        ret = qcow2_cache_get_zeroed(s, &s->l2_cache, slice_offset, p->l1_index, &slice);
+        if (ret >= 0) {
+            qcow2_cache_put(slice);
+        }
+    }
+    if (ret < 0) {
+        qcow2_refcount_change(s, offset >> s->cluster_bits, 1, -1);
+        return ret;
+    }
+    if (p->table) {
+        qcow2_set_remove(&s->l2_meta, p->table >> s->cluster_bits);
+        qcow2_free_later(s, p->table, s->cluster_bytes, false);
+    }
+    qcow2_root_set(&s->l1, p->l1_index, offset | QCOW2_COPIED);
+    qcow2_set_add(&s->l2_meta, offset >> s->cluster_bits);
+    p->table = offset;
+    p->slice = slice_offset;
+    return 0;
+}
+
+int coroutine_fn qcow2_l2_for_write(Qcow2State *s, uint64_t offset, Qcow2Slice **slice,
+                                    uint32_t *index)
+{
+    Place p = place_of(s, offset);
+    int ret;
+
+    qemu_co_mutex_assert_locked(&s->lock);
+    if (s->corrupt || p.l1_index >= s->l1.size) {
+        return -EIO;
+    }
+    if (!p.table || !(s->l1.entries[p.l1_index] & QCOW2_COPIED)) {
+        ret = make_own_table(s, &p);
+    } else {
+        ret = check_table(s, &p);
+        ret = ret < 0 ? ret : qcow2_overlap_check_l2(s, p.table);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    *index = p.index;
+    return qcow2_cache_get(s, &s->l2_cache, p.slice, p.l1_index, slice);
+}
+
+void qcow2_free_entry(Qcow2State *s, uint64_t entry, bool discard)
+{
+    uint64_t offset, bytes;
+
+    switch (qcow2_entry_type(entry)) {
+    case QCOW2_NORMAL:
+    case QCOW2_ZERO_ALLOC:
+        qcow2_free_later(s, entry & QCOW2_OFFSET_MASK, s->cluster_bytes, discard);
+        break;
+    case QCOW2_COMPRESSED_DATA:
+        qcow2_compressed_range(s, entry, &offset, &bytes);
+        qcow2_free_later(s, offset, bytes, discard);
+        break;
+    default:
+        break;
+    }
+}

@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Writing guest data. Clusters that are ours alone are written in place, without a lock.
+ * For others: allocate, write the data together with what must be copied around it, then
+ * change the mapping; so a mapping never points to data that was not written.
+ */
+#include "miniblk/osdep.h"
+#include "images/qcow2.h"
+
+/* Elements that one vector may have; the block layer splits no vector that we merge. */
+#define IOV_ELEMENTS_MAX 1000
+
+typedef struct Piece {          /* of a guest write */
+    uint64_t offset, bytes;
+    QEMUIOVector *qiov;
+    size_t qiov_offset;
+} Piece;
+
+/* ---- allocations in flight --------------------------------------------------------- */
+
+static uint64_t alloc_end(const Qcow2State *s, const Qcow2Alloc *a)
+{
+    return a->guest + (a->clusters << s->cluster_bits);
+}
+
+/* The first in-flight allocation in the range, by position; NULL when there is none. */
+static Qcow2Alloc *first_overlap(Qcow2State *s, uint64_t offset, uint64_t bytes)
+{
+    Qcow2Alloc *a, *first = NULL;
+
+    QTAILQ_FOREACH(a, &s->allocs, next) {
+        if (a->guest < offset + bytes && offset < alloc_end(s, a) &&
+            (!first || a->guest < first->guest)) {
+            first = a;
+        }
+    }
+    return first;
+}
+
+uint64_t coroutine_fn qcow2_wait_allocs(Qcow2State *s, uint64_t offset, uint64_t bytes)
+{
+    /* What matters are whole clusters. */
+    uint64_t start = offset & ~s->cluster_mask;
+    Qcow2Alloc *a;
+
+    while ((a = first_overlap(s, start, bytes + (offset - start)))) {
+        if (a->guest > offset) {
+            return a->guest - offset;
+        }
+        qemu_co_queue_wait(&a->waiters, &s->lock);
+    }
+    return bytes;
+}
+
+/* ---- copy on write ----------------------------------------------------------------- */
+
+/* Read the guest's present data; beyond the end of the disk there are zeroes. */
+static int coroutine_fn read_old(Qcow2State *s, uint64_t offset, uint64_t bytes, uint8_t *buf)
+{
+    uint64_t size = qcow2_guest_bytes(s);
+    uint64_t n = offset >= size ? 0 : MIN(bytes, size - offset);
+    QEMUIOVector qiov;
+
+    memset(buf + n, 0, bytes - n);
+    if (!n) {
+        return 0;
+    }
+    qemu_iovec_init_buf(&qiov, buf, n);
+    return qcow2_co_preadv_part(s->bs, offset, n, &qiov, 0, 0);
+}
+
+/* Whether the range reads as zeroes, without looking at data. */
+static bool coroutine_fn known_zero(Qcow2State *s, uint64_t offset, uint64_t bytes)
+{
+    uint64_t end = MIN(offset + bytes, qcow2_guest_bytes(s));
+
+    while (offset < end) {
+        Qcow2Run run;
+        if (qcow2_map(s, offset, end - offset, &run) < 0) {
+            return false;
+        }
+        if (run.type == QCOW2_UNALLOCATED && s->bs->backing) {
+            int64_t len = bdrv_getlength(s->bs->backing->bs);
+            if (len < 0 || offset < (uint64_t)len) {
+                return false;
+            }
+        } else if (run.type == QCOW2_NORMAL || run.type == QCOW2_COMPRESSED_DATA) {
+            return false;
+        }
+        offset += run.bytes;
+    }
+    return true;
+}
+
+typedef struct Copies {         /* the parts around the data, in one buffer */
+    uint8_t *buf;
+    uint64_t head, tail;        /* bytes */
+} Copies;
+
+static int coroutine_fn read_copies(Qcow2State *s, const Qcow2Alloc *a, const Piece *p,
+                                    Copies *c)
+{
+    uint64_t end = p->offset + p->bytes;
+
+    *c = (Copies){ NULL, p->offset - a->guest, alloc_end(s, a) - end };
+    if (a->reads_zero) {
+        if (c->head && known_zero(s, a->guest, c->head)) {
+            c->head = 0;
+        }
+        if (c->tail && known_zero(s, end, c->tail)) {
+            c->tail = 0;
+        }
+    }
+    if (!c->head && !c->tail) {
+        return 0;
+    }
+    c->buf = qemu_try_blockalign(s->bs->file->bs, c->head + c->tail);
+    if (!c->buf) {
+        return -ENOMEM;
+    }
+    int ret = c->head ? read_old(s, a->guest, c->head, c->buf) : 0;
+    if (ret >= 0 && c->tail) {
+        ret = read_old(s, end, c->tail, c->buf + c->head);
+    }
+    return ret;
+}
+
+static int coroutine_fn write_host(Qcow2State *s, uint64_t host, uint64_t bytes,
+                                   QEMUIOVector *qiov, size_t qiov_offset)
+{
+    int ret = s->corrupt ? -EIO : qcow2_overlap_check_data(s, host, bytes);
+
+    return ret < 0 ? ret : bdrv_co_pwritev_part(s->bs->file, host, bytes, qiov, qiov_offset,
+                                                0);
+}
+
+static int coroutine_fn write_buffer(Qcow2State *s, uint64_t host, uint64_t bytes,
+                                     uint8_t *buf)
+{
+    QEMUIOVector qiov;
+
+    if (!bytes) {
+        return 0;
+    }
+    qemu_iovec_init_buf(&qiov, buf, bytes);
+    return write_host(s, host, bytes, &qiov, 0);
+}
+
+/* Write P with the copies around it: in one request where a vector can hold them. */
+static int coroutine_fn write_with_copies(Qcow2State *s, const Qcow2Alloc *a, const Piece *p,
+                                          Copies *c)
+{
+    uint64_t host = a->host + (p->offset - a->guest);
+
+    if (!c->head && !c->tail) {
+        return write_host(s, host, p->bytes, p->qiov, p->qiov_offset);
+    }
+    if (p->qiov->niov > IOV_ELEMENTS_MAX) {
+        int ret = write_buffer(s, host - c->head, c->head, c->buf);
+        ret = ret < 0 ? ret : write_host(s, host, p->bytes, p->qiov, p->qiov_offset);
+        return ret < 0 ? ret : write_buffer(s, host + p->bytes, c->tail, c->buf + c->head);
+    }
+    QEMUIOVector all;
+    qemu_iovec_init(&all, p->qiov->niov + 2);
+    if (c->head) {
+        qemu_iovec_add(&all, c->buf, c->head);
+    }
+    qemu_iovec_concat(&all, p->qiov, p->qiov_offset, p->bytes);
+    if (c->tail) {
+        qemu_iovec_add(&all, c->buf + c->head, c->tail);
+    }
+    int ret = write_host(s, host - c->head, all.size, &all, 0);
+    qemu_iovec_destroy(&all);
+    return ret;
+}
+
+static int coroutine_fn write_new_clusters(Qcow2State *s, const Qcow2Alloc *a, const Piece *p)
+{
+    Copies copies;
+
+    int ret = read_copies(s, a, p, &copies);
+    ret = ret < 0 ? ret : write_with_copies(s, a, p, &copies);
+    qemu_vfree(copies.buf);
+    return ret;
+}
+
+/* ---- allocate and map -------------------------------------------------------------- */
+
+/* Whether a cluster must be given a new place to be written. */
+static bool needs_alloc(uint64_t entry)
+{
+    return !(qcow2_entry_type(entry) == QCOW2_NORMAL && (entry & QCOW2_COPIED));
+}
+
+static bool reusable(uint64_t entry)
+{
+    return qcow2_entry_type(entry) == QCOW2_ZERO_ALLOC && (entry & QCOW2_COPIED);
+}
+
+static uint64_t entry_at(const Qcow2Slice *slice, uint32_t i)
+{
+    return GUINT64_FROM_BE(((uint64_t *)slice->data)[i]);
+}
+
+/* How many clusters from entry I on, at most MAX, are handled like the first one. */
+static uint64_t count_alike(const Qcow2State *s, const Qcow2Slice *slice, uint32_t i,
+                            uint64_t max)
+{
+    uint64_t first = entry_at(slice, i), n = 1;
+
+    max = MIN(max, qcow2_slice_entries(s) - i);
+    for (; n < max; n++) {
+        uint64_t e = entry_at(slice, i + n);
+        if (reusable(first) ? e != first + (n << s->cluster_bits)
+                            : !needs_alloc(e) || reusable(e)) {
+            break;
+        }
+    }
+    return n;
+}
+
+/*
+ * Choose host clusters for the clusters of P, which is shortened to what one allocation
+ * takes. Lock held. 0; 1 when the mapping is such that P can be written in place; -errno.
+ */
+static int coroutine_fn begin_alloc(Qcow2State *s, Piece *p, Qcow2Alloc *a)
+{
+    Qcow2Slice *slice;
+    uint32_t i;
+
+    int ret = qcow2_l2_for_write(s, p->offset, &slice, &i);
+    if (ret < 0) {
+        return ret;
+    }
+    uint64_t first = entry_at(slice, i), in_cluster = p->offset & s->cluster_mask;
+    uint64_t n = needs_alloc(first)
+               ? count_alike(s, slice, i, qcow2_clusters(s, in_cluster + p->bytes)) : 0;
+    qcow2_cache_put(slice);
+    if (!n) {
+        return 1;
+    }
+    *a = (Qcow2Alloc){ .guest = p->offset - in_cluster, .clusters = n };
+    if (reusable(first)) {
+        a->in_place = true;
+        a->host = first & QCOW2_OFFSET_MASK;
+        if ((a->host & s->cluster_mask) || a->host >= s->virgin_offset) {
+            return qcow2_signal_corruption(s, true, "Preallocated zero cluster offset %#"
+                                           PRIx64 " invalid", a->host);
+        }
+    } else {
+        ret = qcow2_alloc_clusters(s, 1, n, &a->host, &a->clusters, &a->reads_zero);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    p->bytes = MIN(p->bytes, (a->clusters << s->cluster_bits) - in_cluster);
+    qemu_co_queue_init(&a->waiters);
+    QTAILQ_INSERT_TAIL(&s->allocs, a, next);
+    return 0;
+}
+
+/* Point the L2 entries at the clusters that were written. Lock held. */
+static int coroutine_fn link_clusters(Qcow2State *s, const Qcow2Alloc *a)
+{
+    Qcow2Slice *slice;
+    uint32_t i;
+
+    /* An allocation never spans slices. */
+    int ret = qcow2_l2_for_write(s, a->guest, &slice, &i);
+    if (ret < 0) {
+        return ret;
+    }
+    for (uint64_t k = 0; k < a->clusters; k++) {
+        if (!a->in_place) {
+            qcow2_free_entry(s, entry_at(slice, i + k), false);
+        }
+        uint64_t e = (a->host + (k << s->cluster_bits)) | QCOW2_COPIED;
+        ((uint64_t *)slice->data)[i + k] = GUINT64_TO_BE(e);
+    }
+    qcow2_cache_mark_dirty(&s->l2_cache, slice);
+    qcow2_cache_put(slice);
+    return 0;
+}
+
+/* The data of A was written (RET >= 0) or not. Lock held. */
+static int coroutine_fn end_alloc(Qcow2State *s, Qcow2Alloc *a, int ret)
+{
+    if (ret >= 0) {
+        ret = link_clusters(s, a);
+    }
+    a->done = true;
+    a->ret = ret;
+    if (ret < 0 && !a->in_place) {
+        while (a->joiners) {
+            /* They are writing to the clusters; nobody new joins when DONE. */
+            qemu_co_queue_restart_all(&a->waiters);
+            qemu_co_queue_wait(&a->waiters, &s->lock);
+        }
+        qcow2_refcount_change(s, a->host >> s->cluster_bits, a->clusters, -1);
+    }
+    QTAILQ_REMOVE(&s->allocs, a, next);
+    qemu_co_queue_restart_all(&a->waiters);
+    return ret < 0 ? ret : qcow2_limit_frees(s);
+}
+
+/* ---- the request ------------------------------------------------------------------- */
+
+/*
+ * Write P into clusters that somebody else is allocating, when all they hold besides data
+ * is zeroes. Lock held; *WRITTEN is false when P has to be written in another way.
+ */
+static int coroutine_fn try_join(Qcow2State *s, const Piece *p, bool *written)
+{
+    Qcow2Alloc *a = first_overlap(s, p->offset, p->bytes);
+    int ret;
+
+    *written = false;
+    if (!a || !a->reads_zero || a->done || p->offset < a->guest ||
+        p->offset + p->bytes > alloc_end(s, a) || s->bs->backing) {
+        return 0;
+    }
+    a->joiners++;
+    qemu_co_mutex_unlock(&s->lock);
+    ret = write_host(s, a->host + (p->offset - a->guest), p->bytes, p->qiov, p->qiov_offset);
+    qemu_co_mutex_lock(&s->lock);
+    a->joiners--;
+    /* A lives until its owner has seen that nobody has joined or all have left. */
+    return ret;
+}
+
+static int coroutine_fn write_slowly(Qcow2State *s, Piece *p)
+{
+    bool written;
+    Qcow2Alloc a;
+
+    qemu_co_mutex_lock(&s->lock);
+    int ret = try_join(s, p, &written);
+    if (ret < 0 || written) {
+        qemu_co_mutex_unlock(&s->lock);
+        return ret;
+    }
+    p->bytes = qcow2_wait_allocs(s, p->offset, p->bytes);
+    ret = begin_alloc(s, p, &a);
+    qemu_co_mutex_unlock(&s->lock);
+    if (ret < 0) {
+        return ret;
+    }
+    if (ret == 1) {
+        p->bytes = 0;           /* try again: it is mapped by now */
+        return 0;
+    }
+    ret = write_new_clusters(s, &a, p);
+    qemu_co_mutex_lock(&s->lock);
+    ret = end_alloc(s, &a, ret);
+    qemu_co_mutex_unlock(&s->lock);
+    return ret;
+}
+
+/* Write P, or a first part of it, and set P->bytes to what was written. */
+static int coroutine_fn write_piece(Qcow2State *s, Piece *p)
+{
+    Qcow2Run run;
+
+    int ret = qcow2_map(s, p->offset, p->bytes, &run);
+    if (ret < 0) {
+        return ret;
+    }
+    if (run.type != QCOW2_NORMAL || !run.copied) {
+        return write_slowly(s, p);
+    }
+    if (unlikely(run.host >= s->virgin_offset)) {
+        return qcow2_signal_corruption(s, true, "Cluster allocation offset %#" PRIx64
+                                       " beyond the end of the file", run.host);
+    }
+    p->bytes = run.bytes;
+    return write_host(s, run.host, run.bytes, p->qiov, p->qiov_offset);
+}
+
+int coroutine_fn qcow2_co_pwritev_part(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                       QEMUIOVector *qiov, size_t qiov_offset,
+                                       BdrvRequestFlags flags)
+{
+    Qcow2State *s = bs->opaque;
+    unsigned epoch = qcow2_request_begin(s);
+    int ret = s->corrupt ? -EIO : 0;
+
+    while (bytes > 0 && ret >= 0) {
+        Piece p = { offset, bytes, qiov, qiov_offset };
+        ret = write_piece(s, &p);
+        if (ret >= 0) {
+            offset += p.bytes;
+            bytes -= p.bytes;
+            qiov_offset += p.bytes;
+        }
+    }
+    qcow2_request_end(s, epoch);
+    return ret < 0 ? ret : 0;
+}
