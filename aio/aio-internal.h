@@ -46,6 +46,7 @@ struct AioContext {
     QemuMutex lock;
     const void *lock_owner;     /* atomic; identity of the owning thread */
     unsigned lock_depth;        /* owner only */
+    AioContext *lock_next_held; /* owner only */
 
     /* aio/fd.c */
     int epoll_fd;
@@ -85,6 +86,12 @@ void aio__sleep_end(AioContext *ctx);
 /* aio/bh.c */
 /* Hand MSG over; it is run exactly once per call. Any thread. */
 void aio__message_push(AioContext *ctx, AioMessage *msg);
+/*
+ * qemu_bh_schedule() for threads that the freeing of BH's context waits for. The ordinary
+ * one holds a reference for a moment; if that were the last, such a thread would have to
+ * free the context itself, and so to wait for itself.
+ */
+void aio__bh_schedule_pinned(QEMUBH *bh);
 bool aio__messages_pending(AioContext *ctx);
 bool aio__messages_idle_pending(AioContext *ctx);
 bool aio__messages_run(AioContext *ctx);
@@ -111,9 +118,12 @@ bool aio__timers_run(AioContext *ctx);
 void aio__batch_flush(AioContext *ctx);
 
 /* aio/context-lock.c */
-/* Drop all levels the calling thread holds; how many. */
-unsigned aio__context_release_all(AioContext *ctx);
-void aio__context_reacquire(AioContext *ctx, unsigned depth);
+/*
+ * Drop all levels the calling thread holds of CTX, or of every context (CTX NULL). What is
+ * to be retaken; NULL when nothing was held.
+ */
+GArray *aio__context_locks_drop(AioContext *ctx);
+void aio__context_locks_retake(GArray *dropped);
 /* The calling thread holds / does not hold the big lock, and so may hold many contexts. */
 void aio__thread_set_bql(bool held);
 

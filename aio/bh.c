@@ -176,6 +176,15 @@ void qemu_bh_schedule(QEMUBH *bh)
     }
 }
 
+void aio__bh_schedule_pinned(QEMUBH *bh)
+{
+    AioContext *ctx = bh->ctx;
+    if (!(qatomic_fetch_or(&bh->flags, BH_QUEUED | BH_SCHEDULED) & BH_QUEUED) &&
+        push(&ctx->incoming, &bh->msg)) {
+        aio_notify(ctx);
+    }
+}
+
 void qemu_bh_schedule_idle(QEMUBH *bh)
 {
     AioContext *ctx = bh->ctx;

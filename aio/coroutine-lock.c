@@ -92,6 +92,11 @@ void coroutine_fn qemu_co_mutex_unlock(CoMutex *mutex)
     }
 }
 
+void qemu_co_mutex_assert_locked(CoMutex *mutex)
+{
+    g_assert(qatomic_read(&mutex->holder) == qemu_coroutine_self());
+}
+
 /* ---- lockables ---------------------------------------------------------------------------- */
 
 void qemu_lockable_co_mutex_lock_(void *m) { qemu_co_mutex_lock(m); }

@@ -27,6 +27,10 @@
 #ifdef USE_TSAN
 #include <sanitizer/tsan_interface.h>
 #endif
+#if defined(SANITIZED) && !defined(USE_TSAN)
+#define SANITIZER_ADDRESS 1
+#include <sanitizer/asan_interface.h>
+#endif
 
 enum {
     /* Address space, not memory: only what is touched is ever backed. */
@@ -71,6 +75,10 @@ static Coroutine *stack_map(void)
         fprintf(stderr, "miniblk: no memory for a coroutine's stack: %s\n", strerror(errno));
         abort();
     }
+#ifdef SANITIZER_ADDRESS
+    /* The last user of these addresses has left marks for frames that never returned. */
+    __asan_unpoison_memory_region(base + guard_size(), STACK_SIZE);
+#endif
     /* Colouring: tops that differ in their cache sets, or all stacks fight for the same. */
     static unsigned colour;
     size_t offset = 64 * (qatomic_fetch_inc(&colour) % 32);

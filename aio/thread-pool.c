@@ -17,6 +17,7 @@
 #include "miniblk/queue.h"
 #include "miniblk/thread-pool.h"
 #include "miniblk/thread.h"
+#include "aio/aio-internal.h"
 
 enum {
     WORKERS_MAX_DEFAULT = 64,
@@ -135,9 +136,9 @@ static void *worker_run(void *opaque)
         bool kick = push_done(pool, work);
         pool->idle++;
         if (kick) {
-            /* The pool stays as long as this thread is counted in WORKERS. */
+            /* Pool and context stay as long as this thread is counted in WORKERS. */
             qemu_mutex_unlock(&pool->lock);
-            qemu_bh_schedule(pool->deliver_bh);
+            aio__bh_schedule_pinned(pool->deliver_bh);
             qemu_mutex_lock(&pool->lock);
         }
     }

@@ -28,7 +28,8 @@ void aio_wait_begin(AioWaiter *waiter, AioContext *ctx, bool unlock)
         abort();
     }
     waiter->poll_ctx = here;
-    waiter->locked_ctx = unlock && ctx != here ? ctx : NULL;
+    waiter->locked_ctx = ctx;
+    waiter->unlock = unlock && ctx != here;
 
     WITH_QEMU_LOCK_GUARD(&waiters_lock) {
         waiter->next = waiters;
@@ -47,14 +48,9 @@ void aio_wait_poll(AioWaiter *waiter)
      * Whoever makes the condition false may need the lock to get there; dropping one level
      * of several would not help it.
      */
-    unsigned depth = 0;
-    if (waiter->locked_ctx) {
-        depth = aio__context_release_all(waiter->locked_ctx);
-    }
+    GArray *dropped = waiter->unlock ? aio__context_locks_drop(waiter->locked_ctx) : NULL;
     aio_poll(waiter->poll_ctx, true);
-    if (depth) {
-        aio__context_reacquire(waiter->locked_ctx, depth);
-    }
+    aio__context_locks_retake(dropped);
 }
 
 void aio_wait_end(AioWaiter *waiter)

@@ -52,6 +52,8 @@ void coroutine_fn blk__wait_while_drained(BlockBackend *blk)
         blk_inc_in_flight(blk);
     }
     qemu_mutex_unlock(&blk->parked_lock);
+    /* Moved while we slept? Our token keeps the backend where it is now. */
+    aio_co_reschedule_self(blk_get_aio_context(blk));
 }
 
 static void wake_parked(BlockBackend *blk)

@@ -159,7 +159,7 @@ static void do_drain_all_begin(BlockDriverState *unused)
     for (BlockDriverState *bs = bdrv__next_any(NULL); bs; bs = bdrv__next_any(bs)) {
         bdrv__quiesce(bs);
     }
-    AIO_WAIT_WHILE_UNLOCKED(NULL, any_node_busy());
+    AIO_WAIT_WHILE(NULL, any_node_busy());
 }
 
 static void do_drain_all_end(BlockDriverState *unused)

@@ -155,7 +155,7 @@ static void coroutine_fn through_chain(Status *s)
             break;
         }
         bytes = MIN(bytes, s->pnum);
-        if (!bdrv_filter_or_cow_bs(bs)) {
+        if (!bdrv_filter_or_cow_bs(bs) && bs->drv->supports_backing) {
             s->ret |= BDRV_BLOCK_ZERO;  /* nobody defines it */
         }
     }

@@ -13,6 +13,7 @@
  * description (F_OFD_*): another node of the same process is another user.
  */
 #include "miniblk/osdep.h"
+#include "miniblk/atomic.h"
 #include "images/file-internal.h"
 
 enum { LOCK_HELD_BASE = 100, LOCK_UNSHARED_BASE = 200, PERM_BITS = 4 };
@@ -66,17 +67,17 @@ int qemu_unlock_fd(int fd, int64_t start, int64_t len)
 
 bool qemu_has_ofd_lock(void)
 {
-    static gsize known;
+    static int known;       /* 0: not yet; atomic, as two threads may find out at a time */
 
-    if (g_once_init_enter(&known)) {
+    if (qatomic_read(&known) == 0) {
         int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
         bool has = fd >= 0 && qemu_lock_fd_test(fd, 0, 0, true) == 0;
         if (fd >= 0) {
             close(fd);
         }
-        g_once_init_leave(&known, has ? 1 : 2);
+        qatomic_set(&known, has ? 1 : 2);
     }
-    return known == 1;
+    return qatomic_read(&known) == 1;
 }
 
 /* ---- a node's locks -------------------------------------------------------------------- */

@@ -39,7 +39,7 @@ static bool parse_options(BlockDriverState *bs, QDict *options, int flags, FileO
         !bdrv_opt_bool(options, "drop-cache", &o->drop_cache, errp)) {
         return false;
     }
-    if (!o->filename) {
+    if (!o->filename || !*o->filename) {
         error_setg(errp, "The '%s' block driver requires a file name",
                    bs->drv->format_name);
         return false;
@@ -341,6 +341,11 @@ static int coroutine_fn file_co_get_info(BlockDriverState *bs, BlockDriverInfo *
     return 0;
 }
 
+static json_t *file_get_specific_info(BlockDriverState *bs)
+{
+    return json_pack("{s:s, s:{}}", "type", "file", "data");
+}
+
 #define FILE_DRIVER_COMMON                                                      \
     .instance_size = sizeof(FileState),                                         \
     .bdrv_close = file_close,                                                   \
@@ -367,6 +372,7 @@ static BlockDriver bdrv_file = {
     .protocol_name = "file",
     .bdrv_parse_filename = file_parse_filename,
     .bdrv_file_open = file_open,
+    .bdrv_get_specific_info = file_get_specific_info,
     .bdrv_co_create_opts = file_co_create_opts,
     FILE_DRIVER_COMMON,
 };

@@ -37,6 +37,13 @@ static Qcow2Alloc *first_overlap(Qcow2State *s, uint64_t offset, uint64_t bytes)
     return first;
 }
 
+static void unref_alloc(Qcow2Alloc *a)
+{
+    if (--a->refs == 0) {
+        g_free(a);
+    }
+}
+
 uint64_t coroutine_fn qcow2_wait_allocs(Qcow2State *s, uint64_t offset, uint64_t bytes)
 {
     /* What matters are whole clusters. */
@@ -47,7 +54,9 @@ uint64_t coroutine_fn qcow2_wait_allocs(Qcow2State *s, uint64_t offset, uint64_t
         if (a->guest > offset) {
             return a->guest - offset;
         }
+        a->refs++;
         qemu_co_queue_wait(&a->waiters, &s->lock);
+        unref_alloc(a);
     }
     return bytes;
 }
@@ -174,11 +183,13 @@ static int coroutine_fn write_with_copies(Qcow2State *s, const Qcow2Alloc *a, co
     return ret;
 }
 
-static int coroutine_fn write_new_clusters(Qcow2State *s, const Qcow2Alloc *a, const Piece *p)
+static int coroutine_fn write_new_clusters(Qcow2State *s, Qcow2Alloc *a, const Piece *p)
 {
     Copies copies;
 
     int ret = read_copies(s, a, p, &copies);
+    /* Where we copy nothing, others may write beside our data. */
+    a->joinable = a->reads_zero && !copies.head && !copies.tail;
     ret = ret < 0 ? ret : write_with_copies(s, a, p, &copies);
     qemu_vfree(copies.buf);
     return ret;
@@ -223,8 +234,9 @@ static uint64_t count_alike(const Qcow2State *s, const Qcow2Slice *slice, uint32
  * Choose host clusters for the clusters of P, which is shortened to what one allocation
  * takes. Lock held. 0; 1 when the mapping is such that P can be written in place; -errno.
  */
-static int coroutine_fn begin_alloc(Qcow2State *s, Piece *p, Qcow2Alloc *a)
+static int coroutine_fn begin_alloc(Qcow2State *s, Piece *p, Qcow2Alloc **alloc)
 {
+    Qcow2Alloc new = { .refs = 1 }, *a = &new;
     Qcow2Slice *slice;
     uint32_t i;
 
@@ -239,7 +251,8 @@ static int coroutine_fn begin_alloc(Qcow2State *s, Piece *p, Qcow2Alloc *a)
     if (!n) {
         return 1;
     }
-    *a = (Qcow2Alloc){ .guest = p->offset - in_cluster, .clusters = n };
+    a->guest = p->offset - in_cluster;
+    a->clusters = n;
     if (reusable(first)) {
         a->in_place = true;
         a->host = first & QCOW2_OFFSET_MASK;
@@ -254,6 +267,7 @@ static int coroutine_fn begin_alloc(Qcow2State *s, Piece *p, Qcow2Alloc *a)
         }
     }
     p->bytes = MIN(p->bytes, (a->clusters << s->cluster_bits) - in_cluster);
+    *alloc = a = g_memdup2(&new, sizeof(new));
     qemu_co_queue_init(&a->waiters);
     QTAILQ_INSERT_TAIL(&s->allocs, a, next);
     return 0;
@@ -292,66 +306,72 @@ static int coroutine_fn end_alloc(Qcow2State *s, Qcow2Alloc *a, int ret)
     a->ret = ret;
     if (ret < 0 && !a->in_place) {
         while (a->joiners) {
-            /* They are writing to the clusters; nobody new joins when DONE. */
-            qemu_co_queue_restart_all(&a->waiters);
+            /* They are writing to the clusters; nobody new joins once it is done. */
             qemu_co_queue_wait(&a->waiters, &s->lock);
         }
         qcow2_refcount_change(s, a->host >> s->cluster_bits, a->clusters, -1);
     }
     QTAILQ_REMOVE(&s->allocs, a, next);
     qemu_co_queue_restart_all(&a->waiters);
+    unref_alloc(a);
     return ret < 0 ? ret : qcow2_limit_frees(s);
 }
 
 /* ---- the request ------------------------------------------------------------------- */
 
 /*
- * Write P into clusters that somebody else is allocating, when all they hold besides data
- * is zeroes. Lock held; *WRITTEN is false when P has to be written in another way.
+ * Write P, or its first part, into clusters that somebody else is allocating. Lock held.
+ * False when that is not possible; else *RET is 0, -errno, or 1 when it came to nothing
+ * because the other failed.
  */
-static int coroutine_fn try_join(Qcow2State *s, const Piece *p, bool *written)
+static bool coroutine_fn try_join(Qcow2State *s, Piece *p, int *ret)
 {
     Qcow2Alloc *a = first_overlap(s, p->offset, p->bytes);
-    int ret;
 
-    *written = false;
-    if (!a || !a->reads_zero || a->done || p->offset < a->guest ||
-        p->offset + p->bytes > alloc_end(s, a) || s->bs->backing) {
-        return 0;
+    if (!a || !a->joinable || a->done || p->offset < a->guest) {
+        return false;
     }
+    p->bytes = MIN(p->bytes, alloc_end(s, a) - p->offset);
+    a->refs++;
     a->joiners++;
     qemu_co_mutex_unlock(&s->lock);
-    ret = write_host(s, a->host + (p->offset - a->guest), p->bytes, p->qiov, p->qiov_offset);
+    *ret = write_host(s, a->host + (p->offset - a->guest), p->bytes, p->qiov,
+                      p->qiov_offset);
     qemu_co_mutex_lock(&s->lock);
-    a->joiners--;
-    /* A lives until its owner has seen that nobody has joined or all have left. */
-    return ret;
+    if (--a->joiners == 0 && a->done) {
+        qemu_co_queue_restart_all(&a->waiters);
+    }
+    while (*ret >= 0 && !a->done) {
+        qemu_co_queue_wait(&a->waiters, &s->lock);
+    }
+    if (*ret >= 0 && a->ret < 0) {
+        *ret = 1;
+    }
+    unref_alloc(a);
+    return true;
 }
 
 static int coroutine_fn write_slowly(Qcow2State *s, Piece *p)
 {
-    bool written;
-    Qcow2Alloc a;
+    Qcow2Alloc *a = NULL;
+    int ret;
 
     qemu_co_mutex_lock(&s->lock);
-    int ret = try_join(s, p, &written);
-    if (ret < 0 || written) {
-        qemu_co_mutex_unlock(&s->lock);
-        return ret;
+    if (!try_join(s, p, &ret)) {
+        p->bytes = qcow2_wait_allocs(s, p->offset, p->bytes);
+        ret = begin_alloc(s, p, &a);
     }
-    p->bytes = qcow2_wait_allocs(s, p->offset, p->bytes);
-    ret = begin_alloc(s, p, &a);
     qemu_co_mutex_unlock(&s->lock);
-    if (ret < 0) {
-        return ret;
-    }
     if (ret == 1) {
-        p->bytes = 0;           /* try again: it is mapped by now */
+        p->bytes = 0;           /* look again: the mapping has changed */
         return 0;
     }
-    ret = write_new_clusters(s, &a, p);
+    if (!a) {
+        return ret;
+    }
+    ret = write_new_clusters(s, a, p);
     qemu_co_mutex_lock(&s->lock);
-    ret = end_alloc(s, &a, ret);
+    ret = end_alloc(s, a, ret);
     qemu_co_mutex_unlock(&s->lock);
     return ret;
 }

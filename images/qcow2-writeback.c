@@ -80,12 +80,12 @@ void qcow2_free_later(Qcow2State *s, uint64_t offset, uint64_t bytes, bool disca
 {
     uint64_t first = offset >> s->cluster_bits;
     uint64_t end = qcow2_clusters(s, offset + bytes);
-    Qcow2Free f = { first, end - first, discard };
+    Qcow2Free f = { first, end - first, discard && s->discard_passthrough };
 
     qemu_co_mutex_assert_locked(&s->lock);
     if (s->freed->len) {
         Qcow2Free *last = &g_array_index(s->freed, Qcow2Free, s->freed->len - 1);
-        if (last->cluster + last->n == f.cluster && last->discard == discard) {
+        if (last->cluster + last->n == f.cluster && last->discard == f.discard) {
             last->n += f.n;
             return;
         }

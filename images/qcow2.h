@@ -43,10 +43,10 @@
 #define QCOW2_COPIED                (1ULL << 63)
 #define QCOW2_COMPRESSED            (1ULL << 62)
 #define QCOW2_ZERO                  (1ULL << 0)
-#define QCOW2_OFFSET_MASK           0x00fffffffffffe00ULL
-#define QCOW2_L1_RESERVED           0x7f000000000001ffULL
-#define QCOW2_L2_RESERVED           0x3f000000000001feULL
-#define QCOW2_REFTABLE_MASK         0xfffffffffffffe00ULL
+#define QCOW2_OFFSET_MASK           UINT64_C(0x00fffffffffffe00)
+#define QCOW2_L1_RESERVED           UINT64_C(0x7f000000000001ff)
+#define QCOW2_L2_RESERVED           UINT64_C(0x3f000000000001fe)
+#define QCOW2_REFTABLE_MASK         UINT64_C(0xfffffffffffffe00)
 
 #define QCOW2_EXT_END               0x00000000U
 #define QCOW2_EXT_BACKING_FORMAT    0xe2792acaU
@@ -129,16 +129,18 @@ typedef struct Qcow2Run {
 
 /*
  * Clusters of the guest that are being given host clusters. Nobody else may change their
- * mapping meanwhile. On the stack of the allocating coroutine. qcow2-write.c
+ * mapping meanwhile. qcow2-write.c
  */
 typedef struct Qcow2Alloc {
     uint64_t guest, host;       /* cluster aligned */
     uint64_t clusters;
     bool in_place;              /* the host clusters were there before (zero, preallocated) */
     bool reads_zero;            /* the host clusters read as zeroes as they are */
+    bool joinable;              /* others may write to parts of the host clusters */
     bool done;
     int ret;                    /* once done */
-    unsigned joiners;           /* other requests that write to the host clusters */
+    unsigned joiners;           /* who is doing so */
+    unsigned refs;              /* the owner and who waits */
     CoQueue waiters;
     QTAILQ_ENTRY(Qcow2Alloc) next;
 } Qcow2Alloc;
@@ -196,10 +198,39 @@ typedef struct Qcow2State {
 
     bool writable;
     bool lazy_refcounts;        /* refcounts may be stale on disk while DIRTY is set */
+    bool unrepaired;            /* opened for a check although DIRTY was set */
     bool corrupt;               /* found corrupt: no more writes */
     bool corruption_signaled;
     bool discard_passthrough;   /* of clusters freed by the guest's discard */
 } Qcow2State;
+
+/* ---- bytes in the file ------------------------------------------------------------- */
+
+static inline uint32_t qcow2_load32(const uint8_t *p)
+{
+    uint32_t v;
+    memcpy(&v, p, sizeof(v));
+    return GUINT32_FROM_BE(v);
+}
+
+static inline uint64_t qcow2_load64(const uint8_t *p)
+{
+    uint64_t v;
+    memcpy(&v, p, sizeof(v));
+    return GUINT64_FROM_BE(v);
+}
+
+static inline void qcow2_store32(uint8_t *p, uint32_t v)
+{
+    v = GUINT32_TO_BE(v);
+    memcpy(p, &v, sizeof(v));
+}
+
+static inline void qcow2_store64(uint8_t *p, uint64_t v)
+{
+    v = GUINT64_TO_BE(v);
+    memcpy(p, &v, sizeof(v));
+}
 
 /* ---- arithmetic -------------------------------------------------------------------- */
 

@@ -87,6 +87,17 @@ static int raw_open(BlockDriverState *bs, QDict *options, int flags, Error **err
     if (ret < 0) {
         return ret;
     }
+    if ((flags & BDRV_O_AUTO_RDONLY) && bdrv_is_read_only(file_bs)) {
+        bs->open_flags &= ~BDRV_O_RDWR;
+    }
+    if (bs->probed && (bs->open_flags & BDRV_O_RDWR)) {
+        /* write_first_sector() will enforce it; the user is to know before */
+        fprintf(stderr, "WARNING: Image format was not specified for '%s' and probing guessed "
+                "raw.\n         Automatically detecting the format is dangerous for raw "
+                "images, write operations on block 0 will be restricted.\n         Specify "
+                "the 'raw' format explicitly to remove the restrictions.\n",
+                file_bs->filename);
+    }
     bs->total_sectors = DIV_ROUND_UP(window_length(s, file_length), BDRV_SECTOR_SIZE);
     bs->supported_write_flags = BDRV_REQ_WRITE_UNCHANGED |
                                 (BDRV_REQ_FUA & file_bs->supported_write_flags);

@@ -149,8 +149,13 @@ static void close_session(Monitor *mon)
 static void accept_handler(void *opaque)
 {
     Monitor *mon = opaque;
-    int fd = accept4(mon->chr->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    int fd;
 
+    /* A removed handler may still be called once. */
+    if (!mon->accepting) {
+        return;
+    }
+    fd = accept4(mon->chr->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd >= 0) {
         open_session(mon, fd, fd);
     } else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
@@ -209,8 +214,13 @@ static void parse_input(Monitor *mon)
 static void read_handler(void *opaque)
 {
     Monitor *mon = opaque;
-    ssize_t n = read(mon->in_fd, mon->input, INPUT_BYTES);
+    ssize_t n;
 
+    /* A removed handler may still be called once. */
+    if (!mon->reading) {
+        return;
+    }
+    n = read(mon->in_fd, mon->input, INPUT_BYTES);
     if (n > 0) {
         mon->input_pos = 0;
         mon->input_len = n;

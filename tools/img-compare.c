@@ -12,6 +12,9 @@
 enum { COMPARE_SAME = 0, COMPARE_DIFFER = 1, COMPARE_OPEN_FAILED = 2,
        COMPARE_STATUS_FAILED = 3, COMPARE_READ_FAILED = 4 };
 
+/* Handled here because of its exit status. */
+enum { OPT_OBJECT = IMG_OPT_LAST };
+
 typedef struct Side {
     const char *name;
     BlockBackend *blk;
@@ -223,7 +226,7 @@ int img_compare(int argc, char **argv)
 {
     static const struct option longopts[] = {
         { "help", no_argument, NULL, 'h' },
-        { "object", required_argument, NULL, IMG_OPT_OBJECT },
+        { "object", required_argument, NULL, OPT_OBJECT },
         { "image-opts", no_argument, NULL, IMG_OPT_IMAGE_OPTS },
         { "force-share", no_argument, NULL, 'U' },
         { NULL },
@@ -242,6 +245,9 @@ int img_compare(int argc, char **argv)
         case 'p': progress = true; break;
         case 'q': cmp.quiet = true; break;
         case 's': cmp.strict = true; break;
+        case OPT_OBJECT:
+            img_reject_object(optarg);
+            return COMPARE_OPEN_FAILED;
         case 'U':
             sources[0].force_share = sources[1].force_share = true;
             break;

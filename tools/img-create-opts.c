@@ -10,7 +10,7 @@ typedef struct CreateOption {
     OptionType type;
     const char *fallback;       /* the value when none is given; NULL: none to print */
     const char *help;
-    enum { ANY_FORMAT, CLUSTERS_ONLY, NO_CLUSTERS } place;  /* where it is printed here */
+    enum { OF_FORMAT, OF_CLUSTERS, OF_FILE } owner;     /* see is_own() */
 } CreateOption;
 
 /*
@@ -19,11 +19,13 @@ typedef struct CreateOption {
  * preallocation). Which of them a driver has is the driver's create_opts to say.
  */
 static const CreateOption known_options[] = {
+    { "encrypt.format", OPTION_STRING, NULL,
+      "Encrypt the image, format choices: 'aes', 'luks'" },
     { "encryption", OPTION_BOOL, NULL,
       "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)" },
     { "cluster_size", OPTION_SIZE, "65536", "qcow2 cluster size" },
     { "extended_l2", OPTION_BOOL, "off", "Extended L2 tables" },
-    { "preallocation", OPTION_STRING, NULL, "Preallocation mode", CLUSTERS_ONLY },
+    { "preallocation", OPTION_STRING, NULL, "Preallocation mode", OF_CLUSTERS },
     { "compression_type", OPTION_STRING, "zlib",
       "Compression method used for image cluster compression" },
     { "size", OPTION_SIZE, NULL, "Virtual disk size" },
@@ -35,16 +37,27 @@ static const CreateOption known_options[] = {
       "The external data file must stay valid as a raw image" },
     { "lazy_refcounts", OPTION_BOOL, "off", "Postpone refcount updates" },
     { "refcount_bits", OPTION_NUMBER, "16", "Width of a reference count entry in bits" },
-    { "nocow", OPTION_BOOL, NULL, "Turn off copy-on-write (valid only on btrfs)" },
-    { "preallocation", OPTION_STRING, NULL, "Preallocation mode", NO_CLUSTERS },
+    { "nocow", OPTION_BOOL, NULL, "Turn off copy-on-write (valid only on btrfs)",
+      OF_FILE },
+    { "preallocation", OPTION_STRING, NULL, "Preallocation mode", OF_FILE },
     { "extent_size_hint", OPTION_SIZE, NULL,
-      "Extent size hint for the image file, 0 to disable" },
+      "Extent size hint for the image file, 0 to disable", OF_FILE },
 };
 
 static const char *const type_names[] = {
     [OPTION_STRING] = "str", [OPTION_BOOL] = "bool (on/off)",
     [OPTION_NUMBER] = "num", [OPTION_SIZE] = "size",
 };
+
+bool img_knows_option(const BlockDriver *drv, const char *name)
+{
+    return drv->create_opts && g_strv_contains(drv->create_opts, name);
+}
+
+static bool has_clusters(const BlockDriver *drv)
+{
+    return img_knows_option(drv, "cluster_size");
+}
 
 static const CreateOption *find_known(const char *name)
 {
@@ -56,14 +69,11 @@ static const CreateOption *find_known(const char *name)
     return NULL;
 }
 
-bool img_knows_option(const BlockDriver *drv, const char *name)
+/* Whether DRV itself, not the file below it, heeds OPTION. */
+static bool is_own(const BlockDriver *drv, const CreateOption *option)
 {
-    return drv->create_opts && g_strv_contains(drv->create_opts, name);
-}
-
-static bool has_clusters(const BlockDriver *drv)
-{
-    return img_knows_option(drv, "cluster_size");
+    return drv->protocol_name || option->owner == OF_FORMAT ||
+           (option->owner == OF_CLUSTERS && has_clusters(drv));
 }
 
 /* ---- lists ------------------------------------------------------------------------ */
@@ -170,7 +180,7 @@ static gint compare_names(gconstpointer a, gconstpointer b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-static void print_option_list(const BlockDriver *drv)
+static void print_option_list(const BlockDriver *drv, bool with_file)
 {
     g_autoptr(GPtrArray) names = g_ptr_array_new();
 
@@ -181,6 +191,9 @@ static void print_option_list(const BlockDriver *drv)
     for (guint i = 0; i < names->len; i++) {
         const char *name = g_ptr_array_index(names, i);
         const CreateOption *option = find_known(name);
+        if (option && !with_file && !is_own(drv, option)) {
+            continue;
+        }
         OptionType type = option ? option->type : OPTION_STRING;
         g_autofree char *left = g_strdup_printf("%s=<%s>", name, type_names[type]);
         if (option) {
@@ -215,7 +228,7 @@ int img_print_create_options(const char *filename, const char *format)
     } else {
         printf("Supported %s options:\n", format);
     }
-    print_option_list(drv);
+    print_option_list(drv, filename != NULL);
     if (!filename) {
         printf("\nThe protocol level may support further options.\n"
                "Specify the target filename to include those options.\n");
@@ -326,7 +339,9 @@ char *img_describe_create_options(const BlockDriver *drv, const QDict *opts)
     for (size_t i = 0; i < ARRAY_SIZE(known_options); i++) {
         const CreateOption *option = &known_options[i];
         const char *value = qdict_get_try_str(opts, option->name);
-        if (option->place == (has_clusters(drv) ? NO_CLUSTERS : CLUSTERS_ONLY)) {
+        /* preallocation, which both may own, is in the table twice. */
+        if (!strcmp(option->name, "preallocation") &&
+            (option->owner == OF_CLUSTERS) != has_clusters(drv)) {
             continue;
         }
         if (!value && img_knows_option(drv, option->name)) {

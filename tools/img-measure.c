@@ -9,6 +9,7 @@
 #define CLUSTER_BYTES_MIN 512
 #define CLUSTER_BYTES_MAX (2 * 1024 * 1024)
 #define REFCOUNT_BITS_MAX 64
+#define L1_BYTES_MAX (32 * 1024 * 1024)
 
 typedef struct Measure {
     uint64_t required_bytes, full_bytes;
@@ -100,6 +101,12 @@ static bool measure_qcow2(BlockBackend *blk, int64_t length, const QDict *opts, 
         return false;
     }
     uint64_t clusters = DIV_ROUND_UP((uint64_t)length, cluster_bytes);
+    uint64_t l1_entry_maps_bytes = cluster_bytes / TABLE_ENTRY_BYTES * cluster_bytes;
+    if (DIV_ROUND_UP((uint64_t)length, l1_entry_maps_bytes) * TABLE_ENTRY_BYTES >
+        L1_BYTES_MAX) {
+        error_setg(errp, "The image size is too large (try using a larger cluster size)");
+        return false;
+    }
     uint64_t metadata_bytes = metadata_clusters(clusters, cluster_bytes,
                                                 (unsigned)refcount_bits) * cluster_bytes;
     out->full_bytes = metadata_bytes + clusters * cluster_bytes;

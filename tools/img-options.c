@@ -46,6 +46,7 @@ int img_getopt(int argc, char **argv, const char *shortopts, const struct option
         exit(EXIT_SUCCESS);
     case IMG_OPT_OBJECT:
         img_reject_object(optarg);
+        exit(EXIT_FAILURE);
     default:
         return c;
     }
@@ -57,7 +58,6 @@ void img_reject_object(const char *definition)
 
     error_report("Parameter 'qom-type' does not accept value '%s'",
                  g_str_has_prefix(type, "qom-type=") ? type + strlen("qom-type=") : type);
-    exit(EXIT_FAILURE);
 }
 
 bool img_parse_output(const char *arg, ImgOutput *output)

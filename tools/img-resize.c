@@ -107,8 +107,10 @@ int img_resize(int argc, char **argv)
     int c;
 
     /* "-1M" is a size, not an option: take the last word away before options are read. */
-    if (argc >= 3 && !g_str_has_prefix(argv[argc - 1], "--") &&
-        strcmp(argv[argc - 1], "-h") != 0) {
+    if (strcmp(argv[argc - 1], "-h") != 0 && strcmp(argv[argc - 1], "--help") != 0) {
+        if (argc < 3) {
+            img_usage_error("Not enough arguments");
+        }
         change = argv[--argc];
         argv[argc] = NULL;
     }
@@ -132,9 +134,6 @@ int img_resize(int argc, char **argv)
             }
             break;
         }
-    }
-    if (!change) {
-        img_usage_error("Not enough arguments");
     }
     if (optind != argc - 1) {
         img_usage_error("Expecting image file name and size");

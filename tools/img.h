@@ -47,18 +47,18 @@ enum {
     IMG_OPT_SIZE,
     IMG_OPT_SHRINK,
     IMG_OPT_PREALLOCATION,
-    IMG_OPT_PROGRESS,
+    IMG_OPT_LAST,               /* from here on for one command alone */
 };
 
 /* Print the message and where to find help; exit status 1. */
 void img_usage_error(const char *fmt, ...) G_GNUC_PRINTF(1, 2) QEMU_NORETURN;
 /*
  * getopt_long(), except that -h (and --help) prints the help text and exits, and that a bad
- * option ends the program with its name in the message. The caller lists neither.
+ * option or an --object ends the program with a message.
  */
 int img_getopt(int argc, char **argv, const char *shortopts, const struct option *longopts);
-/* No kind of --object is built in: say so and exit. */
-void img_reject_object(const char *definition) QEMU_NORETURN;
+/* No kind of --object is built in: say so. */
+void img_reject_object(const char *definition);
 void img_print_help(void);
 
 typedef enum ImgOutput { IMG_OUTPUT_HUMAN, IMG_OUTPUT_JSON } ImgOutput;

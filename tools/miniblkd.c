@@ -150,6 +150,21 @@ static void show_help_if_wanted(const char *name)
     }
 }
 
+/* Carry out option NAME, whose index in ARGV is FIRST. */
+static bool run_option(char **argv, int first, const char *name)
+{
+    Error *err = NULL;
+
+    if (!qmp_command_line_option(name, optarg, &err)) {
+        g_autofree char *text = option_text(argv, first);
+
+        error_prepend(&err, "%s: ", text);
+        error_report_err(err);
+        return false;
+    }
+    return true;
+}
+
 static void second_pass(int argc, char **argv)
 {
     int c, first, index = 0;
@@ -166,14 +181,8 @@ static void second_pass(int argc, char **argv)
             fail();
         }
         if (c == OPT_COMMAND) {
-            Error *err = NULL;
-
             show_help_if_wanted(long_options[index].name);
-            if (!qmp_command_line_option(long_options[index].name, optarg, &err)) {
-                g_autofree char *text = option_text(argv, first);
-
-                error_prepend(&err, "%s: ", text);
-                error_report_err(err);
+            if (!run_option(argv, first, long_options[index].name)) {
                 fail();
             }
         }

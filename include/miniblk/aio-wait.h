@@ -14,8 +14,8 @@
 
 typedef struct AioWaiter {
     AioContext *poll_ctx;       /* the loop the waiter runs */
-    AioContext *locked_ctx;     /* whose lock is dropped around polling; NULL: none */
-    unsigned lock_depth;        /* how many levels were dropped */
+    AioContext *locked_ctx;     /* whose lock is dropped around polling; NULL: all held */
+    bool unlock;                /* whether any is dropped */
     struct AioWaiter *next, **pprev;
 } AioWaiter;
 
@@ -36,8 +36,8 @@ void aio_wait_end(AioWaiter *waiter);
 
 /*
  * Poll until COND is false; evaluates to whether it polled. CTX's home thread polls CTX
- * itself; the main thread, for a foreign CTX or NULL, polls the main context and drops its
- * hold on CTX's lock (all levels) while it does. COND is evaluated with the lock held. Any
+ * itself; the main thread, for a foreign CTX, polls the main context and drops its hold on
+ * CTX's lock (all levels) while it does; for NULL, on every context's. COND is evaluated with the lock held. Any
  * callback of the polled loop may run: look up afterwards what may have changed.
  * Not from a coroutine.
  */

@@ -63,10 +63,8 @@ typedef struct CoMutex {
 void qemu_co_mutex_init(CoMutex *mutex);
 void coroutine_fn qemu_co_mutex_lock(CoMutex *mutex);
 void coroutine_fn qemu_co_mutex_unlock(CoMutex *mutex);
-static inline void qemu_co_mutex_assert_locked(CoMutex *mutex)
-{
-    g_assert(mutex->state && mutex->holder == qemu_coroutine_self());
-}
+/* Abort unless the calling coroutine holds MUTEX. */
+void qemu_co_mutex_assert_locked(CoMutex *mutex);
 
 /* ---- CoQueue ---------------------------------------------------------------------- */
 

@@ -62,8 +62,9 @@ typedef struct TQmp TQmp;
 
 /*
  * Start miniblkd with ARGS (printf-style, split as a shell would; "" for none) followed by a
- * monitor on a UNIX socket, and wait until it accepts: then all of ARGS has been done. Call
- * it from the main thread; the daemon is killed when that thread ends.
+ * monitor on a UNIX socket, and wait until it accepts: then all of ARGS has been done
+ * (--pidfile comes after that, but before the first command is answered). Call it from the
+ * main thread; the daemon is killed when that thread ends.
  */
 TDaemon *t_daemon_start(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 pid_t t_daemon_pid(TDaemon *d);

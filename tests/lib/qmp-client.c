@@ -161,8 +161,10 @@ static json_t *read_object(TQmp *q, int timeout_ms)
 
 static json_t *command(TQmp *q, const char *text)
 {
-    t_qmp_send_raw(q, text, strlen(text));
-    t_qmp_send_raw(q, "\n", 1);
+    /* In one piece: after quit there may be nobody left to take the rest. */
+    g_autofree char *line = g_strconcat(text, "\n", NULL);
+
+    t_qmp_send_raw(q, line, strlen(line));
     for (;;) {
         json_t *obj = read_object(q, REPLY_TIMEOUT_MS);
 

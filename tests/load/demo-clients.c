@@ -6,6 +6,7 @@
 #include "demo.h"
 
 #define CLIENTS_MAX 32
+#define RUN_S_MAX "3600"         /* they are told when to stop */
 
 static void init_client(Demo *demo, DemoClient *c, unsigned node, unsigned part)
 {
@@ -29,11 +30,10 @@ void demo_clients_init(Demo *demo)
     }
 }
 
-bool demo_client_start(Demo *demo, DemoClient *c, double seconds)
+bool demo_client_start(Demo *demo, DemoClient *c)
 {
     g_autofree char *uri = g_strdup_printf("nbd+unix:///%s?socket=%s", c->node->name,
                                            demo->nbd_path);
-    g_autofree char *time = g_strdup_printf("%.2f", seconds);
     g_autofree char *id = g_strdup_printf("%u", c->id);
     g_autofree char *depth = g_strdup_printf("%d", demo->depth);
     /* A restarted client must not repeat its predecessor's choices. */
@@ -42,7 +42,7 @@ bool demo_client_start(Demo *demo, DemoClient *c, double seconds)
     const char *argv[] = {
         demo->load_program, "--uri", uri, "--blocks", demo->blocks, "--reference",
         demo->reference, "--state", c->state_file, "--latency-log", c->log_file, "--slice",
-        c->slice, "--id", id, "--name", c->name, "--depth", depth, "--seconds", time,
+        c->slice, "--id", id, "--name", c->name, "--depth", depth, "--seconds", RUN_S_MAX,
         "--seed", seed, "--reconnect", "0.5", "--interval", "0.25", NULL };
     g_autoptr(GError) err = NULL;
     GPid pid;
@@ -54,7 +54,7 @@ bool demo_client_start(Demo *demo, DemoClient *c, double seconds)
         return false;
     }
     c->pid = pid;
-    c->killed = c->finished = false;
+    c->killed = c->finished = c->ready = false;
     g_byte_array_set_size(c->input, 0);
     return true;
 }
@@ -83,6 +83,7 @@ static void take_line(Demo *demo, DemoClient *c, const char *text, size_t length
         c->failed = true;
         return;
     }
+    c->ready = true;
     if (json_is_true(json_object_get(line, "final"))) {
         c->finished = true;
         t->io_errors += number(line, "io_errors");
@@ -183,7 +184,7 @@ static void drain_output(Demo *demo, DemoClient *c)
     }
 }
 
-bool demo_client_kill_and_restart(Demo *demo, DemoClient *c, double seconds)
+bool demo_client_kill_and_restart(Demo *demo, DemoClient *c)
 {
     if (c->output < 0) {
         return true;            /* it has just ended by itself */
@@ -192,7 +193,26 @@ bool demo_client_kill_and_restart(Demo *demo, DemoClient *c, double seconds)
     kill(c->pid, SIGKILL);
     drain_output(demo, c);
     demo->totals.kills++;
-    return demo_client_start(demo, c, seconds);
+    return demo_client_start(demo, c);
+}
+
+bool demo_clients_ready(const Demo *demo)
+{
+    for (unsigned i = 0; i < demo->client_count; i++) {
+        if (demo->clients[i].output >= 0 && !demo->clients[i].ready) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void demo_clients_stop(Demo *demo)
+{
+    for (unsigned i = 0; i < demo->client_count; i++) {
+        if (demo->clients[i].output >= 0) {
+            kill(demo->clients[i].pid, SIGTERM);
+        }
+    }
 }
 
 void demo_clients_end(Demo *demo)

@@ -8,6 +8,8 @@
 #define TABLE_PERIOD_US (1 * G_USEC_PER_SEC)
 #define TABLE_PERIOD_PLAIN_US (5 * G_USEC_PER_SEC)      /* where nothing can be overwritten */
 #define KILLS 4
+/* On a slow machine the load goes on until the nodes were moved often enough. */
+#define SECONDS_FACTOR_MAX 4
 /* Clients need time after the load to read everything back. */
 #define READ_BACK_US_MAX (60 * G_USEC_PER_SEC)
 
@@ -93,7 +95,7 @@ static bool start_clients(Demo *demo)
 {
     demo_clients_init(demo);
     for (unsigned i = 0; i < demo->client_count; i++) {
-        if (!demo_client_start(demo, &demo->clients[i], demo->seconds)) {
+        if (!demo_client_start(demo, &demo->clients[i])) {
             return false;
         }
     }
@@ -124,32 +126,56 @@ static void take_turn(Demo *demo, DemoQmp *qmp, uint64_t *random, int64_t period
     demo_clients_listen(demo, begin_us + period_us);
 }
 
+static bool moved_enough(const Demo *demo)
+{
+    for (unsigned i = 0; i < DEMO_NODES; i++) {
+        if (demo->nodes[i].moves < demo->moves_wanted) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Kill one of the clients each time another part of the load is over. */
+static void kill_now_and_then(Demo *demo, uint64_t *random, int64_t now_us)
+{
+    int64_t part_us = demo->seconds * 1e6 / (KILLS + 1);
+    DemoClient *c;
+
+    if (demo->totals.kills < KILLS
+        && now_us >= demo->begin_us + part_us * (int64_t)(demo->totals.kills + 1)) {
+        c = &demo->clients[load_random(random) % demo->client_count];
+        demo_client_kill_and_restart(demo, c);
+    }
+}
+
 static void run(Demo *demo, DemoQmp *qmp)
 {
     uint64_t random = demo->seed;
-    /* Enough moves even when each takes longer than it should. */
+    /* More moves than needed, even when each takes a little longer than it should. */
     int64_t period_us = demo->seconds * 1e6 / (demo->moves_wanted * DEMO_NODES) * 0.8;
     int64_t end_us = demo->begin_us + demo->seconds * 1e6;
+    int64_t end_us_max = demo->begin_us + demo->seconds * 1e6 * SECONDS_FACTOR_MAX;
     int64_t table_us = demo->terminal ? TABLE_PERIOD_US : TABLE_PERIOD_PLAIN_US;
-    int64_t next_kill_us = demo->begin_us + demo->seconds * 1e6 / (KILLS + 1);
+    bool stopping = false;
 
     while (!qmp->dead && demo_clients_running(demo)) {
         int64_t now_us;
 
         take_turn(demo, qmp, &random, period_us);
         now_us = g_get_monotonic_time();
-        if (now_us > end_us + READ_BACK_US_MAX) {
+        if (now_us > end_us_max + READ_BACK_US_MAX) {
             fprintf(stderr, "The clients do not come to an end\n");
             demo->totals.command_errors++;
             return;
         }
-        if (now_us >= next_kill_us && next_kill_us < end_us) {
-            DemoClient *c = &demo->clients[load_random(&random) % demo->client_count];
-
-            next_kill_us += demo->seconds * 1e6 / (KILLS + 1);
-            if (now_us < end_us) {
-                demo_client_kill_and_restart(demo, c, (end_us - now_us) / 1e6);
-            }
+        if (!stopping && now_us >= end_us && demo_clients_ready(demo)
+            && (moved_enough(demo) || now_us > end_us_max)) {
+            stopping = true;
+            demo_clients_stop(demo);
+        }
+        if (!stopping) {
+            kill_now_and_then(demo, &random, now_us);
         }
         if (now_us >= demo->last_table_us + table_us) {
             demo_table(demo, now_us);

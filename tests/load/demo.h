@@ -43,6 +43,7 @@ typedef struct DemoClient {
     char *state_file, *log_file, *name, *slice;
     bool failed;
     bool killed;                        /* by us, on purpose */
+    bool ready;                         /* has sent something, so it listens to signals */
     bool finished;                      /* has sent its totals */
 } DemoClient;
 
@@ -85,12 +86,15 @@ extern const char *const demo_thread_name[DEMO_THREADS];
 /* ---- demo-clients.c --------------------------------------------------------------- */
 
 void demo_clients_init(Demo *demo);
-/* Start CLIENT for SECONDS. */
-bool demo_client_start(Demo *demo, DemoClient *client, double seconds);
+bool demo_client_start(Demo *demo, DemoClient *client);
 /* Read what the clients say until UNTIL_US; returns early when all have ended. */
 void demo_clients_listen(Demo *demo, int64_t until_us);
-/* End one without warning and start it again with the same state, for SECONDS. */
-bool demo_client_kill_and_restart(Demo *demo, DemoClient *client, double seconds);
+/* End one without warning and start it again with the same state. */
+bool demo_client_kill_and_restart(Demo *demo, DemoClient *client);
+/* Whether all that run would understand demo_clients_stop(). */
+bool demo_clients_ready(const Demo *demo);
+/* Ask all to come to an end: they read their blocks back, print totals and exit. */
+void demo_clients_stop(Demo *demo);
 unsigned demo_clients_running(const Demo *demo);
 void demo_clients_end(Demo *demo);
 

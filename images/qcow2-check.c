@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Check, second half: compare the counted references with the refcounts; repair. */
+#include "miniblk/osdep.h"
+#include "images/qcow2.h"
+#include "images/qcow2-check.h"
+
+/* ---- refcount blocks --------------------------------------------------------------- */
+
+/* Why entry I of the refcount table cannot be used; NULL when it can. */
+static const char *block_problem(Qcow2Check *c, uint64_t entry)
+{
+    uint64_t offset = entry & QCOW2_REFTABLE_MASK;
+
+    if (entry & ~QCOW2_REFTABLE_MASK) {
+        return "has reserved bits set";
+    }
+    if (offset & c->s->cluster_mask) {
+        return "is not cluster aligned; refcount table entry corrupted";
+    }
+    if (offset >> c->s->cluster_bits >= c->file_clusters) {
+        return "is outside image";
+    }
+    return NULL;
+}
+
+/* Count the blocks; forget those that cannot be used, so that they are made anew. */
+static int coroutine_fn check_blocks(Qcow2Check *c)
+{
+    Qcow2State *s = c->s;
+
+    for (uint32_t i = 0; i < s->reftable.size; i++) {
+        uint64_t entry = s->reftable.entries[i];
+        uint64_t cluster = (entry & QCOW2_REFTABLE_MASK) >> s->cluster_bits;
+        const char *problem = entry ? block_problem(c, entry) : NULL;
+        if (problem) {
+            fprintf(stderr, "%s refcount block %" PRIu32 " %s\n",
+                    c->fix & BDRV_FIX_ERRORS ? "Repairing" : "ERROR", i, problem);
+            if (c->fix & BDRV_FIX_ERRORS) {
+                c->res->corruptions_fixed++;
+                qcow2_root_set(&s->reftable, i, 0);
+            } else {
+                c->res->corruptions++;
+            }
+            continue;
+        }
+        if (!cluster) {
+            continue;
+        }
+        if (!qcow2_counts_add(&c->counts, cluster, 1)) {
+            return -ENOMEM;
+        }
+        if (qcow2_counts_get(&c->counts, cluster) != 1) {
+            qcow2_check_error(c, "ERROR refcount block %" PRIu32 " refcount=%" PRIu32 "\n", i,
+                              qcow2_counts_get(&c->counts, cluster));
+        }
+    }
+    return 0;
+}
+
+static bool block_usable(Qcow2Check *c, uint64_t block)
+{
+    Qcow2State *s = c->s;
+
+    return block < s->reftable.size && s->reftable.entries[block] &&
+           !block_problem(c, s->reftable.entries[block]);
+}
+
+/* ---- refcounts --------------------------------------------------------------------- */
+
+static int coroutine_fn compare_one(Qcow2Check *c, uint64_t cluster, uint64_t refcount)
+{
+    uint64_t reference = qcow2_counts_get(&c->counts, cluster);
+    uint64_t end = (cluster + 1) << c->s->cluster_bits;
+
+    if ((refcount || reference) && end > (uint64_t)c->res->image_end_offset) {
+        c->res->image_end_offset = end;
+    }
+    if (refcount == reference) {
+        return 0;
+    }
+    bool leak = refcount > reference;
+    bool repair = c->fix & (leak ? BDRV_FIX_LEAKS : BDRV_FIX_ERRORS);
+    if (repair && reference <= c->s->refcount_max) {
+        fprintf(stderr, "Repairing cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64
+                "\n", cluster, refcount, reference);
+        int ret = qcow2_refcount_set(c->s, cluster, reference);
+        if (ret < 0) {
+            return ret;
+        }
+        *(leak ? &c->res->leaks_fixed : &c->res->corruptions_fixed) += 1;
+        return 0;
+    }
+    fprintf(stderr, "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64 "\n",
+            leak ? "Leaked" : "ERROR", cluster, refcount, reference);
+    *(leak ? &c->res->leaks : &c->res->corruptions) += 1;
+    return 0;
+}
+
+/* Clusters that a block covers, as far as the file goes. */
+static int coroutine_fn compare_block(Qcow2Check *c, uint64_t block)
+{
+    Qcow2State *s = c->s;
+    uint64_t first = block << s->refblock_bits;
+    uint64_t end = MIN(first + (1ULL << s->refblock_bits), c->file_clusters);
+    int ret = 0;
+
+    for (uint64_t cluster = first; cluster < end && ret >= 0; cluster++) {
+        uint64_t refcount;
+        ret = qcow2_refcount_get(s, cluster, &refcount);
+        ret = ret < 0 ? ret : compare_one(c, cluster, refcount);
+    }
+    return ret;
+}
+
+/* Referenced clusters that no block covers. */
+static int coroutine_fn compare_uncovered(Qcow2Check *c, const bool *covered, uint64_t blocks)
+{
+    g_autoptr(GArray) groups = qcow2_counts_groups(&c->counts);
+    int ret = 0;
+
+    for (guint i = 0; i < groups->len && ret >= 0; i++) {
+        uint64_t first = g_array_index(groups, uint64_t, i) * QCOW2_COUNT_GROUP;
+        for (uint64_t k = first; k < first + QCOW2_COUNT_GROUP && ret >= 0; k++) {
+            uint64_t block = k >> c->s->refblock_bits;
+            if (qcow2_counts_get(&c->counts, k) && !(block < blocks && covered[block])) {
+                ret = compare_one(c, k, 0);
+            }
+        }
+    }
+    return ret;
+}
+
+static int coroutine_fn compare_refcounts(Qcow2Check *c)
+{
+    uint64_t blocks = c->s->reftable.size;
+    g_autofree bool *covered = g_new0(bool, blocks + 1);
+    int ret = 0;
+
+    /* Repair makes blocks, so what was covered before is noted first. */
+    for (uint64_t i = 0; i < blocks; i++) {
+        covered[i] = block_usable(c, i);
+    }
+    for (uint64_t i = 0; i < blocks && ret >= 0; i++) {
+        if (covered[i]) {
+            ret = compare_block(c, i);
+        }
+    }
+    return ret < 0 ? ret : compare_uncovered(c, covered, blocks);
+}
+
+/* ---- the "copied" flags ------------------------------------------------------------ */
+
+/* Whether CLUSTER's refcount can be asked for without running into a broken block. */
+static bool refcount_known(Qcow2Check *c, uint64_t cluster)
+{
+    uint64_t block = cluster >> c->s->refblock_bits;
+
+    return cluster < c->file_clusters &&
+           (block >= c->s->reftable.size || !c->s->reftable.entries[block] ||
+            block_usable(c, block));
+}
+
+/* Whether ENTRY's flag agrees with the refcount; *FIXED_ENTRY is what it should be. */
+static int coroutine_fn check_flag(Qcow2Check *c, uint64_t entry, uint64_t *fixed_entry,
+                                   uint64_t *refcount)
+{
+    uint64_t cluster = (entry & QCOW2_OFFSET_MASK) >> c->s->cluster_bits;
+
+    *fixed_entry = entry;
+    if (!refcount_known(c, cluster)) {
+        return 0;
+    }
+    int ret = qcow2_refcount_get(c->s, cluster, refcount);
+    if (ret >= 0) {
+        *fixed_entry = *refcount == 1 ? entry | QCOW2_COPIED : entry & ~QCOW2_COPIED;
+    }
+    return ret;
+}
+
+static void report_flag(Qcow2Check *c, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
+static void report_flag(Qcow2Check *c, const char *fmt, ...)
+{
+    va_list ap;
+
+    fprintf(stderr, "%s OFLAG_COPIED ", c->fix ? "Repairing" : "ERROR");
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    *(c->fix ? &c->res->corruptions_fixed : &c->res->corruptions) += 1;
+}
+
+static int coroutine_fn check_l2_flags(Qcow2Check *c, uint32_t l1_index, Qcow2Slice *slice)
+{
+    Qcow2State *s = c->s;
+
+    for (uint32_t i = 0; i < qcow2_slice_entries(s); i++) {
+        uint64_t *place = (uint64_t *)slice->data + i, fixed, refcount;
+        uint64_t entry = GUINT64_FROM_BE(*place);
+        Qcow2Type type = qcow2_entry_type(entry);
+        if ((type != QCOW2_NORMAL && type != QCOW2_ZERO_ALLOC) ||
+            (entry & QCOW2_OFFSET_MASK & s->cluster_mask)) {
+            continue;
+        }
+        int ret = check_flag(c, entry, &fixed, &refcount);
+        if (ret < 0) {
+            return ret;
+        }
+        if (fixed != entry) {
+            report_flag(c, "data cluster: l2_entry=%" PRIx64 " refcount=%" PRIu64 "\n", entry,
+                        refcount);
+            if (c->fix) {
+                *place = GUINT64_TO_BE(fixed);
+                qcow2_cache_mark_dirty(&s->l2_cache, slice);
+            }
+        }
+    }
+    return 0;
+}
+
+static int coroutine_fn check_table_flags(Qcow2Check *c, uint32_t l1_index)
+{
+    Qcow2State *s = c->s;
+    uint64_t entry = s->l1.entries[l1_index], fixed, refcount;
+    uint64_t table = entry & QCOW2_OFFSET_MASK;
+    uint32_t slice_bytes = 1u << s->l2_cache.slice_bits;
+
+    int ret = check_flag(c, entry, &fixed, &refcount);
+    if (ret >= 0 && fixed != entry) {
+        report_flag(c, "L2 cluster: l1_index=%" PRIu32 " l1_entry=%" PRIx64 " refcount=%"
+                    PRIu64 "\n", l1_index, entry, refcount);
+        if (c->fix) {
+            qcow2_root_set(&s->l1, l1_index, fixed);
+        }
+    }
+    for (uint64_t o = table; o < table + s->cluster_bytes && ret >= 0; o += slice_bytes) {
+        Qcow2Slice *slice;
+        ret = qcow2_cache_get(s, &s->l2_cache, o, l1_index, &slice);
+        if (ret >= 0) {
+            ret = check_l2_flags(c, l1_index, slice);
+            qcow2_cache_put(slice);
+        }
+    }
+    return ret;
+}
+
+static int coroutine_fn check_flags(Qcow2Check *c)
+{
+    Qcow2State *s = c->s;
+
+    for (uint32_t i = 0; i < s->l1.size; i++) {
+        uint64_t offset = s->l1.entries[i] & QCOW2_OFFSET_MASK;
+        Qcow2TableRef *t = g_hash_table_lookup(c->tables, &offset);
+        /* A table that several entries name is looked at once. */
+        if (t && !t->walked) {
+            t->walked = true;
+            int ret = check_table_flags(c, i);
+            if (ret < 0) {
+                return ret;
+            }
+        }
+    }
+    return 0;
+}
+
+int coroutine_fn qcow2_check_compare(Qcow2Check *c)
+{
+    int ret = check_blocks(c);
+
+    ret = ret < 0 ? ret : compare_refcounts(c);
+    return ret < 0 ? ret : check_flags(c);
+}
+
+/* ---- the check --------------------------------------------------------------------- */
+
+static int coroutine_fn run_check(Qcow2Check *c)
+{
+    Qcow2State *s = c->s;
+
+    int64_t len = bdrv_getlength(s->bs->file->bs);
+    if (len < 0) {
+        return len;
+    }
+    s->file_bytes = len;
+    c->file_clusters = qcow2_clusters(s, len);
+    c->res->bfi.total_clusters = qcow2_clusters(s, qcow2_guest_bytes(s));
+    int ret = qcow2_check_count(c);
+    if (ret < 0) {
+        return ret;
+    }
+    /* What repair allocates must not land on clusters whose refcounts are wrong. */
+    s->alloc_floor = c->file_clusters;
+    s->virgin_offset = MAX(s->virgin_offset, c->file_clusters << s->cluster_bits);
+    ret = qcow2_check_compare(c);
+    s->alloc_floor = 0;
+    if (c->fix) {
+        s->free_hint = 0;
+        qcow2_overlap_collect(s);
+    }
+    return ret;
+}
+
+static int coroutine_fn mark_clean(Qcow2State *s)
+{
+    uint64_t bits = s->header.incompat & ~(QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT);
+
+    s->corrupt = false;
+    s->unrepaired = false;
+    return bits == s->header.incompat ? 0 : qcow2_header_set_incompat(s, bits);
+}
+
+int coroutine_fn qcow2_check_locked(Qcow2State *s, BdrvCheckResult *result, BdrvCheckMode fix)
+{
+    Qcow2Check c = { .s = s, .res = result, .fix = s->writable ? fix : 0 };
+    int ret;
+
+    memset(result, 0, sizeof(*result));
+    if (s->writable) {
+        ret = qcow2_writeback_all(s);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    qcow2_counts_init(&c.counts);
+    c.tables = g_hash_table_new_full(g_int64_hash, g_int64_equal, NULL, g_free);
+    c.table_order = g_array_new(false, false, sizeof(uint64_t));
+    ret = run_check(&c);
+    if (ret >= 0 && c.fix) {
+        ret = qcow2_writeback_all(s);
+        if (ret >= 0 && !result->corruptions && !result->check_errors) {
+            ret = mark_clean(s);
+        }
+    }
+    if (ret < 0) {
+        result->check_errors++;
+    }
+    g_array_free(c.table_order, true);
+    g_hash_table_destroy(c.tables);
+    qcow2_counts_free(&c.counts);
+    return ret;
+}
+
+int coroutine_fn qcow2_co_check(BlockDriverState *bs, BdrvCheckResult *result,
+                                BdrvCheckMode fix)
+{
+    Qcow2State *s = bs->opaque;
+
+    qemu_co_mutex_lock(&s->lock);
+    while (!QTAILQ_EMPTY(&s->allocs)) {
+        /* Clusters on their way into the mapping would look like leaks. */
+        Qcow2Alloc *a = QTAILQ_FIRST(&s->allocs);
+        qcow2_wait_allocs(s, a->guest, s->cluster_bytes);
+    }
+    int ret = qcow2_check_locked(s, result, fix);
+    qemu_co_mutex_unlock(&s->lock);
+    return ret;
+}

@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Check, first half: walk everything and count what refers to each host cluster. */
+#include "miniblk/osdep.h"
+#include "images/qcow2.h"
+#include "images/qcow2-check.h"
+
+/* A gigabyte of counters, enough for 16 TiB of 64 KiB clusters. */
+#define GROUPS_MAX (1u << 22)
+/* All L1 tables of all snapshots together. */
+#define SNAPSHOT_L1_BYTES_MAX (1ULL << 30)
+
+/* ---- counters ---------------------------------------------------------------------- */
+
+void qcow2_counts_init(Qcow2Counts *c)
+{
+    *c = (Qcow2Counts){
+        .groups = g_hash_table_new_full(NULL, NULL, NULL, g_free),
+    };
+}
+
+void qcow2_counts_free(Qcow2Counts *c)
+{
+    g_hash_table_destroy(c->groups);
+}
+
+static uint32_t *find_group(Qcow2Counts *c, uint64_t cluster, bool make)
+{
+    uint64_t key = cluster / QCOW2_COUNT_GROUP + 1;
+
+    if (key != c->last_key) {
+        uint32_t *group = g_hash_table_lookup(c->groups, (gpointer)(uintptr_t)key);
+        if (!group) {
+            if (!make || g_hash_table_size(c->groups) >= GROUPS_MAX) {
+                return NULL;
+            }
+            group = g_new0(uint32_t, QCOW2_COUNT_GROUP);
+            g_hash_table_insert(c->groups, (gpointer)(uintptr_t)key, group);
+        }
+        c->last_key = key;
+        c->last = group;
+    }
+    return &c->last[cluster % QCOW2_COUNT_GROUP];
+}
+
+bool qcow2_counts_add(Qcow2Counts *c, uint64_t cluster, uint64_t n)
+{
+    uint32_t *count = find_group(c, cluster, true);
+
+    if (count) {
+        *count = n > UINT32_MAX - *count ? UINT32_MAX : *count + n;
+    }
+    return count;
+}
+
+uint32_t qcow2_counts_get(Qcow2Counts *c, uint64_t cluster)
+{
+    uint32_t *count = find_group(c, cluster, false);
+    return count ? *count : 0;
+}
+
+static int compare_u64(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+GArray *qcow2_counts_groups(Qcow2Counts *c)
+{
+    GArray *keys = g_array_new(false, false, sizeof(uint64_t));
+    GHashTableIter iter;
+    gpointer key;
+
+    g_hash_table_iter_init(&iter, c->groups);
+    while (g_hash_table_iter_next(&iter, &key, NULL)) {
+        uint64_t group = (uintptr_t)key - 1;
+        g_array_append_val(keys, group);
+    }
+    g_array_sort(keys, compare_u64);
+    return keys;
+}
+
+void qcow2_check_error(Qcow2Check *c, const char *fmt, ...)
+{
+    va_list ap;
+
+    c->res->corruptions++;
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+}
+
+/* COUNT references to BYTES at OFFSET. */
+static int count_range(Qcow2Check *c, uint64_t offset, uint64_t bytes, uint64_t count)
+{
+    Qcow2State *s = c->s;
+    uint64_t end = c->file_clusters << s->cluster_bits;
+
+    if (!bytes) {
+        return 0;
+    }
+    if (offset >= end || bytes > end - offset) {
+        qcow2_check_error(c, "ERROR: counting reference for region exceeding the end of the "
+                          "file by one cluster or more: offset 0x%" PRIx64 " size 0x%" PRIx64
+                          "\n", offset, bytes);
+        return 0;
+    }
+    uint64_t last = (offset + bytes - 1) >> s->cluster_bits;
+    for (uint64_t i = offset >> s->cluster_bits; i <= last; i++) {
+        if (!qcow2_counts_add(&c->counts, i, count)) {
+            return -ENOMEM;
+        }
+    }
+    return 0;
+}
+
+/* ---- L1 tables --------------------------------------------------------------------- */
+
+static int note_l1_entry(Qcow2Check *c, uint64_t entry, bool active)
+{
+    uint64_t offset = entry & QCOW2_OFFSET_MASK;
+
+    if (!offset) {
+        return 0;
+    }
+    if (entry & QCOW2_L1_RESERVED) {
+        qcow2_check_error(c, "ERROR found L1 entry with reserved bits set: %" PRIx64 "\n",
+                          entry);
+    }
+    if (offset & c->s->cluster_mask) {
+        qcow2_check_error(c, "ERROR l2_offset=%" PRIx64 ": Table is not cluster aligned; L1 "
+                          "entry corrupted\n", offset);
+        return 0;
+    }
+    if (offset >= c->file_clusters << c->s->cluster_bits) {
+        return count_range(c, offset, c->s->cluster_bytes, 1);
+    }
+    Qcow2TableRef *t = g_hash_table_lookup(c->tables, &offset);
+    if (!t) {
+        t = g_new0(Qcow2TableRef, 1);
+        t->offset = offset;
+        g_hash_table_insert(c->tables, &t->offset, t);
+        g_array_append_val(c->table_order, offset);
+    }
+    t->count++;
+    t->active |= active;
+    return 0;
+}
+
+static int coroutine_fn note_snapshot_l1(Qcow2Check *c, const Qcow2Snapshot *sn)
+{
+    Qcow2State *s = c->s;
+    size_t bytes = (size_t)sn->l1_size * 8;
+
+    if (sn->l1_offset & s->cluster_mask) {
+        qcow2_check_error(c, "ERROR snapshot %s (%s) l1_offset=%#" PRIx64 ": L1 table is not "
+                          "cluster aligned; snapshot table entry corrupted\n", sn->id,
+                          sn->name, sn->l1_offset);
+        return 0;
+    }
+    if (bytes > QCOW2_L1_BYTES_MAX) {
+        qcow2_check_error(c, "ERROR snapshot %s (%s) l1_size=%#" PRIx32 ": L1 table is too "
+                          "large; snapshot table entry corrupted\n", sn->id, sn->name,
+                          sn->l1_size);
+        return 0;
+    }
+    int before = c->res->corruptions;
+    int ret = count_range(c, sn->l1_offset, bytes, 1);
+    if (ret < 0 || !bytes || c->res->corruptions != before) {
+        return ret;
+    }
+    g_autofree uint64_t *l1 = g_try_malloc(bytes);
+    if (!l1) {
+        return -ENOMEM;
+    }
+    ret = qcow2_file_read(s, sn->l1_offset, bytes, l1);
+    for (uint32_t i = 0; i < sn->l1_size && ret >= 0; i++) {
+        ret = note_l1_entry(c, GUINT64_FROM_BE(l1[i]), false);
+    }
+    return ret;
+}
+
+static int coroutine_fn note_l1_tables(Qcow2Check *c)
+{
+    Qcow2State *s = c->s;
+    uint64_t total = 0;
+    int ret = 0;
+
+    for (uint32_t i = 0; i < s->l1.size && ret >= 0; i++) {
+        ret = note_l1_entry(c, s->l1.entries[i], true);
+    }
+    for (uint32_t i = 0; i < s->header.nb_snapshots && ret >= 0; i++) {
+        total += (uint64_t)s->snapshots[i].l1_size * 8;
+        ret = total > SNAPSHOT_L1_BYTES_MAX ? -EFBIG
+                                            : note_snapshot_l1(c, &s->snapshots[i]);
+    }
+    return ret;
+}
+
+/* ---- L2 tables --------------------------------------------------------------------- */
+
+static void note_fragments(Qcow2Check *c, const Qcow2TableRef *t, uint64_t entry)
+{
+    BlockFragInfo *bfi = &c->res->bfi;
+    uint64_t host = entry & QCOW2_OFFSET_MASK;
+
+    if (!t->active) {
+        return;
+    }
+    bfi->allocated_clusters++;
+    if (entry & QCOW2_COMPRESSED) {
+        /* Compressed data is packed: neighbours of the guest are none in the file. */
+        bfi->compressed_clusters++;
+        bfi->fragmented_clusters++;
+        return;
+    }
+    if (c->next_host && host != c->next_host) {
+        bfi->fragmented_clusters++;
+    }
+    c->next_host = host + c->s->cluster_bytes;
+}
+
+static int count_compressed(Qcow2Check *c, const Qcow2TableRef *t, uint64_t entry)
+{
+    uint64_t offset, bytes;
+
+    if (entry & QCOW2_COPIED) {
+        qcow2_check_error(c, "ERROR: coffset=0x%" PRIx64 ": copied flag must never be set for "
+                          "compressed clusters\n", entry & QCOW2_OFFSET_MASK);
+    }
+    qcow2_compressed_range(c->s, entry, &offset, &bytes);
+    note_fragments(c, t, entry);
+    /* From the first byte's sector to the end of the last sector. */
+    return count_range(c, offset & ~511ULL, bytes + (offset & 511), t->count);
+}
+
+static int count_l2_entry(Qcow2Check *c, const Qcow2TableRef *t, uint64_t entry)
+{
+    uint64_t host = entry & QCOW2_OFFSET_MASK;
+
+    if (!entry) {
+        return 0;
+    }
+    if (entry & QCOW2_COMPRESSED) {
+        return count_compressed(c, t, entry);
+    }
+    if (entry & QCOW2_L2_RESERVED) {
+        qcow2_check_error(c, "ERROR found l2 entry with reserved bits set: %" PRIx64 "\n",
+                          entry);
+    }
+    if (!host) {
+        return 0;
+    }
+    if (host & c->s->cluster_mask) {
+        qcow2_check_error(c, "ERROR offset=%" PRIx64 ": Data cluster is not properly aligned; "
+                          "L2 entry corrupted.\n", host);
+        return 0;
+    }
+    note_fragments(c, t, entry);
+    return count_range(c, host, c->s->cluster_bytes, t->count);
+}
+
+static int coroutine_fn walk_table(Qcow2Check *c, Qcow2TableRef *t, uint64_t *buf)
+{
+    Qcow2State *s = c->s;
+
+    int ret = count_range(c, t->offset, s->cluster_bytes, t->count);
+    if (ret >= 0) {
+        ret = qcow2_file_read(s, t->offset, s->cluster_bytes, buf);
+        if (ret < 0) {
+            fprintf(stderr, "ERROR: I/O error in check_refcounts_l2\n");
+            c->res->check_errors++;
+            return 0;
+        }
+    }
+    for (uint32_t i = 0; i < s->cluster_bytes / 8 && ret >= 0; i++) {
+        ret = count_l2_entry(c, t, GUINT64_FROM_BE(buf[i]));
+    }
+    return ret;
+}
+
+static int coroutine_fn count_l2_tables(Qcow2Check *c)
+{
+    uint64_t *buf = qemu_try_blockalign(c->s->bs->file->bs, c->s->cluster_bytes);
+    int ret = buf ? 0 : -ENOMEM;
+
+    for (guint i = 0; i < c->table_order->len && ret >= 0; i++) {
+        uint64_t offset = g_array_index(c->table_order, uint64_t, i);
+        ret = walk_table(c, g_hash_table_lookup(c->tables, &offset), buf);
+    }
+    qemu_vfree(buf);
+    return ret;
+}
+
+/* ---- bitmaps ----------------------------------------------------------------------- */
+
+static int coroutine_fn count_bitmap_table(Qcow2Check *c, uint64_t offset, uint32_t size)
+{
+    Qcow2State *s = c->s;
+    size_t bytes = (size_t)size * 8;
+
+    if (bytes > QCOW2_L1_BYTES_MAX || (offset & s->cluster_mask)) {
+        qcow2_check_error(c, "ERROR bitmap table at offset 0x%" PRIx64 " is invalid\n",
+                          offset);
+        return 0;
+    }
+    int before = c->res->corruptions;
+    int ret = count_range(c, offset, bytes, 1);
+    if (ret < 0 || c->res->corruptions != before) {
+        return ret;
+    }
+    g_autofree uint64_t *table = g_try_malloc(bytes + 1);
+    if (!table) {
+        return -ENOMEM;
+    }
+    ret = qcow2_file_read(s, offset, bytes, table);
+    for (uint32_t i = 0; i < size && ret >= 0; i++) {
+        uint64_t host = GUINT64_FROM_BE(table[i]) & QCOW2_OFFSET_MASK;
+        if (host) {
+            ret = count_range(c, host, s->cluster_bytes, 1);
+        }
+    }
+    return ret;
+}
+
+static int coroutine_fn count_bitmaps(Qcow2Check *c)
+{
+    Qcow2State *s = c->s;
+    const Qcow2Header *h = &s->header;
+    uint64_t pos = 0;
+
+    if (!h->has_bitmaps) {
+        return 0;
+    }
+    int before = c->res->corruptions;
+    int ret = count_range(c, h->bitmap_dir_offset, h->bitmap_dir_bytes, 1);
+    if (ret < 0 || c->res->corruptions != before) {
+        return ret;
+    }
+    g_autofree uint8_t *dir = g_try_malloc0(h->bitmap_dir_bytes + 24);
+    if (!dir) {
+        return -ENOMEM;
+    }
+    ret = qcow2_file_read(s, h->bitmap_dir_offset, h->bitmap_dir_bytes, dir);
+    for (uint32_t i = 0; i < h->nb_bitmaps && ret >= 0; i++) {
+        /* offset, size, flags, type, granularity, name and extra sizes */
+        struct QEMU_PACKED {
+            uint64_t table; uint32_t size, flags; uint8_t type, granularity;
+            uint16_t name_bytes; uint32_t extra_bytes;
+        } e;
+        G_STATIC_ASSERT(sizeof(e) == 24);
+        if (pos + sizeof(e) > h->bitmap_dir_bytes) {
+            qcow2_check_error(c, "ERROR bitmap directory is too short\n");
+            return 0;
+        }
+        memcpy(&e, dir + pos, sizeof(e));
+        ret = count_bitmap_table(c, GUINT64_FROM_BE(e.table), GUINT32_FROM_BE(e.size));
+        pos += ROUND_UP((uint64_t)sizeof(e) + GUINT16_FROM_BE(e.name_bytes) +
+                        GUINT32_FROM_BE(e.extra_bytes), 8);
+    }
+    return ret;
+}
+
+/* ---- all --------------------------------------------------------------------------- */
+
+static int count_pending_frees(Qcow2Check *c, GArray *list)
+{
+    int ret = 0;
+
+    for (guint i = 0; i < list->len && ret >= 0; i++) {
+        Qcow2Free *f = &g_array_index(list, Qcow2Free, i);
+        ret = count_range(c, f->cluster << c->s->cluster_bits, f->n << c->s->cluster_bits, 1);
+    }
+    return ret;
+}
+
+int coroutine_fn qcow2_check_count(Qcow2Check *c)
+{
+    Qcow2State *s = c->s;
+
+    int ret = count_range(c, 0, s->cluster_bytes, 1);
+    ret = ret < 0 ? ret : count_range(c, s->l1.offset, (uint64_t)s->l1.size * 8, 1);
+    ret = ret < 0 ? ret : count_range(c, s->reftable.offset,
+                                      (uint64_t)s->reftable.size * 8, 1);
+    ret = ret < 0 ? ret : count_range(c, s->header.snapshots_offset, s->snapshots_bytes, 1);
+    ret = ret < 0 ? ret : note_l1_tables(c);
+    ret = ret < 0 ? ret : count_l2_tables(c);
+    ret = ret < 0 ? ret : count_bitmaps(c);
+    ret = ret < 0 ? ret : count_pending_frees(c, s->freed);
+    return ret < 0 ? ret : count_pending_frees(c, s->resting);
+}

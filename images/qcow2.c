@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The qcow2 driver: open, close, information, and the table of calls. */
+#include "miniblk/osdep.h"
+#include "block/block-internal.h"
+#include "images/qcow2.h"
+
+static int qcow2_probe(const uint8_t *buf, int buf_size, const char *filename)
+{
+    static const uint8_t magic[4] = { 'Q', 'F', 'I', 0xfb };
+    uint32_t version;
+
+    if (buf_size < 8 || memcmp(buf, magic, sizeof(magic)) != 0) {
+        return 0;
+    }
+    memcpy(&version, buf + 4, sizeof(version));
+    return GUINT32_FROM_BE(version) >= 2 ? 100 : 0;
+}
+
+/* ---- open -------------------------------------------------------------------------- */
+
+static void free_state(Qcow2State *s)
+{
+    qcow2_cache_free(&s->l2_cache);
+    qcow2_cache_free(&s->refblock_cache);
+    qcow2_root_free(&s->l1);
+    qcow2_root_free(&s->reftable);
+    qcow2_snapshots_free(s);
+    qcow2_set_clear(&s->fixed_meta);
+    qcow2_set_clear(&s->l2_meta);
+    g_clear_pointer(&s->extensions, g_byte_array_unref);
+    g_clear_pointer(&s->freed, g_array_unref);
+    g_clear_pointer(&s->resting, g_array_unref);
+}
+
+static void init_state(Qcow2State *s, BlockDriverState *bs, int flags)
+{
+    s->bs = bs;
+    s->writable = flags & BDRV_O_RDWR;
+    s->extensions = g_byte_array_new();
+    s->freed = g_array_new(false, false, sizeof(Qcow2Free));
+    s->resting = g_array_new(false, false, sizeof(Qcow2Free));
+    qemu_co_mutex_init(&s->lock);
+    QTAILQ_INIT(&s->allocs);
+}
+
+static int read_tables(Qcow2State *s, Error **errp)
+{
+    const Qcow2Header *h = &s->header;
+    uint64_t reftable_bytes = (uint64_t)h->reftable_clusters << h->cluster_bits;
+    int ret;
+
+    ret = qcow2_root_read(s, &s->reftable, h->reftable_offset, reftable_bytes / 8);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not initialize refcount handling");
+        return ret;
+    }
+    ret = qcow2_root_read(s, &s->l1, h->l1_offset, h->l1_size);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not read L1 table");
+        return ret;
+    }
+    ret = qcow2_snapshots_read(s, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    int64_t len = bdrv_getlength(s->bs->file->bs);
+    if (len < 0) {
+        error_setg_errno(errp, -len, "Could not inquire the length of the image file");
+        return len;
+    }
+    s->file_bytes = len;
+    s->virgin_offset = qcow2_clusters(s, len) << s->cluster_bits;
+    s->virgin_is_zero = s->bs->file->bs->supported_truncate_flags & BDRV_REQ_ZERO_WRITE;
+    qcow2_overlap_collect(s);
+    return 0;
+}
+
+typedef struct Repair {
+    Qcow2State *s;
+    BdrvCheckResult res;
+    int ret;
+} Repair;
+
+static void coroutine_fn repair_entry(void *opaque)
+{
+    Repair *r = opaque;
+
+    qemu_co_mutex_lock(&r->s->lock);
+    r->ret = qcow2_check_locked(r->s, &r->res, BDRV_FIX_ERRORS | BDRV_FIX_LEAKS);
+    qemu_co_mutex_unlock(&r->s->lock);
+}
+
+/* The last writer did not write its refcounts. */
+static int repair_dirty(Qcow2State *s, Error **errp)
+{
+    Repair r = { .s = s };
+
+    bdrv__run_co(bdrv_get_aio_context(s->bs), repair_entry, &r);
+    if (r.ret >= 0 && (r.res.corruptions || r.res.check_errors)) {
+        r.ret = -EIO;
+    }
+    if (r.ret < 0) {
+        error_setg_errno(errp, -r.ret, "Could not repair dirty image");
+    }
+    return r.ret;
+}
+
+/* What has to be done to the file before it is written to. */
+static int prepare_writing(Qcow2State *s, int flags, Error **errp)
+{
+    const Qcow2Header *h = &s->header;
+
+    if (!s->writable) {
+        return 0;
+    }
+    if (flags & BDRV_O_CHECK) {
+        s->unrepaired = h->incompat & QCOW2_INCOMPAT_DIRTY;
+        return 0;
+    }
+    if (h->incompat & QCOW2_INCOMPAT_CORRUPT) {
+        error_setg(errp, "qcow2: Image is corrupt; cannot be opened read/write");
+        return -EACCES;
+    }
+    if (h->version >= 3 && h->autoclear) {
+        /* We keep none of these features up to date. */
+        int ret = qcow2_header_clear_autoclear(s);
+        if (ret < 0) {
+            error_setg_errno(errp, -ret, "Could not update qcow2 header");
+            return ret;
+        }
+    }
+    return h->incompat & QCOW2_INCOMPAT_DIRTY ? repair_dirty(s, errp) : 0;
+}
+
+static int open_image(Qcow2State *s, QDict *options, int flags, Error **errp)
+{
+    int ret = qcow2_header_read(s->bs, errp);
+
+    ret = ret < 0 ? ret : qcow2_options_apply(s, options, flags, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    s->bs->total_sectors = DIV_ROUND_UP(s->header.size, BDRV_SECTOR_SIZE);
+    ret = read_tables(s, errp);
+    return ret < 0 ? ret : prepare_writing(s, flags, errp);
+}
+
+static int qcow2_open(BlockDriverState *bs, QDict *options, int flags, Error **errp)
+{
+    Qcow2State *s = bs->opaque;
+
+    int ret = bdrv_open_file_child(NULL, options, "file", bs, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    init_state(s, bs, flags);
+    ret = open_image(s, options, flags, errp);
+    if (ret < 0) {
+        free_state(s);
+        return ret;
+    }
+    bs->supported_zero_flags = BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK;
+    bs->supported_truncate_flags = BDRV_REQ_ZERO_WRITE;
+    return 0;
+}
+
+/* ---- close ------------------------------------------------------------------------- */
+
+static void coroutine_fn close_entry(void *opaque)
+{
+    Qcow2State *s = opaque;
+    uint64_t bits = s->header.incompat & ~QCOW2_INCOMPAT_DIRTY;
+
+    qemu_co_mutex_lock(&s->lock);
+    int ret = qcow2_writeback_all(s);
+    if (ret >= 0 && bits != s->header.incompat && !s->unrepaired) {
+        ret = qcow2_header_set_incompat(s, bits);
+    }
+    qemu_co_mutex_unlock(&s->lock);
+    if (ret < 0) {
+        error_report("Lost changes to the metadata of qcow2 image '%s': %s",
+                     s->bs->filename ?: "", strerror(-ret));
+    }
+}
+
+static void qcow2_close(BlockDriverState *bs)
+{
+    Qcow2State *s = bs->opaque;
+
+    if (s->writable && !s->corrupt) {
+        bdrv__run_co(bdrv_get_aio_context(bs), close_entry, s);
+    }
+    free_state(s);
+}
+
+/* ---- information ------------------------------------------------------------------- */
+
+static void qcow2_refresh_limits(BlockDriverState *bs, Error **errp)
+{
+    Qcow2State *s = bs->opaque;
+
+    bs->bl.pwrite_zeroes_alignment = s->cluster_bytes;
+    bs->bl.pdiscard_alignment = s->cluster_bytes;
+}
+
+static int coroutine_fn qcow2_co_get_info(BlockDriverState *bs, BlockDriverInfo *bdi)
+{
+    Qcow2State *s = bs->opaque;
+
+    bdi->cluster_size = s->cluster_bytes;
+    bdi->subcluster_size = s->cluster_bytes;
+    bdi->vm_state_offset = (int64_t)qcow2_l1_entries_for(s->cluster_bits, s->header.size)
+                           << qcow2_l1_shift(s);
+    bdi->is_dirty = s->header.incompat & QCOW2_INCOMPAT_DIRTY;
+    return 0;
+}
+
+static json_t *qcow2_get_specific_info(BlockDriverState *bs)
+{
+    Qcow2State *s = bs->opaque;
+    const Qcow2Header *h = &s->header;
+    const char *compression = h->compression_type == QCOW2_ZSTD ? "zstd" : "zlib";
+    json_t *data;
+
+    if (h->version < 3) {
+        data = json_pack("{s:s, s:s, s:i}", "compat", "0.10", "compression-type", compression,
+                         "refcount-bits", 1 << h->refcount_order);
+    } else {
+        data = json_pack("{s:s, s:s, s:b, s:i, s:b, s:b}", "compat", "1.1",
+                         "compression-type", compression,
+                         "lazy-refcounts", !!(h->compat & QCOW2_COMPAT_LAZY_REFCOUNTS),
+                         "refcount-bits", 1 << h->refcount_order,
+                         "corrupt", !!(h->incompat & QCOW2_INCOMPAT_CORRUPT),
+                         "extended-l2", 0);
+    }
+    return json_pack("{s:s, s:o}", "type", "qcow2", "data", data);
+}
+
+static int qcow2_change_backing_file(BlockDriverState *bs, const char *backing_file,
+                                     const char *backing_fmt)
+{
+    Qcow2State *s = bs->opaque;
+
+    int ret = qcow2_header_set_backing(s, backing_file, backing_fmt);
+    if (ret >= 0) {
+        char *file = g_strdup(backing_file ?: ""), *fmt = g_strdup(backing_fmt ?: "");
+        g_free(bs->backing_file);
+        g_free(bs->backing_format);
+        bs->backing_file = file;
+        bs->backing_format = fmt;
+    }
+    return ret;
+}
+
+static BlockDriver bdrv_qcow2 = {
+    .format_name                = "qcow2",
+    .instance_size              = sizeof(Qcow2State),
+    .is_format                  = true,
+    .supports_backing           = true,
+    .bdrv_probe                 = qcow2_probe,
+    .bdrv_open                  = qcow2_open,
+    .bdrv_close                 = qcow2_close,
+    .bdrv_co_create_opts        = qcow2_co_create_opts,
+    .create_opts                = qcow2_create_option_names,
+    .bdrv_refresh_limits        = qcow2_refresh_limits,
+    .bdrv_co_preadv_part        = qcow2_co_preadv_part,
+    .bdrv_co_pwritev_part       = qcow2_co_pwritev_part,
+    .bdrv_co_pwrite_zeroes      = qcow2_co_pwrite_zeroes,
+    .bdrv_co_pdiscard           = qcow2_co_pdiscard,
+    .bdrv_co_block_status       = qcow2_co_block_status,
+    .bdrv_co_flush_to_os        = qcow2_co_flush_to_os,
+    .bdrv_co_truncate           = qcow2_co_truncate,
+    .bdrv_co_get_info           = qcow2_co_get_info,
+    .bdrv_get_specific_info     = qcow2_get_specific_info,
+    .bdrv_co_check              = qcow2_co_check,
+    .bdrv_change_backing_file   = qcow2_change_backing_file,
+};
+
+static void qcow2_register(void)
+{
+    bdrv_register(&bdrv_qcow2);
+}
+
+block_init(qcow2_register);

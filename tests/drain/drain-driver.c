@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "drain-driver.h"
+
+TestNode *test_state(BlockDriverState *bs)
+{
+    return bs->opaque;
+}
+
+static void drain_begin(BlockDriverState *bs)
+{
+    test_state(bs)->drained++;
+    test_state(bs)->begins++;
+}
+
+static void drain_end(BlockDriverState *bs)
+{
+    test_state(bs)->drained--;
+}
+
+static int coroutine_fn request(BlockDriverState *bs)
+{
+    TestNode *s = test_state(bs);
+
+    g_assert_false(qatomic_read(&s->submit_forbidden));
+    qatomic_inc(&s->requests_started);
+    for (int i = 0; i < s->sleep_hops; i++) {
+        /* off the stack and back through the loop of the node's present home */
+        AioContext *ctx = bdrv_get_aio_context(bs);
+        g_assert_true(ctx == qemu_get_current_aio_context());
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, 1);
+        g_assert_true(bdrv_get_aio_context(bs) == ctx);
+    }
+    qatomic_inc(&s->requests_finished);
+    return 0;
+}
+
+static int coroutine_fn test_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                    QEMUIOVector *qiov, BdrvRequestFlags flags)
+{
+    qemu_iovec_memset(qiov, 0, 0, bytes);
+    return request(bs);
+}
+
+static int coroutine_fn test_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                     QEMUIOVector *qiov, BdrvRequestFlags flags)
+{
+    return request(bs);
+}
+
+static void test_detach(BlockDriverState *bs)
+{
+    test_state(bs)->detached++;
+}
+
+static void test_attach(BlockDriverState *bs, AioContext *ctx)
+{
+    g_assert_true(bdrv_get_aio_context(bs) == ctx);
+    test_state(bs)->attached++;
+}
+
+BlockDriver bdrv_test = {
+    .format_name = "test",
+    .instance_size = sizeof(TestNode),
+    .supports_backing = true,
+    .bdrv_co_preadv = test_preadv,
+    .bdrv_co_pwritev = test_pwritev,
+    .bdrv_drain_begin = drain_begin,
+    .bdrv_drain_end = drain_end,
+    .bdrv_detach_aio_context = test_detach,
+    .bdrv_attach_aio_context = test_attach,
+    .bdrv_child_perm = bdrv_default_perms,
+};
+
+static int coroutine_fn filter_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                      QEMUIOVector *qiov, BdrvRequestFlags flags)
+{
+    return bdrv_co_preadv(bs->backing, offset, bytes, qiov, flags);
+}
+
+static int coroutine_fn filter_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                       QEMUIOVector *qiov, BdrvRequestFlags flags)
+{
+    return bdrv_co_pwritev(bs->backing, offset, bytes, qiov, flags);
+}
+
+BlockDriver bdrv_test_filter = {
+    .format_name = "test-filter",
+    .instance_size = sizeof(TestNode),
+    .is_filter = true,
+    .filtered_child_is_backing = true,
+    .bdrv_co_preadv = filter_preadv,
+    .bdrv_co_pwritev = filter_pwritev,
+    .bdrv_drain_begin = drain_begin,
+    .bdrv_drain_end = drain_end,
+    .bdrv_detach_aio_context = test_detach,
+    .bdrv_attach_aio_context = test_attach,
+};
+
+BlockDriverState *test_node(const char *name)
+{
+    BlockDriverState *bs = bdrv_new_open_driver(&bdrv_test, name, BDRV_O_RDWR, &error_abort);
+    bs->total_sectors = 1 << 11;
+    return bs;
+}
+
+BlockDriverState *test_filter(const char *name)
+{
+    BlockDriverState *bs = bdrv_new_open_driver(&bdrv_test_filter, name, BDRV_O_RDWR,
+                                                &error_abort);
+    bs->total_sectors = 1 << 11;
+    return bs;
+}
+
+BlockBackend *test_backend(BlockDriverState *bs)
+{
+    BlockBackend *blk = blk_new(bdrv_get_aio_context(bs), BLK_PERM_ALL, BLK_PERM_ALL);
+    blk_insert_bs(blk, bs, &error_abort);
+    blk_set_allow_aio_context_change(blk, true);
+    return blk;
+}

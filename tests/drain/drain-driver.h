@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Block drivers for tests: one whose requests finish when the test says so, and filters. */
+#ifndef DRAIN_DRIVER_H
+#define DRAIN_DRIVER_H
+
+#include "miniblk/osdep.h"
+#include "miniblk/atomic.h"
+#include "miniblk/block-backend.h"
+#include "miniblk/block-driver.h"
+#include "miniblk/error.h"
+#include "miniblk/iothread.h"
+#include "miniblk/main-loop.h"
+
+/* State of a "test" node, bs->opaque. */
+typedef struct TestNode {
+    int drained;                /* begin callbacks minus end callbacks */
+    int begins;
+    int requests_started;       /* atomic */
+    int requests_finished;      /* atomic */
+    int sleep_hops;             /* each request goes so many times through its loop */
+    bool submit_forbidden;      /* set by the test while drained: a request then aborts */
+    int attached, detached;     /* AioContext callbacks */
+} TestNode;
+
+extern BlockDriver bdrv_test;           /* a protocol-like leaf or format node */
+extern BlockDriver bdrv_test_filter;    /* is_filter over bs->backing */
+
+/* A named node of 1 MiB. */
+BlockDriverState *test_node(const char *name);
+BlockDriverState *test_filter(const char *name);
+TestNode *test_state(BlockDriverState *bs);
+/* A backend on BS that lets moves take it along. */
+BlockBackend *test_backend(BlockDriverState *bs);
+
+#endif

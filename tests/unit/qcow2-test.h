@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the qcow2 tests share: making images, checking them, running requests at once. */
+#ifndef QCOW2_TEST_H
+#define QCOW2_TEST_H
+
+#include "image-test.h"
+
+/* An image with create options OPTS ("size=1M,cluster_size=4k"). */
+static inline void qcow2_create(const char *path, const char *opts)
+{
+    BlockDriver *drv = bdrv_find_format("qcow2");
+    QDict *dict = keyval_parse(opts, NULL, &error_abort);
+
+    g_assert_cmpint(bdrv_create(drv, path, dict, &error_abort), ==, 0);
+    json_decref(dict);
+}
+
+static inline BlockBackend *qcow2_open_file(const char *path, const char *more)
+{
+    return open_rw(options_of("driver=qcow2,discard=unmap,file.driver=file,file.filename=%s%s",
+                              path, more));
+}
+
+/* The image must have neither corruptions nor (unless LEAKS_OK) leaks. */
+static inline void qcow2_assert_consistent(BlockBackend *blk, bool leaks_ok)
+{
+    BdrvCheckResult res;
+
+    g_assert_cmpint(bdrv_check(blk_bs(blk), &res, 0), ==, 0);
+    g_assert_cmpint(res.check_errors, ==, 0);
+    g_assert_cmpint(res.corruptions, ==, 0);
+    if (!leaks_ok) {
+        g_assert_cmpint(res.leaks, ==, 0);
+    }
+}
+
+/* What the peer says of the image, where it is installed. */
+static inline void qcow2_assert_peer_finds_no_fault(const char *path)
+{
+    g_autofree char *peer = g_find_program_in_path("qemu-img");
+    char *argv[] = { peer, (char *)"check", (char *)"-q", (char *)"-f", (char *)"qcow2",
+                     (char *)path, NULL };
+    int status;
+
+    if (peer) {
+        g_assert_true(g_spawn_sync(NULL, argv, NULL, 0, NULL, NULL, NULL, NULL, &status, NULL));
+        g_assert_cmpint(status, ==, 0);
+    }
+}
+
+/* ---- requests at the same time ----------------------------------------------------- */
+
+typedef enum OpType { OP_WRITE, OP_ZERO, OP_UNMAP, OP_DISCARD, OP_READ, OP_FLUSH } OpType;
+
+typedef struct Op {
+    BlockBackend *blk;
+    OpType type;
+    int64_t offset, bytes;
+    uint8_t *buf;               /* of writes and reads */
+    int ret;
+    int *pending;
+} Op;
+
+static void coroutine_fn op_entry(void *opaque)
+{
+    Op *op = opaque;
+
+    switch (op->type) {
+    case OP_WRITE:
+        op->ret = blk_co_pwrite(op->blk, op->offset, op->bytes, op->buf, 0);
+        break;
+    case OP_ZERO:
+        op->ret = blk_co_pwrite_zeroes(op->blk, op->offset, op->bytes, 0);
+        break;
+    case OP_UNMAP:
+        op->ret = blk_co_pwrite_zeroes(op->blk, op->offset, op->bytes, BDRV_REQ_MAY_UNMAP);
+        break;
+    case OP_DISCARD:
+        op->ret = blk_co_pdiscard(op->blk, op->offset, op->bytes);
+        break;
+    case OP_READ:
+        op->ret = blk_co_pread(op->blk, op->offset, op->bytes, op->buf, 0);
+        break;
+    case OP_FLUSH:
+        op->ret = blk_co_flush(op->blk);
+        break;
+    }
+    --*op->pending;
+}
+
+static inline void run_ops(Op *ops, int n)
+{
+    int pending = n;
+
+    for (int i = 0; i < n; i++) {
+        ops[i].pending = &pending;
+        qemu_coroutine_enter(qemu_coroutine_create(op_entry, &ops[i]));
+    }
+    while (pending) {
+        aio_poll(qemu_get_aio_context(), true);
+    }
+}
+
+#endif

@@ -1,0 +1,725 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The host file driver: data through every engine, sizes, holes, options, failures. */
+#include "image-test.h"
+#include <sys/resource.h>
+#include "miniblk/atomic.h"
+#include "miniblk/iothread.h"
+
+enum { FILE_BYTES = 1024 * 1024 };
+
+/* The ways requests are made. */
+typedef struct Engine {
+    const char *name, *options;
+    bool direct;
+} Engine;
+static const Engine engines[] = {
+    { "threads", "", false },
+    { "threads-direct", ",cache.direct=on", true },
+    { "native", ",cache.direct=on,aio=native", true },
+    { "native-batch-1", ",cache.direct=on,aio=native,aio-max-batch=1", true },
+};
+
+static bool has_direct(void)
+{
+    g_autofree char *path = scratch_file("direct", 4096);
+    int fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+    if (fd >= 0) {
+        close(fd);
+    }
+    return fd >= 0;
+}
+
+static bool skip(const Engine *e)
+{
+    if (e->direct && !has_direct()) {
+        g_test_skip("the file system has no O_DIRECT");
+        return true;
+    }
+    return false;
+}
+
+static BlockBackend *open_file(const char *path, const char *more)
+{
+    return open_rw(options_of("driver=file,filename=%s%s", path, more));
+}
+
+static int64_t disk_bytes(const char *path)
+{
+    struct stat st;
+    g_assert_cmpint(stat(path, &st), ==, 0);
+    return (int64_t)st.st_blocks * 512;
+}
+
+static int64_t file_bytes(const char *path)
+{
+    struct stat st;
+    g_assert_cmpint(stat(path, &st), ==, 0);
+    return st.st_size;
+}
+
+/* ---- data ------------------------------------------------------------------------------- */
+
+/* A vector over BUF whose pieces have odd lengths and addresses. */
+static void odd_vector(QEMUIOVector *qiov, uint8_t *buf, size_t len)
+{
+    qemu_iovec_init(qiov, 4);
+    while (len > 0) {
+        size_t piece = MIN(len, (size_t)g_test_rand_int_range(1, 3000));
+        qemu_iovec_add(qiov, buf, piece);
+        buf += piece;
+        len -= piece;
+    }
+}
+
+static void compare_with_model(BlockBackend *blk, const uint8_t *model, size_t len)
+{
+    g_autofree uint8_t *buf = g_malloc(len);
+
+    g_assert_cmpint(blk_pread(blk, 0, len, buf, 0), ==, 0);
+    g_assert_cmpmem(buf, len, model, len);
+}
+
+/* Random requests of all sizes and alignments; a plain buffer says what must come out. */
+static void test_like_memory(gconstpointer data)
+{
+    const Engine *e = data;
+    if (skip(e)) {
+        return;
+    }
+    g_autofree char *path = scratch_file("model", FILE_BYTES);
+    g_autofree uint8_t *model = g_malloc0(FILE_BYTES);
+    g_autofree uint8_t *buf = g_malloc(FILE_BYTES + 1);
+    BlockBackend *blk = open_file(path, e->options);
+
+    for (int i = 0; i < 400; i++) {
+        bool small = g_test_rand_int_range(0, 4);
+        int64_t len = g_test_rand_int_range(1, small ? 9000 : FILE_BYTES);
+        int64_t offset = g_test_rand_int_range(0, FILE_BYTES - len + 1);
+        if (g_test_rand_bit()) {
+            len = QEMU_ALIGN_UP(len, 512);
+            offset = QEMU_ALIGN_DOWN(MIN(offset, FILE_BYTES - len), 512);
+        }
+        uint8_t *at = buf + g_test_rand_int_range(0, 2);
+        BdrvRequestFlags flags = g_test_rand_int_range(0, 8) ? 0 : BDRV_REQ_FUA;
+        QEMUIOVector qiov;
+
+        switch (g_test_rand_int_range(0, 6)) {
+        case 0:
+        case 1:
+            memset(at, i, len);
+            odd_vector(&qiov, at, len);
+            g_assert_cmpint(blk_pwritev(blk, offset, len, &qiov, flags), ==, 0);
+            memset(model + offset, i, len);
+            qemu_iovec_destroy(&qiov);
+            break;
+        case 2:
+            memset(at, ~i, len);
+            g_assert_cmpint(blk_pwrite(blk, offset, len, at, flags), ==, 0);
+            memset(model + offset, ~i, len);
+            break;
+        case 3:
+            flags |= g_test_rand_bit() ? BDRV_REQ_MAY_UNMAP : 0;
+            g_assert_cmpint(blk_pwrite_zeroes(blk, offset, len, flags), ==, 0);
+            memset(model + offset, 0, len);
+            break;
+        case 4:
+            memset(at, 0xcc, len);
+            odd_vector(&qiov, at, len);
+            g_assert_cmpint(blk_preadv(blk, offset, len, &qiov, 0), ==, 0);
+            g_assert_cmpmem(at, len, model + offset, len);
+            qemu_iovec_destroy(&qiov);
+            break;
+        case 5:
+            g_assert_cmpint(blk_flush(blk), ==, 0);
+            break;
+        }
+    }
+    compare_with_model(blk, model, FILE_BYTES);
+    blk_unref(blk);
+
+    /* and so it is in the file itself */
+    g_autofree char *contents = NULL;
+    gsize length;
+    g_assert_true(g_file_get_contents(path, &contents, &length, NULL));
+    g_assert_cmpmem(contents, length, model, FILE_BYTES);
+}
+
+static void count_ok(void *opaque, int ret)
+{
+    g_assert_cmpint(ret, ==, 0);
+    qatomic_inc((int *)opaque);
+}
+
+/* Many at once, in the main loop and in an IOThread, with moves in between. */
+static void test_in_flight_across_moves(gconstpointer data)
+{
+    enum { N = 64, ROUNDS = 20, BYTES = 4096 };
+    const Engine *e = data;
+    if (skip(e)) {
+        return;
+    }
+    g_autofree char *path = scratch_file("moves", N * BYTES);
+    BlockBackend *blk = open_file(path, e->options);
+    IOThread *iothread = iothread_create("moves", &error_abort);
+    AioContext *contexts[] = { iothread_get_aio_context(iothread), qemu_get_aio_context() };
+    uint8_t *buf = qemu_memalign(4096, N * BYTES);
+    g_autofree QEMUIOVector *qiovs = g_new(QEMUIOVector, N);
+    int done = 0;
+
+    for (int i = 0; i < N; i++) {
+        qemu_iovec_init_buf(&qiovs[i], buf + i * BYTES, BYTES);
+    }
+    for (int round = 0; round < ROUNDS; round++) {
+        AioContext *ctx = blk_get_aio_context(blk);
+        memset(buf, round + 1, N * BYTES);
+        qatomic_set(&done, 0);
+        aio_context_acquire(ctx);
+        for (int i = 0; i < N; i++) {
+            blk_aio_pwritev(blk, i * BYTES, &qiovs[i], 0, count_ok, &done);
+        }
+        g_assert_cmpint(blk_set_aio_context(blk, contexts[round % 2], &error_abort), ==, 0);
+        aio_context_release(ctx);
+        /* what the move found in flight is complete; the rest was parked and goes on there */
+        AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read(&done) < N);
+        assert_content(blk, 0, N * BYTES, round + 1);
+    }
+    g_assert_true(blk_get_aio_context(blk) == qemu_get_aio_context());
+    blk_unref(blk);
+    iothread_destroy(iothread);
+    qemu_vfree(buf);
+}
+
+/* The file's last sector is only partly there. */
+static void test_odd_length(gconstpointer data)
+{
+    const Engine *e = data;
+    if (skip(e)) {
+        return;
+    }
+    g_autofree char *path = scratch_file("odd", 700);
+    BlockBackend *blk = open_file(path, e->options);
+
+    g_assert_cmpint(blk_getlength(blk), ==, 1024);
+    assert_content(blk, 0, 1024, 0);
+    assert_content(blk, 512, 512, 0);
+    assert_content(blk, 1000, 24, 0);
+    g_assert_cmpint(file_bytes(path), ==, 700);
+    write_pattern(blk, 512, 512, 0x11);
+    assert_content(blk, 512, 512, 0x11);
+    g_assert_cmpint(file_bytes(path), >=, 1024);
+    blk_unref(blk);
+}
+
+/* ---- zeroes, holes and sizes ------------------------------------------------------------ */
+
+static void test_zeroes_and_holes(gconstpointer data)
+{
+    const Engine *e = data;
+    if (skip(e)) {
+        return;
+    }
+    g_autofree char *path = scratch_file("holes", FILE_BYTES);
+    BlockBackend *blk = open_file(path, e->options);
+
+    write_pattern(blk, 0, FILE_BYTES, 0x11);
+    g_assert_cmpint(blk_flush(blk), ==, 0);
+    int64_t full = disk_bytes(path);
+    g_assert_cmpint(full, >=, FILE_BYTES);
+    g_assert_cmpint(bdrv_get_allocated_file_size(blk_bs(blk)), ==, full);
+
+    /* zeroed in place: stays allocated */
+    g_assert_cmpint(blk_pwrite_zeroes(blk, 0, 262144, 0), ==, 0);
+    g_assert_cmpint(blk_flush(blk), ==, 0);
+    g_assert_cmpint(disk_bytes(path), >=, FILE_BYTES);
+    assert_content(blk, 0, 262144, 0);
+    assert_content(blk, 262144, 262144, 0x11);
+
+    /* given back */
+    g_assert_cmpint(blk_pwrite_zeroes(blk, 262144, 262144, BDRV_REQ_MAY_UNMAP), ==, 0);
+    assert_content(blk, 262144, 262144, 0);
+    g_assert_cmpint(disk_bytes(path), <=, full - 262144);
+    g_assert_cmpint(blk_pdiscard(blk, 524288, 262144), ==, 0);
+    g_assert_cmpint(disk_bytes(path), <=, full - 524288);
+    g_assert_cmpint(file_bytes(path), ==, FILE_BYTES);
+    assert_content(blk, 786432, 262144, 0x11);
+
+    /* not aligned to anything: exactly these bytes */
+    g_assert_cmpint(blk_pwrite_zeroes(blk, 786432 + 100, 1000, BDRV_REQ_MAY_UNMAP), ==, 0);
+    assert_content(blk, 786432, 100, 0x11);
+    assert_content(blk, 786432 + 100, 1000, 0);
+    assert_content(blk, 786432 + 1100, 1000, 0x11);
+    blk_unref(blk);
+}
+
+static void test_block_status(gconstpointer data)
+{
+    const Engine *e = data;
+    if (skip(e)) {
+        return;
+    }
+    /* "." is 64 KiB of hole, "D" of data */
+    static const char picture[] = "..DD.D....DDDD..";
+    const int64_t unit = 65536, len = strlen(picture) * unit;
+    g_autofree char *path = scratch_file("status", len);
+    BlockBackend *blk = open_file(path, e->options);
+
+    for (int i = 0; picture[i]; i++) {
+        if (picture[i] == 'D') {
+            write_pattern(blk, i * unit, unit, 0x11);
+        }
+    }
+    g_assert_cmpint(blk_flush(blk), ==, 0);
+
+    /* ask from every half unit on: the answers must be those of the picture */
+    for (int64_t offset = 0; offset < len; offset += unit / 2) {
+        int64_t pnum, map;
+        BlockDriverState *file;
+        int ret = bdrv_block_status(blk_bs(blk), offset, len - offset, &pnum, &map, &file);
+        bool is_data = picture[offset / unit] == 'D';
+        int64_t run = 0;
+        while (offset + run < len && (picture[(offset + run) / unit] == 'D') == is_data) {
+            run += unit / 2;
+        }
+        g_assert_cmpint(ret & (BDRV_BLOCK_DATA | BDRV_BLOCK_ZERO), ==,
+                        is_data ? BDRV_BLOCK_DATA : BDRV_BLOCK_ZERO);
+        g_assert_cmpint(pnum, ==, run);
+        g_assert_cmpint(ret & BDRV_BLOCK_OFFSET_VALID, ==, BDRV_BLOCK_OFFSET_VALID);
+        g_assert_cmpint(map, ==, offset);
+        g_assert_cmpint(!!(ret & BDRV_BLOCK_EOF), ==, offset + run == len);
+    }
+    blk_unref(blk);
+}
+
+static void test_truncate(gconstpointer data)
+{
+    const Engine *e = data;
+    if (skip(e)) {
+        return;
+    }
+    static const struct {
+        int64_t length;
+        PreallocMode prealloc;
+        int ret;
+        const char *text;
+    } cases[] = {
+        { 2 * FILE_BYTES, PREALLOC_MODE_OFF, 0, NULL },
+        { FILE_BYTES / 2, PREALLOC_MODE_OFF, 0, NULL },
+        { FILE_BYTES, PREALLOC_MODE_FALLOC, 0, NULL },
+        { FILE_BYTES, PREALLOC_MODE_FALLOC, 0, NULL },
+        { 2 * FILE_BYTES, PREALLOC_MODE_FULL, 0, NULL },
+        { 2 * FILE_BYTES + 512, PREALLOC_MODE_FULL, 0, NULL },
+        { 3 * FILE_BYTES + 512, PREALLOC_MODE_FULL, 0, NULL },
+        { FILE_BYTES, PREALLOC_MODE_FALLOC, -ENOTSUP,
+          "Preallocation can't be used for shrinking files" },
+        { FILE_BYTES, PREALLOC_MODE_FULL, -ENOTSUP,
+          "Preallocation can't be used for shrinking files" },
+        { 4 * FILE_BYTES, PREALLOC_MODE_METADATA, -ENOTSUP,
+          "Unsupported preallocation mode: metadata" },
+        { 7LL << 60, PREALLOC_MODE_OFF, -EFBIG, "Could not resize file: File too large" },
+        { 0, PREALLOC_MODE_OFF, 0, NULL },
+    };
+    g_autofree char *path = scratch_file("truncate", FILE_BYTES);
+    BlockBackend *blk = open_file(path, e->options);
+    int64_t length = FILE_BYTES;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        Error *err = NULL;
+        int64_t before = disk_bytes(path);
+        int ret = blk_truncate(blk, cases[i].length, true, cases[i].prealloc, 0, &err);
+
+        g_assert_cmpint(ret, ==, cases[i].ret);
+        g_assert_cmpstr(err ? error_get_pretty(err) : NULL, ==, cases[i].text);
+        error_free(err);
+        if (ret == 0) {
+            if (cases[i].length > length) {
+                assert_content(blk, length, cases[i].length - length, 0);
+            }
+            if (cases[i].prealloc != PREALLOC_MODE_OFF) {
+                g_assert_cmpint(disk_bytes(path), >=, before + cases[i].length - length);
+            }
+            length = cases[i].length;
+        }
+        g_assert_cmpint(blk_getlength(blk), ==, length);
+        g_assert_cmpint(file_bytes(path), ==, length);
+    }
+    blk_unref(blk);
+}
+
+/* A write or zeroes beyond the end make the file longer, for users who may resize. */
+static void test_writes_beyond_the_end(gconstpointer data)
+{
+    const Engine *e = data;
+    if (skip(e)) {
+        return;
+    }
+    g_autofree char *path = scratch_file("beyond", 4096);
+    BlockBackend *blk = open_file(path, e->options);
+    BdrvChild *edge = blk_root(blk);
+    uint8_t buf[4096];
+
+    memset(buf, 0x11, sizeof(buf));
+    g_assert_cmpint(bdrv_pwrite(edge, 8192, sizeof(buf), buf, 0), ==, 0);
+    g_assert_cmpint(file_bytes(path), ==, 12288);
+    g_assert_cmpint(blk_getlength(blk), ==, 12288);
+    assert_content(blk, 4096, 4096, 0);
+    g_assert_cmpint(bdrv_pwrite_zeroes(edge, 8192, 65536, BDRV_REQ_MAY_UNMAP), ==, 0);
+    g_assert_cmpint(file_bytes(path), ==, 8192 + 65536);
+    assert_content(blk, 8192, 65536, 0);
+    blk_unref(blk);
+}
+
+/* ---- options and opening ---------------------------------------------------------------- */
+
+static void test_refused_opens(void)
+{
+    static const struct { const char *options; int flags; const char *text; } cases[] = {
+        { "driver=file,filename=%s/nosuch", 0,
+          "Could not open '%s/nosuch': No such file or directory" },
+        { "driver=file,filename=%s", 0, "'file' driver requires '%s' to be a regular file" },
+        { "driver=file,filename=%s", BDRV_O_RDWR, "Could not open '%s': Is a directory" },
+        { "driver=file,filename=%s/fifo", BDRV_O_RDWR,
+          "'file' driver requires '%s/fifo' to be a regular file" },
+        { "driver=file,filename=%s/fifo", 0,
+          "'file' driver requires '%s/fifo' to be a regular file" },
+        { "driver=file,filename=/dev/null", 0,
+          "'file' driver requires '/dev/null' to be a regular file" },
+        { "driver=host_device,filename=%s/file", 0,
+          "'host_device' driver requires '%s/file' to be either a character or block device" },
+        { "driver=file", 0, "The 'file' block driver requires a file name" },
+        { "driver=file,filename=%s/file,aio=native", 0,
+          "aio=native was specified, but it requires cache.direct=on, which was not "
+          "specified." },
+        { "driver=file,filename=%s/file", BDRV_O_NATIVE_AIO,
+          "aio=native was specified, but it requires cache.direct=on, which was not "
+          "specified." },
+        { "driver=file,filename=%s/file,aio=io_uring", 0,
+          "aio=io_uring was specified, but is not supported in this build" },
+        { "driver=file,filename=%s/file,colour=red", 0,
+          "Block protocol 'file' doesn't support the option 'colour'" },
+        { "driver=file,filename=/proc/version,cache.direct=on", 0,
+          "Could not open '/proc/version': filesystem does not support O_DIRECT" },
+    };
+    g_autofree char *file = scratch_file("file", FILE_BYTES);
+    g_autofree char *fifo = scratch_path("fifo");
+
+    g_assert_cmpint(mkfifo(fifo, 0600), ==, 0);
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        g_auto(GStrv) parts = g_strsplit(cases[i].options, "%s", -1);
+        g_autofree char *options = g_strjoinv(scratch_dir, parts);
+        assert_open_fails(options_of("%s", options), cases[i].flags, cases[i].text,
+                          scratch_dir);
+    }
+}
+
+static void test_malformed_options(void)
+{
+    static const char *const options[] = {
+        "aio=fast", "locking=perhaps", "drop-cache=maybe", "aio-max-batch=some",
+        "aio-max-batch=-1",
+    };
+    g_autofree char *file = scratch_file("file", FILE_BYTES);
+
+    for (unsigned i = 0; i < ARRAY_SIZE(options); i++) {
+        Error *err = NULL;
+        g_assert_null(bdrv_open(NULL, NULL, options_of("driver=file,filename=%s,%s", file,
+                                                       options[i]), 0, &err));
+        g_test_message("%s: %s", options[i], error_get_pretty(err));
+        error_free(err);
+    }
+}
+
+static void test_filenames(void)
+{
+    static const struct { const char *given, *path, *name; } cases[] = {
+        { "plain", "plain", "plain" },
+        { "file:plain", "plain", "plain" },
+        { "file:with:colon", "with:colon", "file:with:colon" },
+        { "./with:colon", "with:colon", "./with:colon" },
+    };
+    g_autofree char *old_dir = g_get_current_dir();
+
+    g_assert_cmpint(chdir(scratch_dir), ==, 0);
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        g_free(scratch_file(cases[i].path, 512 * (i + 1)));
+        BlockDriverState *bs = bdrv_open(cases[i].given, NULL, NULL, BDRV_O_PROTOCOL,
+                                         &error_abort);
+        g_assert_cmpint(bdrv_getlength(bs), ==, 512 * (i + 1));
+        g_assert_cmpstr(bs->exact_filename, ==, cases[i].name);
+        bdrv_unref(bs);
+    }
+    g_assert_cmpint(chdir(old_dir), ==, 0);
+}
+
+/* Without the right to write: refused, or read-only where that is allowed. */
+static void test_auto_read_only(void)
+{
+    if (geteuid() == 0 && seteuid(65534) < 0) {
+        g_test_skip("cannot give up the right to write everywhere");
+        return;
+    }
+    bool was_root = getuid() == 0;
+    if (was_root) {
+        g_assert_cmpint(seteuid(0), ==, 0);
+    }
+    g_autofree char *path = scratch_file("ro", FILE_BYTES);
+    g_assert_cmpint(chmod(path, 0444), ==, 0);
+    g_assert_cmpint(chmod(scratch_dir, 0755), ==, 0);
+    if (was_root) {
+        g_assert_cmpint(seteuid(65534), ==, 0);
+    }
+    assert_open_fails(options_of("driver=file,filename=%s", path), BDRV_O_RDWR,
+                      "Could not open '%s': Permission denied", path);
+    BlockDriverState *bs = bdrv_open(NULL, NULL, options_of("driver=file,filename=%s,"
+                                     "auto-read-only=on", path), BDRV_O_RDWR, &error_abort);
+    g_assert_true(bdrv_is_read_only(bs));
+    bdrv_unref(bs);
+
+    /* and the format above it follows */
+    bs = bdrv_open(NULL, NULL, options_of("driver=raw,auto-read-only=on,file.driver=file,"
+                                          "file.filename=%s", path), BDRV_O_RDWR,
+                   &error_abort);
+    g_assert_true(bdrv_is_read_only(bs));
+    bdrv_unref(bs);
+    if (was_root) {
+        g_assert_cmpint(seteuid(0), ==, 0);
+    }
+}
+
+/* ---- failures --------------------------------------------------------------------------- */
+
+/* The descriptor that the driver has PATH open with. */
+static int driver_fd(const char *path)
+{
+    for (int fd = 3; fd < 1024; fd++) {
+        g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", fd);
+        g_autofree char *target = g_file_read_link(link, NULL);
+        if (target && !strcmp(target, path)) {
+            return fd;
+        }
+    }
+    g_assert_not_reached();
+}
+
+/*
+ * A flush fails: here because the descriptor is, for a moment, that of a pipe. What the
+ * page cache holds is unknown from then on, so later flushes must not succeed either.
+ */
+static void test_failed_flush_is_remembered(void)
+{
+    g_autofree char *path = scratch_file("flush", FILE_BYTES);
+    BlockBackend *blk = open_file(path, "");
+    int pipe_fds[2], fd = driver_fd(path), saved = dup(fd);
+
+    g_assert_cmpint(pipe(pipe_fds), ==, 0);
+    write_pattern(blk, 0, 4096, 0x11);
+    g_assert_cmpint(blk_flush(blk), ==, 0);
+    write_pattern(blk, 0, 4096, 0x22);
+    g_assert_cmpint(dup2(pipe_fds[0], fd), ==, fd);
+    bool in_memory = blk_flush(blk) == 0;
+    g_assert_cmpint(dup2(saved, fd), ==, fd);
+    g_assert_false(in_memory);
+    g_assert_cmpint(blk_flush(blk), <, 0);
+    write_pattern(blk, 0, 4096, 0x33);
+    g_assert_cmpint(blk_flush(blk), <, 0);
+    blk_unref(blk);
+
+    /* opening again starts afresh */
+    blk = open_file(path, "");
+    write_pattern(blk, 0, 4096, 0x33);
+    g_assert_cmpint(blk_flush(blk), ==, 0);
+    blk_unref(blk);
+    close(saved);
+    close(pipe_fds[0]);
+    close(pipe_fds[1]);
+}
+
+/* No descriptors left for an AIO engine in the new context: worker threads do it. */
+static void test_falls_back_to_threads(void)
+{
+    const Engine *native = &engines[2];
+    if (skip(native)) {
+        return;
+    }
+    g_autofree char *path = scratch_file("fallback", FILE_BYTES);
+    BlockBackend *blk = open_file(path, native->options);
+    IOThread *iothread = iothread_create("fallback", &error_abort);
+    AioContext *main_ctx = qemu_get_aio_context();
+    struct rlimit old, limit;
+
+    g_assert_cmpint(getrlimit(RLIMIT_NOFILE, &old), ==, 0);
+    limit = old;
+    limit.rlim_cur = 3;
+    g_assert_cmpint(setrlimit(RLIMIT_NOFILE, &limit), ==, 0);
+    aio_context_acquire(main_ctx);
+    int ret = blk_set_aio_context(blk, iothread_get_aio_context(iothread), &error_abort);
+    aio_context_release(main_ctx);
+    g_assert_cmpint(setrlimit(RLIMIT_NOFILE, &old), ==, 0);
+    g_assert_cmpint(ret, ==, 0);
+
+    write_pattern(blk, 100, 10000, 0x11);
+    assert_content(blk, 100, 10000, 0x11);
+    aio_context_acquire(iothread_get_aio_context(iothread));
+    g_assert_cmpint(blk_set_aio_context(blk, main_ctx, &error_abort), ==, 0);
+    aio_context_release(iothread_get_aio_context(iothread));
+    assert_content(blk, 100, 10000, 0x11);
+    blk_unref(blk);
+    iothread_destroy(iothread);
+}
+
+static void test_io_errors_are_reported(gconstpointer data)
+{
+    const Engine *e = data;
+    if (skip(e)) {
+        return;
+    }
+    g_autofree char *path = scratch_file("errors", FILE_BYTES);
+    BlockBackend *blk = open_file(path, e->options);
+    uint8_t *buf = qemu_memalign(4096, 4096);
+    int fd = driver_fd(path), saved = dup(fd);
+    int ro_fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    memset(buf, 0x11, 4096);
+    g_assert_cmpint(dup2(ro_fd, fd), ==, fd);
+    g_assert_cmpint(blk_pwrite(blk, 0, 4096, buf, 0), ==, -EBADF);
+    g_assert_cmpint(blk_pwrite(blk, 0, 4096, buf, BDRV_REQ_FUA), ==, -EBADF);
+    g_assert_cmpint(dup2(saved, fd), ==, fd);
+    g_assert_cmpint(blk_pwrite(blk, 0, 4096, buf, BDRV_REQ_FUA), ==, 0);
+    assert_content(blk, 0, 4096, 0x11);
+    blk_unref(blk);
+    close(saved);
+    close(ro_fd);
+    qemu_vfree(buf);
+}
+
+/* ---- creating --------------------------------------------------------------------------- */
+
+static void test_create(void)
+{
+    static const struct {
+        const char *options;
+        int64_t length, disk_min;   /* -1: is refused */
+    } cases[] = {
+        { "size=1M", FILE_BYTES, 0 },
+        { "size=0", 0, 0 },
+        { "size=1", 512, 0 },
+        { "size=1000000", 1000448, 0 },
+        { "size=1M,preallocation=off", FILE_BYTES, 0 },
+        { "size=1M,preallocation=falloc", FILE_BYTES, FILE_BYTES },
+        { "size=1M,preallocation=full", FILE_BYTES, FILE_BYTES },
+        { "size=1000000,preallocation=full", 1000448, 1000448 },
+        { "size=1M,nocow=on,extent_size_hint=0", FILE_BYTES, 0 },
+        { "size=1M,preallocation=metadata", -1, 0 },
+        { "size=1M,preallocation=most", -1, 0 },
+        { "size=big", -1, 0 },
+        { "size=15E", -1, 0 },
+        { "size=7E", -1, 0 },
+        { "size=7E,preallocation=falloc", -1, 0 },
+        { "size=1M,colour=red", -1, 0 },
+        { "size=1M,extent_size_hint=8G", -1, 0 },
+    };
+    BlockDriver *drv = bdrv_find_format("file");
+    g_autofree char *path = scratch_path("created");
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        g_autoptr(json_t) opts = options_of("%s", cases[i].options);
+        Error *err = NULL;
+        int ret = bdrv_create(drv, path, opts, &err);
+        g_test_message("%s: %s", cases[i].options, err ? error_get_pretty(err) : "made");
+        if (cases[i].length < 0) {
+            g_assert_cmpint(ret, <, 0);
+            error_free_or_abort(&err);
+            g_assert_cmpint(access(path, F_OK), <, 0);  /* nothing is left */
+            continue;
+        }
+        g_assert_null(err);
+        g_assert_cmpint(ret, ==, 0);
+        g_assert_cmpint(file_bytes(path), ==, cases[i].length);
+        g_assert_cmpint(disk_bytes(path), >=, cases[i].disk_min);
+        unlink(path);
+    }
+}
+
+/* An existing file is emptied first; one that is in use is left alone. */
+static void test_create_over_existing(void)
+{
+    g_autofree char *path = scratch_file("existing", FILE_BYTES);
+    BlockDriver *drv = bdrv_find_format("file");
+    g_autoptr(json_t) opts = options_of("size=64K");
+    g_autoptr(json_t) more_opts = options_of("size=64K");
+    Error *err = NULL;
+
+    BlockBackend *blk = open_with_perms(options_of("driver=file,filename=%s", path),
+                                        BDRV_O_RDWR, BLK_PERM_CONSISTENT_READ |
+                                        BLK_PERM_WRITE, BLK_PERM_CONSISTENT_READ,
+                                        &error_abort);
+    write_pattern(blk, 0, FILE_BYTES, 0x11);
+    g_assert_cmpint(bdrv_create(drv, path, opts, &err), <, 0);
+    g_assert_cmpstr(error_get_pretty(err), ==, "Failed to get \"write\" lock");
+    error_free(err);
+    assert_content(blk, 0, FILE_BYTES, 0x11);
+    blk_unref(blk);
+    g_assert_cmpint(file_bytes(path), ==, FILE_BYTES);
+
+    g_assert_cmpint(bdrv_create(drv, path, more_opts, &error_abort), ==, 0);
+    g_assert_cmpint(file_bytes(path), ==, 65536);
+    blk = open_file(path, "");
+    assert_content(blk, 0, 65536, 0);
+    blk_unref(blk);
+}
+
+/* ---- devices ---------------------------------------------------------------------------- */
+
+static void test_character_device(void)
+{
+    BlockBackend *blk = open_rw(options_of("driver=host_device,filename=/dev/null"));
+    BlockDriver *drv = bdrv_find_format("host_device");
+    g_autoptr(json_t) opts = options_of("size=1M");
+    Error *err = NULL;
+
+    g_assert_cmpint(blk_getlength(blk), ==, 0);
+    g_assert_cmpint(blk_truncate(blk, 512, true, PREALLOC_MODE_OFF, 0, &err), ==, -ENOTSUP);
+    g_assert_cmpstr(error_get_pretty(err), ==, "Cannot resize device files");
+    g_clear_pointer(&err, error_free);
+    g_assert_cmpint(blk_truncate(blk, 512, false, PREALLOC_MODE_OFF, 0, &err), ==, -EINVAL);
+    g_assert_cmpstr(error_get_pretty(err), ==, "Cannot grow device files");
+    g_clear_pointer(&err, error_free);
+    blk_unref(blk);
+
+    g_assert_cmpint(bdrv_create(drv, "/dev/null", opts, &err), <, 0);
+    g_assert_cmpstr(error_get_pretty(err), ==, "Cannot grow device files");
+    error_free(err);
+    g_assert_true(bdrv_find_protocol("/dev/null", true, &error_abort) == drv);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct { const char *name; void (*fn)(gconstpointer engine); } tests[] = {
+        { "like-memory", test_like_memory },
+        { "in-flight-across-moves", test_in_flight_across_moves },
+        { "odd-length", test_odd_length },
+        { "zeroes-and-holes", test_zeroes_and_holes },
+        { "block-status", test_block_status },
+        { "truncate", test_truncate },
+        { "writes-beyond-the-end", test_writes_beyond_the_end },
+        { "io-errors-are-reported", test_io_errors_are_reported },
+    };
+
+    image_test_init(&argc, &argv);
+    for (unsigned e = 0; e < ARRAY_SIZE(engines); e++) {
+        for (unsigned i = 0; i < ARRAY_SIZE(tests); i++) {
+            g_autofree char *path = g_strdup_printf("/file/%s/%s", engines[e].name,
+                                                    tests[i].name);
+            g_test_add_data_func(path, &engines[e], tests[i].fn);
+        }
+    }
+    g_test_add_func("/file/open/refused", test_refused_opens);
+    g_test_add_func("/file/open/malformed-options", test_malformed_options);
+    g_test_add_func("/file/open/filenames", test_filenames);
+    g_test_add_func("/file/open/auto-read-only", test_auto_read_only);
+    g_test_add_func("/file/failed-flush-is-remembered", test_failed_flush_is_remembered);
+    g_test_add_func("/file/falls-back-to-threads", test_falls_back_to_threads);
+    g_test_add_func("/file/create", test_create);
+    g_test_add_func("/file/create-over-existing", test_create_over_existing);
+    g_test_add_func("/file/character-device", test_character_device);
+    return image_test_run();
+}
