@@ -115,32 +115,56 @@ static bool worker_wait(ThreadPool *pool)
     }
 }
 
+/* Lock held; the caller is idle and there is work. It is ACTIVE afterwards. */
+static PoolWork *take_work(ThreadPool *pool)
+{
+    PoolWork *work = QTAILQ_FIRST(&pool->queue);
+
+    g_assert(work->state == WORK_QUEUED && pool->queued > 0 && pool->idle > 0);
+    QTAILQ_REMOVE(&pool->queue, work, next);
+    work->state = WORK_ACTIVE;
+    pool->queued--;
+    pool->idle--;
+    return work;
+}
+
+/* Lock held, and dropped meanwhile. */
+static void kick_locked(ThreadPool *pool)
+{
+    qemu_mutex_unlock(&pool->lock);
+    /* Pool and context stay as long as this thread is counted in WORKERS. */
+    aio__bh_schedule_pinned(pool->deliver_bh);
+    qemu_mutex_lock(&pool->lock);
+}
+
 static void *worker_run(void *opaque)
 {
     ThreadPool *pool = opaque;
+    bool kick = false;          /* DELIVER_BH is owed a schedule */
 
     qemu_mutex_lock(&pool->lock);
-    while (worker_wait(pool)) {
-        PoolWork *work = QTAILQ_FIRST(&pool->queue);
-        QTAILQ_REMOVE(&pool->queue, work, next);
-        g_assert(work->state == WORK_QUEUED && pool->queued > 0 && pool->idle > 0);
-        work->state = WORK_ACTIVE;
-        pool->queued--;
-        pool->idle--;
+    for (;;) {
+        if (kick && QTAILQ_EMPTY(&pool->queue)) {
+            kick_locked(pool);
+            kick = false;
+        }
+        if (!worker_wait(pool)) {
+            break;
+        }
+        PoolWork *work = take_work(pool);
         qemu_mutex_unlock(&pool->lock);
-
+        if (kick) {
+            aio__bh_schedule_pinned(pool->deliver_bh);
+        }
         int ret = work->func(work->arg);
 
         qemu_mutex_lock(&pool->lock);
         work->ret = ret;
-        bool kick = push_done(pool, work);
+        kick = push_done(pool, work);
         pool->idle++;
-        if (kick) {
-            /* Pool and context stay as long as this thread is counted in WORKERS. */
-            qemu_mutex_unlock(&pool->lock);
-            aio__bh_schedule_pinned(pool->deliver_bh);
-            qemu_mutex_lock(&pool->lock);
-        }
+    }
+    if (kick) {
+        kick_locked(pool);
     }
     pool->idle--;
     if (--pool->workers == 0) {
@@ -165,7 +189,7 @@ static void spawn_worker(ThreadPool *pool)
 
 static void pool_submit(ThreadPool *pool, PoolWork *work)
 {
-    bool kick = false;
+    bool kick = false, wake = false;
 
     qemu_mutex_lock(&pool->lock);
     work->state = WORK_QUEUED;
@@ -177,11 +201,15 @@ static void pool_submit(ThreadPool *pool, PoolWork *work)
         pool->queued++;
         if (pool->queued > pool->idle && pool->workers < pool->workers_max) {
             spawn_worker(pool);
-        } else if (pool->idle) {
-            qemu_cond_signal(&pool->work_cond);
+        } else {
+            wake = pool->idle > 0;
         }
     }
     qemu_mutex_unlock(&pool->lock);
+    /* After unlocking, so that who is woken does not run into the lock at once. */
+    if (wake) {
+        qemu_cond_signal(&pool->work_cond);
+    }
     if (kick) {
         qemu_bh_schedule(pool->deliver_bh);
     }

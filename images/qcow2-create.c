@@ -223,7 +223,7 @@ static Layout plan_layout(const Qcow2CreateOptions *o, uint64_t l1_entries)
     uint64_t per_block = o->cluster_bytes * 8 / o->refcount_bits;
     Layout y = { .table = 1, .blocks = 1 };
 
-    y.l1 = MAX(DIV_ROUND_UP(l1_entries * 8, o->cluster_bytes), 1);
+    y.l1 = DIV_ROUND_UP(l1_entries * 8, o->cluster_bytes);
     for (;;) {
         y.end = 1 + y.table + y.blocks + y.l1;
         uint64_t blocks = DIV_ROUND_UP(y.end, per_block);
@@ -313,7 +313,9 @@ static int make_room(BlockBackend *blk, uint64_t bytes, Error **errp)
 /* Write an empty image to the empty file BLK. */
 static int format_file(BlockBackend *blk, const Qcow2CreateOptions *o, Error **errp)
 {
-    uint64_t l1_entries = qcow2_l1_entries_for(g_bit_nth_lsf(o->cluster_bytes, -1), o->size);
+    uint32_t cluster_bits = g_bit_nth_lsf(o->cluster_bytes, -1);
+    /* One entry at least: an L1 table without entries would own no cluster. */
+    uint64_t l1_entries = MAX(qcow2_l1_entries_for(cluster_bits, o->size), 1);
     uint64_t size = o->prealloc == PREALLOC_MODE_OFF ? o->size : 0;
     Layout y = plan_layout(o, l1_entries);
 

@@ -6,25 +6,28 @@
 void img_usage_error(const char *fmt, ...)
 {
     va_list ap;
-    va_start(ap, fmt);
-    g_autofree char *text = g_strdup_vprintf(fmt, ap);
-    va_end(ap);
 
+    va_start(ap, fmt);
+    char *text = g_strdup_vprintf(fmt, ap);
+    va_end(ap);
     error_report("%s", text);
+    g_free(text);
     fprintf(stderr, "Try '%s --help' for more information\n", error_get_progname());
     exit(EXIT_FAILURE);
 }
 
 /* How the user spelt the option that getopt has just stumbled over. */
-static char *bad_option(char **argv)
+static const char *bad_option(char **argv)
 {
+    static char letter[] = "-x";
     const char *word = argv[optind - 1];
 
     /* A long one has no letter, or the letter that it would have had. */
     if (optopt <= 0 || optopt > 255 || g_str_has_prefix(word, "--")) {
-        return g_strdup(word);
+        return word;
     }
-    return g_strdup_printf("-%c", optopt);
+    letter[1] = (char)optopt;
+    return letter;
 }
 
 int img_getopt(int argc, char **argv, const char *shortopts, const struct option *longopts)
@@ -32,15 +35,12 @@ int img_getopt(int argc, char **argv, const char *shortopts, const struct option
     /* Complaints are ours: ':' first tells getopt, and tells apart the missing argument. */
     g_autofree char *letters = g_strconcat(":h", shortopts, NULL);
     int c = getopt_long(argc, argv, letters, longopts, NULL);
-    g_autofree char *bad = NULL;
 
     switch (c) {
     case ':':
-        bad = bad_option(argv);
-        img_usage_error("missing argument for option '%s'", bad);
+        img_usage_error("missing argument for option '%s'", bad_option(argv));
     case '?':
-        bad = bad_option(argv);
-        img_usage_error("unrecognized option '%s'", bad);
+        img_usage_error("unrecognized option '%s'", bad_option(argv));
     case 'h':
         img_print_help();
         exit(EXIT_SUCCESS);

@@ -50,6 +50,7 @@ struct Client {
     Counters total, shown;
     Histogram histogram;
     uint32_t interval_latency_us_max;
+    int64_t interval_latency_end_us;    /* when that request ended */
     int64_t next_report_us, next_disconnect_us;
     unsigned errors_printed;
     bool hung;

@@ -91,7 +91,10 @@ static void count_request(Slot *slot)
     c->total.flushes += slot->kind == FLUSH;
     histogram_add(&c->histogram, latency_us);
     latency_log_add(c->log, now_us, latency_us);
-    c->interval_latency_us_max = MAX(c->interval_latency_us_max, latency_us);
+    if (latency_us >= c->interval_latency_us_max) {
+        c->interval_latency_us_max = latency_us;
+        c->interval_latency_end_us = now_us;
+    }
 }
 
 static int request_done(void *opaque, int *error)

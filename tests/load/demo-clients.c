@@ -64,14 +64,6 @@ static uint64_t number(const json_t *object, const char *key)
     return json_integer_value(json_object_get(object, key));
 }
 
-static void take_interval(DemoClient *c, const json_t *line)
-{
-    uint64_t latency_us = number(line, "latency_us_max");
-
-    c->node->table_requests += number(line, "requests");
-    c->node->table_latency_us_max = MAX(c->node->table_latency_us_max, latency_us);
-}
-
 /* Of a killed client only the intervals are known, so everything is added up from these. */
 static void take_line(Demo *demo, DemoClient *c, const char *text, size_t length)
 {
@@ -93,7 +85,9 @@ static void take_line(Demo *demo, DemoClient *c, const char *text, size_t length
         t->abrupt += number(line, "abrupt_disconnects");
         t->checked_blocks += number(line, "checked_blocks");
     } else {
-        take_interval(c, line);
+        c->node->table_requests += number(line, "requests");
+        demo_note_latency(demo, c->node, number(line, "latency_end_us"),
+                          number(line, "latency_us_max"));
         t->requests += number(line, "requests");
         t->bytes += number(line, "bytes");
         t->connects += number(line, "connects");

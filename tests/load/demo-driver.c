@@ -23,7 +23,7 @@ static json_t *thread_as_json(unsigned thread)
 static void move_node(Demo *demo, DemoQmp *qmp, unsigned index, unsigned thread)
 {
     DemoNode *node = &demo->nodes[index];
-    DemoMove move = { .node = index, .begin_us = g_get_monotonic_time() };
+    DemoMove move = { .node = index, .thread = thread, .begin_us = g_get_monotonic_time() };
     uint64_t latency_us;
     json_t *answer;
 
@@ -238,7 +238,7 @@ int main(int argc, char **argv)
 {
     Demo demo = {
         .clients_per_node = 2, .moves_wanted = 100, .depth = 32, .seconds = 20, .seed = 1,
-        .nodes = { { .name = "raw0", .thread = 0 }, { .name = "q0", .thread = 1 } } };
+        .nodes = { { .name = "raw0" }, { .name = "q0", .first_thread = 1, .thread = 1 } } };
     DemoQmp qmp;
     bool good;
 

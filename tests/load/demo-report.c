@@ -43,19 +43,21 @@ static char *nodes_in(const Demo *demo, unsigned thread)
     return g_string_free(s, FALSE);
 }
 
-static void note_thread_latency(Demo *demo)
+void demo_note_latency(Demo *demo, const DemoNode *node, int64_t end_us,
+                       uint64_t latency_us)
 {
-    for (unsigned i = 0; i < DEMO_NODES; i++) {
-        const DemoNode *n = &demo->nodes[i];
+    unsigned thread = node->first_thread;
 
-        /* An interval in several threads counts for all of them. */
-        for (unsigned t = 0; t < DEMO_THREADS; t++) {
-            if (n->residence_us[t]) {
-                demo->thread_latency_us_max[t] = MAX(demo->thread_latency_us_max[t],
-                                                     n->table_latency_us_max);
-            }
+    for (unsigned i = demo->moves->len; i > 0; i--) {
+        const DemoMove *m = &g_array_index(demo->moves, DemoMove, i - 1);
+
+        if (&demo->nodes[m->node] == node && m->begin_us <= end_us) {
+            thread = m->thread;
+            break;
         }
     }
+    demo->thread_latency_us_max[thread] = MAX(demo->thread_latency_us_max[thread],
+                                              latency_us);
 }
 
 void demo_table(Demo *demo, int64_t now_us)
@@ -65,18 +67,17 @@ void demo_table(Demo *demo, int64_t now_us)
     for (unsigned i = 0; i < DEMO_NODES; i++) {
         demo_note_residence(&demo->nodes[i], now_us);
     }
-    note_thread_latency(demo);
     if (demo->terminal && demo->table_lines) {
         printf("\033[%uA", demo->table_lines);
     }
     demo->table_lines = 0;
-    printf("%5.1f s   thread  nodes        requests/s  moves into  longest request\n",
+    printf("%5.1f s   thread  nodes        requests/s  moves into  longest stall\n",
            (now_us - demo->begin_us) / 1e6);
     demo->table_lines++;
     for (unsigned t = 0; t < DEMO_THREADS; t++) {
         g_autofree char *nodes = nodes_in(demo, t);
 
-        printf("          %-6s  %-11s  %10.0f  %10u  %12.2f ms\n", demo_thread_name[t],
+        printf("          %-6s  %-11s  %10.0f  %10u  %10.2f ms\n", demo_thread_name[t],
                nodes[0] ? nodes : "-", requests_in(demo, t) / elapsed_s, demo->moves_into[t],
                demo->thread_latency_us_max[t] / 1e3);
         demo->table_lines++;
@@ -85,7 +86,7 @@ void demo_table(Demo *demo, int64_t now_us)
     for (unsigned i = 0; i < DEMO_NODES; i++) {
         DemoNode *n = &demo->nodes[i];
 
-        n->table_requests = n->table_latency_us_max = 0;
+        n->table_requests = 0;
         memset(n->residence_us, 0, sizeof(n->residence_us));
     }
     demo->last_table_us = now_us;

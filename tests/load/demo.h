@@ -26,12 +26,12 @@ typedef struct Demo Demo;
 /* An exported node and how it fared. */
 typedef struct DemoNode {
     const char *name;
-    unsigned thread;                    /* index of the thread it is in */
+    unsigned first_thread;              /* index of the thread it began in */
+    unsigned thread;                    /* the one it is in now */
     int64_t residence_us[DEMO_THREADS]; /* time spent in each since the last table */
     int64_t since_us;                   /* in its thread since */
     unsigned moves;
     uint64_t table_requests;            /* answered since the last table */
-    uint64_t table_latency_us_max;
 } DemoNode;
 
 typedef struct DemoClient {
@@ -48,7 +48,7 @@ typedef struct DemoClient {
 } DemoClient;
 
 typedef struct DemoMove {
-    unsigned node;
+    unsigned node, thread;              /* moved to THREAD */
     int64_t begin_us, end_us;           /* of the command, CLOCK_MONOTONIC */
     int64_t control_us;                 /* a moment near it, when nothing happened */
 } DemoMove;
@@ -102,6 +102,9 @@ void demo_clients_end(Demo *demo);
 
 /* Account the time since the node's last move to the thread it is in. */
 void demo_note_residence(DemoNode *node, int64_t now_us);
+/* A request to NODE that ended at END_US took LATENCY_US. */
+void demo_note_latency(Demo *demo, const DemoNode *node, int64_t end_us,
+                       uint64_t latency_us);
 void demo_table(Demo *demo, int64_t now_us);
 /* Find the stalls in the clients' logs, print the summary, write the file. True: all good. */
 bool demo_summary(Demo *demo);

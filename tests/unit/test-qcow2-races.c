@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * qcow2 with requests that overlap while they are in flight. Which of them wins is nobody's
+ * promise, but data must never turn up elsewhere. Every sector is only ever written with its
+ * own number, so that it must hold that or zeroes:
+ *
+ *   write  |--------- cluster of sector 8, looked up -------------> data written late
+ *   discard     |- unmapped -|
+ *   flush                     |- freed? -|
+ *   write                                 |- the cluster for sector 99 -|   must be another
+ */
+#include "qcow2-test.h"
+#include "memory-disk.h"
+
+enum { SECTOR = 512, SECTORS = 512, OPS = 24 };
+
+static void tag_sectors(uint8_t *buf, int first, int n)
+{
+    for (int i = 0; i < n; i++) {
+        uint16_t *words = (uint16_t *)(buf + i * SECTOR);
+        for (int k = 0; k < SECTOR / 2; k++) {
+            words[k] = first + i + 1;
+        }
+    }
+}
+
+static void assert_sectors_are_their_own(BlockBackend *blk, const char *create)
+{
+    g_autofree uint16_t *now = g_malloc(SECTORS * SECTOR);
+
+    g_assert_cmpint(blk_pread(blk, 0, SECTORS * SECTOR, now, 0), ==, 0);
+    for (int i = 0; i < SECTORS * SECTOR / 2; i++) {
+        int sector = i / (SECTOR / 2);
+        if (now[i] != 0 && now[i] != sector + 1) {
+            g_error("%s: sector %d holds data of sector %d", create, sector, now[i] - 1);
+        }
+    }
+}
+
+static void run_overlapping(GRand *r, BlockBackend *blk)
+{
+    static const OpType types[] = { OP_WRITE, OP_WRITE, OP_WRITE, OP_DISCARD, OP_DISCARD,
+                                    OP_UNMAP, OP_ZERO, OP_FLUSH, OP_READ };
+    Op ops[OPS];
+
+    for (int i = 0; i < OPS; i++) {
+        int first = g_rand_int_range(r, 0, SECTORS);
+        int n = MIN(g_rand_int_range(r, 1, g_rand_boolean(r) ? 8 : 64), SECTORS - first);
+        ops[i] = (Op){ .blk = blk, .offset = first * SECTOR, .bytes = n * SECTOR,
+                       .type = types[g_rand_int_range(r, 0, ARRAY_SIZE(types))],
+                       .buf = g_malloc(n * SECTOR) };
+        tag_sectors(ops[i].buf, first, n);
+    }
+    run_ops(ops, OPS);
+    for (int i = 0; i < OPS; i++) {
+        g_assert_cmpint(ops[i].ret, ==, 0);
+        g_free(ops[i].buf);
+    }
+}
+
+static void test_overlapping(void)
+{
+    static const char *const images[] = {
+        "size=256k,cluster_size=512", "size=256k,cluster_size=1k,refcount_bits=1",
+        "size=256k,cluster_size=4k", "size=256k,cluster_size=4k,compat=0.10",
+        "size=256k,cluster_size=4k,lazy_refcounts=on", "size=256k",
+        "size=256k,cluster_size=4k,preallocation=metadata",
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(images); i++) {
+        GRand *r = g_rand_new_with_seed(g_test_rand_int());
+        g_autofree char *path = scratch_path("races.qcow2");
+        g_autofree char *bytes = NULL;
+        gsize length;
+        qcow2_create(path, images[i]);
+        g_assert_true(g_file_get_contents(path, &bytes, &length, NULL));
+        MemoryDisk *disk = memory_disk_new(bytes, length);
+        disk->late = g_rand_new_with_seed(g_rand_int(r));
+        memory_disk_to_open = disk;
+        BlockBackend *blk = open_rw(
+            options_of("driver=qcow2,discard=unmap,file.driver=memory-disk"));
+        for (int k = 0; k < (g_test_slow() ? 1000 : 60); k++) {
+            run_overlapping(r, blk);
+            assert_sectors_are_their_own(blk, images[i]);
+            if (k % 8 == 0) {
+                qcow2_assert_consistent(blk, false);
+            }
+        }
+        qcow2_assert_consistent(blk, false);
+        blk_unref(blk);
+        blk = open_rw(options_of("driver=qcow2,file.driver=memory-disk"));
+        qcow2_assert_consistent(blk, false);
+        assert_sectors_are_their_own(blk, images[i]);
+        blk_unref(blk);
+        memory_disk_free(disk);
+        g_rand_free(r);
+    }
+}
+
+/* ---- requests that fail while others share their clusters --------------------------- */
+
+static void test_overlapping_with_errors(void)
+{
+    for (int n = 1; n < 120; n += g_test_slow() ? 1 : 3) {
+        GRand *r = g_rand_new_with_seed(n);
+        g_autofree char *path = scratch_path("races.qcow2");
+        g_autofree char *bytes = NULL;
+        gsize length;
+        qcow2_create(path, n % 2 ? "size=256k,cluster_size=4k" : "size=256k");
+        g_assert_true(g_file_get_contents(path, &bytes, &length, NULL));
+        MemoryDisk *disk = memory_disk_new(bytes, length);
+        disk->late = g_rand_new_with_seed(g_rand_int(r));
+        memory_disk_to_open = disk;
+        BlockBackend *blk = open_rw(options_of("driver=qcow2,file.driver=memory-disk"));
+        disk->fail_in = n;
+        for (int k = 0; k < 8; k++) {
+            Op ops[OPS];
+            for (int i = 0; i < OPS; i++) {
+                /* Neighbours, so that many are in the same new cluster. */
+                int first = (k * OPS + i) * 2;
+                ops[i] = (Op){ .blk = blk, .type = OP_WRITE, .offset = first * SECTOR,
+                               .bytes = 2 * SECTOR, .buf = g_malloc(2 * SECTOR) };
+                tag_sectors(ops[i].buf, first, 2);
+            }
+            run_ops(ops, OPS);
+            for (int i = 0; i < OPS; i++) {
+                if (ops[i].ret == 0) {
+                    g_autofree uint8_t *now = g_malloc(2 * SECTOR);
+                    g_assert_cmpint(blk_pread(blk, ops[i].offset, 2 * SECTOR, now, 0), ==, 0);
+                    g_assert_cmpmem(now, 2 * SECTOR, ops[i].buf, 2 * SECTOR);
+                }
+                g_free(ops[i].buf);
+            }
+        }
+        disk->fail_in = 0;
+        assert_sectors_are_their_own(blk, "with errors");
+        qcow2_assert_consistent(blk, true);
+        blk_unref(blk);
+        memory_disk_free(disk);
+        g_rand_free(r);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    image_test_init(&argc, &argv);
+    bdrv_register(&memory_disk_driver);
+    g_test_add_func("/qcow2/races/overlapping", test_overlapping);
+    g_test_add_func("/qcow2/races/overlapping-with-errors", test_overlapping_with_errors);
+    return image_test_run();
+}
