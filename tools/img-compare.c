@@ -20,7 +20,8 @@ typedef struct Side {
     BlockBackend *blk;
     int64_t bytes;
     uint8_t *buf;
-    int status;                 /* BDRV_BLOCK_* of the present step */
+    int status;                 /* BDRV_BLOCK_* from the present step up to ... */
+    int64_t status_end;         /* ... here; asking again would cost a search for holes */
     int ret;                    /* of the present read */
 } Side;
 
@@ -45,15 +46,17 @@ static int print_mismatch(const Compare *cmp, int64_t offset)
 /* The status of SIDE from OFFSET on; *BYTES is shortened to what is alike. */
 static int query_status(Side *side, int64_t offset, int64_t *bytes)
 {
-    int64_t alike = 0, map;
-    BlockDriverState *file;
-
-    side->status = bdrv_block_status(blk_bs(side->blk), offset, *bytes, &alike, &map, &file);
-    if (side->status < 0 || alike <= 0) {
-        error_report("Sector allocation test failed for %s", side->name);
-        return COMPARE_STATUS_FAILED;
+    if (offset >= side->status_end) {
+        int64_t ask = MIN(side->bytes - offset, STEP_BYTES_MAX), alike = 0, map;
+        BlockDriverState *file;
+        side->status = bdrv_block_status(blk_bs(side->blk), offset, ask, &alike, &map, &file);
+        if (side->status < 0 || alike <= 0) {
+            error_report("Sector allocation test failed for %s", side->name);
+            return COMPARE_STATUS_FAILED;
+        }
+        side->status_end = offset + alike;
     }
-    *bytes = MIN(*bytes, alike);
+    *bytes = MIN(*bytes, side->status_end - offset);
     return COMPARE_SAME;
 }
 

@@ -54,7 +54,7 @@ struct ConvertJob {
     uint64_t turn;              /* the ticket that may write */
     Worker workers[CONVERT_COROUTINES_MAX];
 
-    int64_t data_bytes;         /* in all data extents; for progress */
+    int64_t data_bytes;         /* in all data extents; 0: not counted */
     int64_t done_bytes;
     int64_t next_write_ns;      /* rate limit: when the budget is even again */
 };
@@ -350,6 +350,14 @@ static void coroutine_fn write_extent(ConvertJob *job, const Extent *ext, const 
 
 /* ---- the coroutines --------------------------------------------------------------- */
 
+static void show_progress(const ConvertJob *job)
+{
+    double fraction = job->data_bytes ? (double)job->done_bytes / job->data_bytes
+                                      : (double)job->cursor / job->plan->total_bytes;
+
+    img_progress_set(100.0 * fraction);
+}
+
 static void coroutine_fn copy_worker(void *opaque)
 {
     Worker *worker = opaque;
@@ -366,14 +374,14 @@ static void coroutine_fn copy_worker(void *opaque)
         write_extent(job, &ext, buf);
         if (ext.kind == EXTENT_DATA && job->ret == 0) {
             job->done_bytes += ext.bytes;
-            img_progress_set(100.0 * job->done_bytes / job->data_bytes);
+            show_progress(job);
         }
     }
     qemu_vfree(buf);
     job->running--;
 }
 
-/* How much there is to copy, so that progress means something. */
+/* How much there is to copy: progress shown all the time is to move evenly. */
 static void coroutine_fn count_worker(void *opaque)
 {
     ConvertJob *job = opaque;
@@ -403,10 +411,11 @@ int convert_copy(const ConvertPlan *plan)
                         MAX(CONVERT_BUFFER_BYTES, plan->target_cluster_bytes);
     qemu_co_mutex_init(&job->cursor_lock);
 
-    job->running = 1;
-    aio_co_enter(ctx, qemu_coroutine_create(count_worker, job));
-    img_wait(&job->running);
-
+    if (plan->show_progress) {
+        job->running = 1;
+        aio_co_enter(ctx, qemu_coroutine_create(count_worker, job));
+        img_wait(&job->running);
+    }
     if (job->ret == 0) {
         job->running = plan->coroutine_count;
         for (int i = 0; i < plan->coroutine_count; i++) {

@@ -16,7 +16,7 @@ typedef struct ConvertArgs {
     char *options;              /* the -o lists, joined; owned */
     const char *backing_file, *backing_format;
     const char *snapshot;
-    bool progress, skip_create, target_is_zero, copy_offload, sparse_given;
+    bool skip_create, target_is_zero, copy_offload, sparse_given;
     bool bitmaps, skip_broken_bitmaps;
     ConvertPlan plan;
 } ConvertArgs;
@@ -75,7 +75,7 @@ static bool parse_option(ConvertArgs *args, int c)
     case 'm': return parse_coroutines(args, optarg);
     case 'n': args->skip_create = true; break;
     case 'o': return img_add_options(&args->options, optarg);
-    case 'p': args->progress = true; break;
+    case 'p': plan->show_progress = true; break;
     case 'q': plan->quiet = true; break;
     case 'r':
         plan->rate_bytes = img_parse_size("rate limit", optarg, 0, INT64_MAX);
@@ -452,7 +452,8 @@ int img_convert(int argc, char **argv)
     }
     ok = ok && check_arguments(&args, argc - optind - 1);
     if (ok) {
-        img_progress_start(args.progress && !args.plan.quiet, 1.0);
+        args.plan.show_progress = args.plan.show_progress && !args.plan.quiet;
+        img_progress_start(args.plan.show_progress, 1.0);
         img_progress_set(0);
         ok = convert(&args, argv + optind, argc - optind - 1);
         if (ok) {

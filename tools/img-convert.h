@@ -35,6 +35,7 @@ typedef struct ConvertPlan {
     bool in_order;              /* start writes in ascending order */
     bool write_through;         /* each write is on stable storage when it completes */
     bool salvage;               /* unreadable sectors become zeroes */
+    bool show_progress;         /* all the time, not only when asked by a signal */
     bool quiet;
 } ConvertPlan;
 

@@ -108,11 +108,11 @@ static void report(Client *c, int64_t now_us)
     Counters *t = &c->total, *s = &c->shown;
 
     printf("{\"client\": %u, \"name\": \"%s\", \"t_us\": %" PRId64 ", \"requests\": %" PRIu64
-           ", \"bytes\": %" PRIu64 ", \"errors\": %" PRIu64 ", \"latency_us_max\": %u"
-           ", \"latency_end_us\": %" PRId64 ", \"connects\": %" PRIu64 "}\n", c->state->client, c->options->name, now_us,
-           t->requests - s->requests, t->bytes - s->bytes, errors_of(t) - errors_of(s),
-           c->interval_latency_us_max, c->interval_latency_end_us,
-           t->connects - s->connects);
+           ", \"bytes\": %" PRIu64 ", \"errors\": %" PRIu64 ", \"connects\": %" PRIu64
+           ", \"latency_us_max\": %u, \"latency_end_us\": %" PRId64 "}\n",
+           c->state->client, c->options->name, now_us, t->requests - s->requests,
+           t->bytes - s->bytes, errors_of(t) - errors_of(s), t->connects - s->connects,
+           c->interval_latency_us_max, c->interval_latency_end_us);
     fflush(stdout);
     latency_log_flush(c->log);
     c->shown = c->total;

@@ -208,10 +208,11 @@ static const char *random_cache_options(GRand *r)
     return options[g_rand_int_range(r, 0, ARRAY_SIZE(options))];
 }
 
-static char *make_backing(Model *m, GRand *r)
+/* Make a backing file, shorter or longer than the image; options for opening it. */
+static char *backing_options(Model *m, GRand *r)
 {
     int64_t size = random_range(m, 1, 2 * m->size / SECTOR) * SECTOR;
-    char *path = scratch_file("backing.raw", size);
+    g_autofree char *path = scratch_file("backing.raw", size);
     g_autofree uint8_t *data = g_malloc(size);
 
     for (int64_t i = 0; i < size; i++) {
@@ -219,7 +220,8 @@ static char *make_backing(Model *m, GRand *r)
     }
     g_assert_true(g_file_set_contents(path, (char *)data, size, NULL));
     memcpy(m->data, data, MIN(size, m->size));
-    return path;
+    return g_strdup_printf(",backing.driver=raw,backing.file.driver=file,"
+                           "backing.file.filename=%s", path);
 }
 
 static void test_files(void)
@@ -233,9 +235,7 @@ static void test_files(void)
         m.data = g_malloc0(m.size);
         m.path = scratch_path("model.qcow2");
         g_autofree char *create = random_create_options(r, m.size);
-        g_autofree char *backing = g_rand_boolean(r) ? make_backing(&m, r) : NULL;
-        g_autofree char *more = backing ? g_strdup_printf(",backing.driver=raw,backing.file."
-                "driver=file,backing.file.filename=%s", backing) : g_strdup("");
+        g_autofree char *more = i % 2 ? backing_options(&m, r) : g_strdup("");
         m.open_options = g_strdup_printf("driver=qcow2,discard=unmap,file.driver=file,"
                 "file.filename=%s%s%s", m.path, random_cache_options(r), more);
         g_test_message("%s; %s", create, m.open_options);
@@ -263,6 +263,7 @@ static void test_late_disk(void)
         m.data = g_malloc0(m.size);
         g_autofree char *path = scratch_path("template.qcow2");
         g_autofree char *create = random_create_options(r, m.size);
+        g_autofree char *more = i % 2 ? backing_options(&m, r) : g_strdup("");
         g_autofree char *bytes = NULL;
         gsize length;
         qcow2_create(path, create);
@@ -270,8 +271,8 @@ static void test_late_disk(void)
         MemoryDisk *disk = memory_disk_new(bytes, length);
         disk->late = g_rand_new_with_seed(g_rand_int(r));
         memory_disk_to_open = disk;
-        m.open_options = g_strdup_printf("driver=qcow2,discard=unmap,file.driver=memory-disk%s",
-                                         random_cache_options(r));
+        m.open_options = g_strdup_printf("driver=qcow2,discard=unmap,file.driver=memory-disk%s"
+                                         "%s", random_cache_options(r), more);
         g_test_message("%s; %s", create, m.open_options);
         reopen(&m);
         run_model(&m, g_test_slow() ? 60 : 25);
