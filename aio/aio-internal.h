@@ -12,17 +12,6 @@
 #include "miniblk/thread.h"
 #include "aio/port.h"
 
-/*
- * A message to a context: "run me in your home thread". Bottom halves and scheduled
- * coroutines are messages, and share one FIFO.
- */
-typedef struct AioMessage AioMessage;
-struct AioMessage {
-    AioMessage *next;
-    uint64_t batch;             /* the drain of the incoming stack that took it; home thread */
-    void (*run)(AioContext *ctx, AioMessage *msg);
-};
-
 typedef struct AioHandler AioHandler;
 typedef struct TimerHeap {
     GPtrArray *timers;          /* binary heap by expire_time; of QEMUTimer */
@@ -84,8 +73,6 @@ bool aio__sleep_begin(AioContext *ctx);
 void aio__sleep_end(AioContext *ctx);
 
 /* aio/bh.c */
-/* Hand MSG over; it is run exactly once per call. Any thread. */
-void aio__message_push(AioContext *ctx, AioMessage *msg);
 /*
  * qemu_bh_schedule() for threads that the freeing of BH's context waits for. The ordinary
  * one holds a reference for a moment; if that were the last, such a thread would have to

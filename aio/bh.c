@@ -41,7 +41,7 @@ static bool push(AioMessage **stack, AioMessage *msg)
     }
 }
 
-void aio__message_push(AioContext *ctx, AioMessage *msg)
+void aio_message_post(AioContext *ctx, AioMessage *msg)
 {
     if (in_aio_context_home_thread(ctx)) {
         /* we are awake, and shall look again before we sleep */
@@ -165,14 +165,14 @@ void aio_bh_schedule_oneshot_full(AioContext *ctx, QEMUBHFunc *cb, void *opaque,
                                   const char *name)
 {
     QEMUBH *bh = bh_alloc(ctx, cb, opaque, name, BH_QUEUED | BH_SCHEDULED | BH_ONESHOT);
-    aio__message_push(ctx, &bh->msg);
+    aio_message_post(ctx, &bh->msg);
 }
 
 void qemu_bh_schedule(QEMUBH *bh)
 {
     AioContext *ctx = bh->ctx;      /* once scheduled, BH may be gone */
     if (!(qatomic_fetch_or(&bh->flags, BH_QUEUED | BH_SCHEDULED) & BH_QUEUED)) {
-        aio__message_push(ctx, &bh->msg);
+        aio_message_post(ctx, &bh->msg);
     }
 }
 
@@ -208,7 +208,7 @@ void qemu_bh_delete(QEMUBH *bh)
     }
     qatomic_dec(&ctx->bhs_alive);
     if (!(old & BH_QUEUED)) {
-        aio__message_push(ctx, &bh->msg);
+        aio_message_post(ctx, &bh->msg);
     }
 }
 

@@ -25,7 +25,7 @@ void aio_co_schedule(AioContext *ctx, Coroutine *co)
         abort();
     }
     co->msg.run = scheduled_run;
-    aio__message_push(ctx, &co->msg);
+    aio_message_post(ctx, &co->msg);
 }
 
 void aio_co_enter(AioContext *ctx, Coroutine *co)

@@ -381,7 +381,7 @@ void *qemu_aio_get(const AIOCBInfo *aiocb_info, void *bs, BlockCompletionFunc *c
 {
     g_assert(aiocb_info->aiocb_size >= sizeof(BlockAIOCB));
 
-    BlockAIOCB *acb = g_malloc0(aiocb_info->aiocb_size);
+    BlockAIOCB *acb = g_malloc(aiocb_info->aiocb_size);
     acb->aiocb_info = aiocb_info;
     acb->bs = bs;
     acb->cb = cb;

@@ -13,14 +13,15 @@ typedef struct BlkAio {
     QEMUIOVector *qiov;
     BdrvRequestFlags flags;
     void (*fn)(struct BlkAio *acb);
+    AioMessage complete;
     int ret;
 } BlkAio;
 
 static const AIOCBInfo blk_aio_info = { .aiocb_size = sizeof(BlkAio) };
 
-static void complete_bh(void *opaque)
+static void complete_run(AioContext *ctx, AioMessage *msg)
 {
-    BlkAio *acb = opaque;
+    BlkAio *acb = container_of(msg, BlkAio, complete);
     BlockBackend *blk = acb->blk;
 
     acb->common.cb(acb->common.opaque, acb->ret);
@@ -33,7 +34,7 @@ static void coroutine_fn aio_entry(void *opaque)
 {
     BlkAio *acb = opaque;
     acb->fn(acb);
-    aio_bh_schedule_oneshot(qemu_get_current_aio_context(), complete_bh, acb);
+    aio_message_post(qemu_get_current_aio_context(), &acb->complete);
 }
 
 static void coroutine_fn do_read(BlkAio *acb)
@@ -63,6 +64,7 @@ static BlockAIOCB *submit(BlockBackend *blk, void (*fn)(BlkAio *), int64_t offse
     acb->qiov = qiov;
     acb->flags = flags;
     acb->fn = fn;
+    acb->complete.run = complete_run;
     acb->ret = 0;
 
     blk_inc_in_flight(blk);     /* dropped after the callback */

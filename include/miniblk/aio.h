@@ -92,6 +92,20 @@ void qemu_bh_cancel(QEMUBH *bh);
 /* Never runs again; freed by the loop. Legal from its own callback. */
 void qemu_bh_delete(QEMUBH *bh);
 
+/*
+ * What bottom halves are made of, for structures that would rather embed one than have one
+ * allocated: RUN(ctx, MSG) is called once per post in CTX's home thread, in the order of
+ * posting with everything else that is scheduled there.
+ */
+typedef struct AioMessage AioMessage;
+struct AioMessage {
+    void (*run)(AioContext *ctx, AioMessage *msg);
+    AioMessage *next;           /* the loop's */
+    uint64_t batch;             /* the loop's */
+};
+/* Post MSG, which is not posted already. Any thread; MSG may be gone when this returns. */
+void aio_message_post(AioContext *ctx, AioMessage *msg);
+
 /* ---- file descriptors ------------------------------------------------------------- */
 
 /*

@@ -43,6 +43,7 @@ struct BlockAIOCB {
     void *opaque;
     int refcnt;
 };
+/* A new handle; what follows the BlockAIOCB in it is for the caller to fill in. */
 void *qemu_aio_get(const AIOCBInfo *aiocb_info, void *bs, BlockCompletionFunc *cb,
                    void *opaque);
 void qemu_aio_ref(void *acb);

@@ -89,12 +89,21 @@ static int64_t coroutine_fn memory_disk_length(BlockDriverState *bs)
     return memory_disk_of(bs)->data->len;
 }
 
+/* For how many rounds of the loop a request waits: mostly few, now and then many. */
+static int memory_disk_delay(MemoryDisk *d)
+{
+    if (!d->late) {
+        return 0;
+    }
+    return g_rand_int_range(d->late, 0, g_rand_int_range(d->late, 0, 8) ? 4 : 60);
+}
+
 /* Let others go first for a while; whether this request shall fail. */
 static int coroutine_fn memory_disk_wait(BlockDriverState *bs)
 {
     MemoryDisk *d = memory_disk_of(bs);
 
-    for (int i = d->late ? g_rand_int_range(d->late, 0, 4) : 0; i > 0; i--) {
+    for (int i = memory_disk_delay(d); i > 0; i--) {
         aio_co_schedule(bdrv_get_aio_context(bs), qemu_coroutine_self());
         qemu_coroutine_yield();
     }
