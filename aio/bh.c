@@ -16,6 +16,7 @@ enum {
     BH_SCHEDULED = 1 << 1,      /* the callback is wanted */
     BH_ONESHOT   = 1 << 2,      /* free it after the callback */
     BH_DELETED   = 1 << 3,      /* free it, no callback */
+    BH_IDLE      = 1 << 4,      /* it is the idle stack that it is on */
 };
 
 struct QEMUBH {
@@ -120,13 +121,13 @@ bool aio__messages_run(AioContext *ctx)
     uint64_t last = ctx->batch;
     while (ctx->ready && ctx->ready->batch <= last) {
         AioMessage *msg = pop_ready(ctx);
-        msg->run(ctx, msg);
-        progress = true;
+        progress |= msg->run(ctx, msg);
     }
     return progress;
 }
 
-static void bh_run(AioContext *ctx, AioMessage *msg)
+/* True if the callback was called. */
+static bool bh_run(AioContext *ctx, AioMessage *msg)
 {
     QEMUBH *bh = container_of(msg, QEMUBH, msg);
     /*
@@ -134,16 +135,20 @@ static void bh_run(AioContext *ctx, AioMessage *msg)
      * pairs with the one in qemu_bh_schedule(): whoever finds BH_QUEUED still set knows that
      * the callback is yet to come and will see what was done before scheduling.
      */
-    unsigned old = qatomic_fetch_and(&bh->flags, ~(BH_QUEUED | BH_SCHEDULED));
+    unsigned old = qatomic_fetch_and(&bh->flags, ~(BH_QUEUED | BH_SCHEDULED | BH_IDLE));
 
     if (old & BH_DELETED) {
         g_free(bh);
-    } else if (old & BH_SCHEDULED) {
-        bh->cb(bh->opaque);
-        if (old & BH_ONESHOT) {
-            g_free(bh);
-        }
+        return false;
     }
+    if (!(old & BH_SCHEDULED)) {
+        return false;
+    }
+    bh->cb(bh->opaque);
+    if (old & BH_ONESHOT) {
+        g_free(bh);
+    }
+    return true;
 }
 
 static QEMUBH *bh_alloc(AioContext *ctx, QEMUBHFunc *cb, void *opaque, const char *name,
@@ -168,11 +173,27 @@ void aio_bh_schedule_oneshot_full(AioContext *ctx, QEMUBHFunc *cb, void *opaque,
     aio_message_post(ctx, &bh->msg);
 }
 
+/* Somebody on the idle stack is wanted now: all who are there need not wait any longer. */
+static QEMU_NOINLINE void hurry_idle(AioContext *ctx)
+{
+    AioMessage *msg = qatomic_xchg(&ctx->incoming_idle, NULL);
+
+    while (msg) {
+        AioMessage *next = msg->next;
+        aio_message_post(ctx, msg);
+        msg = next;
+    }
+}
+
 void qemu_bh_schedule(QEMUBH *bh)
 {
     AioContext *ctx = bh->ctx;      /* once scheduled, BH may be gone */
-    if (!(qatomic_fetch_or(&bh->flags, BH_QUEUED | BH_SCHEDULED) & BH_QUEUED)) {
+    unsigned old = qatomic_fetch_or(&bh->flags, BH_QUEUED | BH_SCHEDULED);
+
+    if (!(old & BH_QUEUED)) {
         aio_message_post(ctx, &bh->msg);
+    } else if (unlikely(old & BH_IDLE)) {
+        hurry_idle(ctx);
     }
 }
 
@@ -188,7 +209,14 @@ void aio__bh_schedule_pinned(QEMUBH *bh)
 void qemu_bh_schedule_idle(QEMUBH *bh)
 {
     AioContext *ctx = bh->ctx;
-    if (!(qatomic_fetch_or(&bh->flags, BH_QUEUED | BH_SCHEDULED) & BH_QUEUED)) {
+    unsigned old = qatomic_read(&bh->flags), seen;
+
+    /* BH_IDLE together with BH_QUEUED, and not on one that is queued for real already */
+    while ((seen = qatomic_cmpxchg(&bh->flags, old, old & BH_QUEUED ? old | BH_SCHEDULED
+                                   : old | BH_QUEUED | BH_SCHEDULED | BH_IDLE)) != old) {
+        old = seen;
+    }
+    if (!(old & BH_QUEUED)) {
         push(&ctx->incoming_idle, &bh->msg);
     }
 }

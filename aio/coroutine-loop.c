@@ -9,11 +9,12 @@ static void enter_locked(AioContext *ctx, Coroutine *co)
     aio_context_release(ctx);
 }
 
-static void scheduled_run(AioContext *ctx, AioMessage *msg)
+static bool scheduled_run(AioContext *ctx, AioMessage *msg)
 {
     Coroutine *co = container_of(msg, Coroutine, msg);
     qatomic_set(&co->scheduled, NULL);
     enter_locked(ctx, co);
+    return true;
 }
 
 void aio_co_schedule(AioContext *ctx, Coroutine *co)

@@ -197,17 +197,26 @@ static LaioRequest *next_complete(LinuxAioState *s)
     return req;
 }
 
+/* Whether something may be complete whose signal has been consumed already. */
+static bool more_to_complete(LinuxAioState *s)
+{
+    return s->event_next < s->event_count || s->event_count == EVENTS_MAX ||
+           !QSIMPLEQ_EMPTY(&s->failed);
+}
+
 /*
- * Wake all whose requests are complete. Any of them may poll for another completion, which
- * may be in EVENTS or in the ring with its signal already consumed: hence the bottom half,
- * pending during each wake-up, by which the nested loop comes here and goes on.
+ * Wake all whose requests are complete. What is woken may poll; then the rest must not be
+ * stuck behind it in this suspended loop: hence the bottom half, pending while there is a
+ * rest, by which the nested loop comes here and goes on.
  */
 static void complete_all(LinuxAioState *s)
 {
     LaioRequest *req;
 
     while ((req = next_complete(s))) {
-        arm_complete_bh(s);
+        if (more_to_complete(s)) {
+            arm_complete_bh(s);
+        }
         req->done = true;
         aio_co_wake(req->co);
     }

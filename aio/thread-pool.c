@@ -98,11 +98,21 @@ static void deliver(void *opaque)
 
 /* ---- workers --------------------------------------------------------------------------- */
 
-/* Lock held; the caller is idle. Wait for work: true, or for a reason to leave: false. */
+/* Lock held. */
+static bool must_leave(ThreadPool *pool)
+{
+    return pool->stopping || pool->workers > pool->workers_max;
+}
+
+/*
+ * Lock held; the caller is idle. Wait for work: true, or for a reason to leave: false. Then
+ * the caller must be taken off WORKERS before the lock is dropped, or others who look at the
+ * same number leave for the same reason.
+ */
 static bool worker_wait(ThreadPool *pool)
 {
     for (;;) {
-        if (pool->stopping || pool->workers > pool->workers_max) {
+        if (must_leave(pool)) {
             return false;
         }
         if (!QTAILQ_EMPTY(&pool->queue)) {
@@ -144,7 +154,7 @@ static void *worker_run(void *opaque)
 
     qemu_mutex_lock(&pool->lock);
     for (;;) {
-        if (kick && QTAILQ_EMPTY(&pool->queue)) {
+        if (kick && (QTAILQ_EMPTY(&pool->queue) || must_leave(pool))) {
             kick_locked(pool);
             kick = false;
         }
@@ -163,15 +173,15 @@ static void *worker_run(void *opaque)
         kick = push_done(pool, work);
         pool->idle++;
     }
-    if (kick) {
-        kick_locked(pool);
-    }
     pool->idle--;
     if (--pool->workers == 0) {
         qemu_cond_broadcast(&pool->gone_cond);
     } else if (!QTAILQ_EMPTY(&pool->queue)) {
-        /* We may have been woken for work that we do not take. */
-        qemu_cond_signal(&pool->work_cond);
+        /*
+         * We may have been woken for work that we do not take, and so may others who leave
+         * now; each of those who stay must look.
+         */
+        qemu_cond_broadcast(&pool->work_cond);
     }
     qemu_mutex_unlock(&pool->lock);
     return NULL;

@@ -19,7 +19,7 @@ typedef struct BlkAio {
 
 static const AIOCBInfo blk_aio_info = { .aiocb_size = sizeof(BlkAio) };
 
-static void complete_run(AioContext *ctx, AioMessage *msg)
+static bool complete_run(AioContext *ctx, AioMessage *msg)
 {
     BlkAio *acb = container_of(msg, BlkAio, complete);
     BlockBackend *blk = acb->blk;
@@ -28,6 +28,7 @@ static void complete_run(AioContext *ctx, AioMessage *msg)
     qemu_aio_unref(acb);
     /* the one token of the request covers its callback too */
     blk_dec_in_flight(blk);
+    return true;
 }
 
 static void coroutine_fn aio_entry(void *opaque)

@@ -96,9 +96,16 @@ static void child_resize(BdrvChild *c)
 {
     BlockDriverState *parent = parent_of(c);
 
-    /* A filter is as long as what it shows; a format knows its own length. */
+    /*
+     * A filter is as long as what it shows, "raw" follows its file in a way it knows itself;
+     * other formats have a length of their own.
+     */
     if (parent->drv && parent->drv->is_filter && (c->role & BDRV_CHILD_FILTERED)) {
         parent->total_sectors = c->bs->total_sectors;
+        bdrv__parents_resized(parent);
+    } else if (parent->drv && parent->drv->has_variable_length &&
+               (c->role & BDRV_CHILD_PRIMARY) && qemu_in_coroutine() &&
+               bdrv__co_refresh_total_sectors(parent) == 0) {
         bdrv__parents_resized(parent);
     }
 }

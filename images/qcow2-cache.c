@@ -7,6 +7,7 @@
 #include "images/qcow2.h"
 
 #define MERGE_MAX 64            /* neighbouring slices written by one request */
+#define SLAB_BYTES 65536u       /* small slices are cut from larger aligned pieces */
 
 void qcow2_cache_init(Qcow2Cache *c, uint32_t slice_bits, size_t bytes_max)
 {
@@ -18,6 +19,7 @@ void qcow2_cache_init(Qcow2Cache *c, uint32_t slice_bits, size_t bytes_max)
         c->bucket_bits++;
     }
     c->slices = g_new0(Qcow2Slice *, n);
+    c->slabs = g_ptr_array_new_with_free_func(qemu_vfree);
     c->buckets = g_new0(Qcow2Slice *, 1ULL << c->bucket_bits);
     QTAILQ_INIT(&c->dirty);
 }
@@ -25,9 +27,9 @@ void qcow2_cache_init(Qcow2Cache *c, uint32_t slice_bits, size_t bytes_max)
 void qcow2_cache_free(Qcow2Cache *c)
 {
     for (size_t i = 0; i < c->nb_slices; i++) {
-        qemu_vfree(c->slices[i]->data);
         g_free(c->slices[i]);
     }
+    g_clear_pointer(&c->slabs, g_ptr_array_unref);
     g_clear_pointer(&c->slices, g_free);
     g_clear_pointer(&c->buckets, g_free);
     c->nb_slices = 0;
@@ -76,9 +78,30 @@ void qcow2_cache_mark_dirty(Qcow2Cache *c, Qcow2Slice *t)
     }
 }
 
+/* Memory for one slice; NULL when there is none. */
+static uint8_t *take_memory(Qcow2State *s, Qcow2Cache *c)
+{
+    size_t bytes = 1u << c->slice_bits;
+
+    if (c->slab_left < bytes) {
+        size_t slab_bytes = MAX(bytes, SLAB_BYTES);
+        uint8_t *slab = qemu_try_blockalign(s->bs->file->bs, slab_bytes);
+        if (!slab) {
+            return NULL;
+        }
+        g_ptr_array_add(c->slabs, slab);
+        c->slab = slab;
+        c->slab_left = slab_bytes;
+    }
+    uint8_t *data = c->slab;
+    c->slab += bytes;
+    c->slab_left -= bytes;
+    return data;
+}
+
 static Qcow2Slice *new_slice(Qcow2State *s, Qcow2Cache *c)
 {
-    void *data = qemu_try_blockalign(s->bs->file->bs, 1u << c->slice_bits);
+    uint8_t *data = take_memory(s, c);
     if (!data) {
         return NULL;
     }

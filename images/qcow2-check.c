@@ -23,7 +23,22 @@ static const char *block_problem(Qcow2Check *c, uint64_t entry)
     return NULL;
 }
 
-/* Count the blocks; forget those that cannot be used, so that they are made anew. */
+/* Entry I is of no use: with repair, forget it, so that the block is made anew. */
+static void reject_block(Qcow2Check *c, uint32_t i, const char *problem)
+{
+    bool repair = c->fix & BDRV_FIX_ERRORS;
+
+    fprintf(stderr, "%s refcount block %" PRIu32 " %s\n", repair ? "Repairing" : "ERROR", i,
+            problem);
+    if (repair) {
+        c->res->corruptions_fixed++;
+        qcow2_root_set(&c->s->reftable, i, 0);
+    } else {
+        c->res->corruptions++;
+    }
+}
+
+/* Count the blocks themselves. */
 static int coroutine_fn check_blocks(Qcow2Check *c)
 {
     Qcow2State *s = c->s;
@@ -32,26 +47,19 @@ static int coroutine_fn check_blocks(Qcow2Check *c)
         uint64_t entry = s->reftable.entries[i];
         uint64_t cluster = (entry & QCOW2_REFTABLE_MASK) >> s->cluster_bits;
         const char *problem = entry ? block_problem(c, entry) : NULL;
+        char shared[32];
+        uint32_t others = entry && !problem ? qcow2_counts_get(&c->counts, cluster) : 0;
+        if (others) {
+            /* Its cluster serves something else as well, perhaps another block. */
+            g_snprintf(shared, sizeof(shared), "refcount=%" PRIu64, (uint64_t)others + 1);
+            problem = shared;
+        }
         if (problem) {
-            fprintf(stderr, "%s refcount block %" PRIu32 " %s\n",
-                    c->fix & BDRV_FIX_ERRORS ? "Repairing" : "ERROR", i, problem);
-            if (c->fix & BDRV_FIX_ERRORS) {
-                c->res->corruptions_fixed++;
-                qcow2_root_set(&s->reftable, i, 0);
-            } else {
-                c->res->corruptions++;
-            }
-            continue;
+            reject_block(c, i, problem);
         }
-        if (!cluster) {
-            continue;
-        }
-        if (!qcow2_counts_add(&c->counts, cluster, 1)) {
+        if (entry && (!problem || (others && !(c->fix & BDRV_FIX_ERRORS))) &&
+            !qcow2_counts_add(&c->counts, cluster, 1)) {
             return -ENOMEM;
-        }
-        if (qcow2_counts_get(&c->counts, cluster) != 1) {
-            qcow2_check_error(c, "ERROR refcount block %" PRIu32 " refcount=%" PRIu32 "\n", i,
-                              qcow2_counts_get(&c->counts, cluster));
         }
     }
     return 0;
@@ -104,10 +112,17 @@ static int coroutine_fn compare_block(Qcow2Check *c, uint64_t block)
     uint64_t end = MIN(first + (1ULL << s->refblock_bits), c->file_clusters);
     int ret = 0;
 
-    for (uint64_t cluster = first; cluster < end && ret >= 0; cluster++) {
-        uint64_t refcount;
-        ret = qcow2_refcount_get(s, cluster, &refcount);
+    for (uint64_t cluster = first; cluster < end && ret >= 0; ) {
+        uint64_t refcount, zeroes;
+        ret = qcow2_refcount_zeroes(s, cluster, &zeroes);
+        if (ret >= 0 && zeroes && qcow2_counts_none(&c->counts, cluster, zeroes)) {
+            /* Most of a sparse file is not worth a closer look. */
+            cluster += zeroes;
+            continue;
+        }
+        ret = ret < 0 ? ret : qcow2_refcount_get(s, cluster, &refcount);
         ret = ret < 0 ? ret : compare_one(c, cluster, refcount);
+        cluster++;
     }
     return ret;
 }

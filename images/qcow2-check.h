@@ -38,6 +38,8 @@ void qcow2_counts_free(Qcow2Counts *c);
 /* Add N references of CLUSTER; false when there are too many clusters to count. */
 bool qcow2_counts_add(Qcow2Counts *c, uint64_t cluster, uint64_t n);
 uint32_t qcow2_counts_get(Qcow2Counts *c, uint64_t cluster);
+/* Whether there are none in N clusters from CLUSTER on. */
+bool qcow2_counts_none(Qcow2Counts *c, uint64_t cluster, uint64_t n);
 /* Numbers of the groups with references, ascending. */
 GArray *qcow2_counts_groups(Qcow2Counts *c);
 

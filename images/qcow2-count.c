@@ -58,6 +58,18 @@ uint32_t qcow2_counts_get(Qcow2Counts *c, uint64_t cluster)
     return count ? *count : 0;
 }
 
+bool qcow2_counts_none(Qcow2Counts *c, uint64_t cluster, uint64_t n)
+{
+    for (uint64_t i = cluster; i < cluster + n; i += QCOW2_COUNT_GROUP) {
+        uint64_t key = i / QCOW2_COUNT_GROUP + 1;
+        /* N is rounded up to whole groups, which errs on the safe side. */
+        if (g_hash_table_contains(c->groups, (gpointer)(uintptr_t)key)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static int compare_u64(const void *a, const void *b)
 {
     uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;

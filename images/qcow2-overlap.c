@@ -68,16 +68,37 @@ void qcow2_set_clear(Qcow2Set *set)
 
 /* ---- the image's metadata ---------------------------------------------------------- */
 
+/* Snapshots' L1 tables that are protected at most; no sane image comes near. */
+#define SNAPSHOT_L1_BYTES_MAX (1ULL << 30)
+
 /* Add what lies inside the file; beyond it there is nothing to protect. */
 static void add_fixed(Qcow2State *s, uint64_t offset, uint64_t bytes)
 {
-    uint64_t end = MIN(offset + bytes, s->virgin_offset);
+    uint64_t end = bytes > s->virgin_offset || offset > s->virgin_offset - bytes
+                 ? s->virgin_offset : offset + bytes;
 
     for (uint64_t o = offset; o < end; o += s->cluster_bytes) {
         uint64_t cluster = o >> s->cluster_bits;
         s->meta_overlaps |= qcow2_set_has(&s->fixed_meta, cluster);
         qcow2_set_add(&s->fixed_meta, cluster);
     }
+}
+
+static void add_snapshots(Qcow2State *s)
+{
+    /* Several may share one table, which is no concern of ours. */
+    bool before = s->meta_overlaps;
+    uint64_t total = 0;
+
+    for (uint32_t i = 0; i < s->header.nb_snapshots; i++) {
+        uint64_t bytes = (uint64_t)s->snapshots[i].l1_size * 8;
+        total += bytes;
+        if (total > SNAPSHOT_L1_BYTES_MAX) {
+            break;
+        }
+        add_fixed(s, s->snapshots[i].l1_offset & ~s->cluster_mask, bytes);
+    }
+    s->meta_overlaps = before;
 }
 
 void qcow2_overlap_collect(Qcow2State *s)
@@ -95,12 +116,7 @@ void qcow2_overlap_collect(Qcow2State *s)
             add_fixed(s, offset, s->cluster_bytes);
         }
     }
-    for (uint32_t i = 0; i < s->header.nb_snapshots; i++) {
-        /* Several may share one table, which is no concern of ours. */
-        bool before = s->meta_overlaps;
-        add_fixed(s, s->snapshots[i].l1_offset, (uint64_t)s->snapshots[i].l1_size * 8);
-        s->meta_overlaps = before;
-    }
+    add_snapshots(s);
     for (uint32_t i = 0; i < s->l1.size; i++) {
         uint64_t offset = s->l1.entries[i] & QCOW2_OFFSET_MASK;
         if (offset && offset < s->virgin_offset) {

@@ -102,6 +102,26 @@ int coroutine_fn qcow2_refcount_get(Qcow2State *s, uint64_t cluster, uint64_t *r
     return 0;
 }
 
+int coroutine_fn qcow2_refcount_zeroes(Qcow2State *s, uint64_t cluster, uint64_t *n)
+{
+    uint64_t per_slice = 1ULL << slice_shift(s);
+    Qcow2Slice *slice;
+    uint64_t i;
+
+    *n = 0;
+    if (cluster & (per_slice - 1)) {
+        return 0;
+    }
+    int ret = get_slice(s, cluster, &slice, &i);
+    if (ret >= 0 && slice) {
+        if (buffer_is_zero(slice->data, 1u << s->refblock_cache.slice_bits)) {
+            *n = per_slice;
+        }
+        qcow2_cache_put(slice);
+    }
+    return ret;
+}
+
 /* The largest part of CLUSTERS from CLUSTER on whose refcounts are in one slice. */
 static uint64_t part_in_slice(const Qcow2State *s, uint64_t cluster, uint64_t clusters)
 {

@@ -106,6 +106,9 @@ typedef struct Qcow2Cache {
     size_t slices_max, nb_slices;
     size_t hand;                /* of the clock */
     Qcow2Slice **slices;        /* all there are, nb_slices */
+    GPtrArray *slabs;           /* their memory */
+    uint8_t *slab;              /* the rest of the last slab */
+    size_t slab_left;
     Qcow2Slice **buckets;
     unsigned bucket_bits;
     QTAILQ_HEAD(, Qcow2Slice) dirty;
@@ -334,6 +337,8 @@ int coroutine_fn qcow2_signal_corruption(Qcow2State *s, bool fatal, const char *
 uint64_t qcow2_refcount_load(const uint8_t *block, uint32_t order, uint64_t i);
 void qcow2_refcount_store(uint8_t *block, uint32_t order, uint64_t i, uint64_t value);
 int coroutine_fn qcow2_refcount_get(Qcow2State *s, uint64_t cluster, uint64_t *refcount);
+/* How many clusters from CLUSTER on have refcount 0 for sure, without looking far. */
+int coroutine_fn qcow2_refcount_zeroes(Qcow2State *s, uint64_t cluster, uint64_t *n);
 /* Set one refcount, making its block if need be. */
 int coroutine_fn qcow2_refcount_set(Qcow2State *s, uint64_t cluster, uint64_t refcount);
 /* Add or take one reference of each; all or (on failure) none. */

@@ -90,7 +90,8 @@ int qemu_init_main_loop(Error **errp)
         main_context = NULL;
         return -EMFILE;
     }
-    signal(SIGPIPE, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);   /* a peer that has gone, and a file that may not grow, */
+    signal(SIGXFSZ, SIG_IGN);   /* are errors of the call that meets them */
     qemu_thread_get_self(&main_thread);
     qemu_set_current_aio_context(main_context);
     bql_lock();

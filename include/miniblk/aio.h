@@ -99,7 +99,7 @@ void qemu_bh_delete(QEMUBH *bh);
  */
 typedef struct AioMessage AioMessage;
 struct AioMessage {
-    void (*run)(AioContext *ctx, AioMessage *msg);
+    bool (*run)(AioContext *ctx, AioMessage *msg);  /* returns whether it was progress */
     AioMessage *next;           /* the loop's */
     uint64_t batch;             /* the loop's */
 };

@@ -13,7 +13,7 @@
 
 /*
  * Make the main loop in the calling thread, which becomes the main thread and holds the big
- * lock from now on except while main_loop_wait() sleeps. SIGPIPE is ignored. 0 or -errno.
+ * lock from now on except while main_loop_wait() sleeps. SIGPIPE and SIGXFSZ are ignored. 0 or -errno.
  */
 int qemu_init_main_loop(Error **errp);
 /* One iteration of the default GMainContext, to which both contexts are attached. */

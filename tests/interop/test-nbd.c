@@ -3,6 +3,9 @@
 #include "miniblk/osdep.h"
 #include "miniblk/qdict.h"
 #include "tests/lib/harness.h"
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 
 #define MIB (1024 * 1024)
 #define IMAGE_SIZE (32 * MIB)
@@ -69,7 +72,7 @@ static int64_t export_number(const char *id, const char *key)
 static json_t *nbdinfo_export(const char *name)
 {
     g_autofree char *u = uri(name);
-    g_autofree char *out = t_run_ok("nbdinfo --json %s", u);
+    g_autofree char *out = t_run_ok("nbdinfo --no-content --json %s", u);
     g_autoptr(json_t) info = json_loads(out, 0, NULL);
 
     g_assert_nonnull(info);
@@ -195,50 +198,58 @@ static void test_qemu_io(void)
 /* ---- under load ------------------------------------------------------------------- */
 
 typedef struct Fio {
-    GThread *thread;
-    char *args;
-    char *output;
-    int status;
-    gint done;          /* atomic */
+    GPid pid;
+    char *log;          /* what it prints */
+    bool running;
+    int wait_status;
 } Fio;
 
-static gpointer fio_main(gpointer opaque)
+static void fio_setup(gpointer opaque)
 {
-    Fio *fio = opaque;
-
-    fio->status = t_run(&fio->output, "fio --ioengine=nbd --output-format=terse %s",
-                        fio->args);
-    g_atomic_int_set(&fio->done, true);
-    return NULL;
+    /* Nothing may outlive a test program that was aborted. */
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
 }
 
 static Fio *fio_start(const char *export, const char *args)
 {
     Fio *fio = g_new0(Fio, 1);
-    g_autofree char *u = uri(export);
+    g_autofree char *u = uri(export), *command = NULL;
+    g_autoptr(GError) err = NULL;
 
-    fio->args = g_strdup_printf("--name=load --uri=%s %s", u, args);
-    fio->thread = g_thread_new("fio", fio_main, fio);
+    fio->log = t_path("fio-%s.log", export);
+    command = g_strdup_printf("exec fio --ioengine=nbd --output-format=terse --name=load "
+                              "--uri=%s %s > %s 2>&1", u, args, fio->log);
+    char *argv[] = { "sh", "-c", command, NULL };
+    g_spawn_async(NULL, argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_DO_NOT_REAP_CHILD,
+                  fio_setup, NULL, &fio->pid, &err);
+    g_assert_no_error(err);
+    fio->running = true;
     return fio;
 }
 
 static bool fio_running(Fio *fio)
 {
-    return !g_atomic_int_get(&fio->done);
+    if (fio->running && waitpid(fio->pid, &fio->wait_status, WNOHANG) == fio->pid) {
+        fio->running = false;
+    }
+    return fio->running;
 }
 
-/* The exit status of fio. */
+/* The exit status of fio; *OUTPUT (may be NULL) is what it printed. */
 static int fio_join(Fio *fio, char **output)
 {
     int status;
 
-    g_thread_join(fio->thread);
-    status = fio->status;
-    if (output) {
-        *output = g_steal_pointer(&fio->output);
+    if (fio->running) {
+        g_assert_cmpint(waitpid(fio->pid, &fio->wait_status, 0), ==, fio->pid);
     }
-    g_free(fio->output);
-    g_free(fio->args);
+    g_assert_true(WIFEXITED(fio->wait_status));
+    status = WEXITSTATUS(fio->wait_status);
+    if (output) {
+        g_assert_true(g_file_get_contents(fio->log, output, NULL, NULL));
+    }
+    unlink(fio->log);
+    g_free(fio->log);
     g_free(fio);
     return status;
 }
@@ -283,7 +294,8 @@ static void test_moves_under_fio(void)
     a = fio_start("raw0", FIO_VERIFY);
     b = fio_start("q0", FIO_VERIFY);
     move_while(a, b);
-    if (fio_join(a, &out_a) != 0 || fio_join(b, &out_b) != 0) {
+    int status_a = fio_join(a, &out_a), status_b = fio_join(b, &out_b);
+    if (status_a || status_b) {
         g_error("fio: %s%s", out_a, out_b);
     }
     daemon_stop();

@@ -4,6 +4,8 @@
 #define IMAGE_TEST_H
 
 #include "miniblk/osdep.h"
+#include <signal.h>
+#include <sys/resource.h>
 #include "miniblk/block-backend.h"
 #include "miniblk/block-driver.h"
 #include "miniblk/main-loop.h"
@@ -83,6 +85,38 @@ static inline BlockBackend *open_rw(QDict *options)
 {
     return open_with_perms(options, BDRV_O_RDWR | BDRV_O_UNMAP, BLK_PERM_ALL, BLK_PERM_ALL,
                            &error_abort);
+}
+
+/* A file driver's node; MORE begins with a comma. */
+static inline BlockBackend *open_file(const char *path, const char *more)
+{
+    return open_rw(options_of("driver=file,filename=%s%s", path, more));
+}
+
+/* What the file occupies, and how long it is. */
+static inline int64_t disk_bytes(const char *path)
+{
+    struct stat st;
+    g_assert_cmpint(stat(path, &st), ==, 0);
+    return (int64_t)st.st_blocks * 512;
+}
+
+static inline int64_t file_bytes(const char *path)
+{
+    struct stat st;
+    g_assert_cmpint(stat(path, &st), ==, 0);
+    return st.st_size;
+}
+
+/* Not all file systems have a limit that can be reached: set one. */
+static inline void limit_file_size(void)
+{
+    struct rlimit limit;
+
+    signal(SIGXFSZ, SIG_IGN);
+    g_assert_cmpint(getrlimit(RLIMIT_FSIZE, &limit), ==, 0);
+    limit.rlim_cur = MIN(limit.rlim_max, 1ULL << 40);
+    g_assert_cmpint(setrlimit(RLIMIT_FSIZE, &limit), ==, 0);
 }
 
 /* Opening must fail with TEXT, in which %s stands for ARG. */

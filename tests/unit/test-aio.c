@@ -57,14 +57,14 @@ static void test_bh_runs_once_per_schedule(void)
     g_assert_false(aio_poll(ctx, false));
     qemu_bh_schedule(b.bh);
     qemu_bh_cancel(b.bh);
-    run_all();
+    g_assert_false(aio_poll(ctx, false));       /* nothing was called: no progress */
     g_assert_cmpint(b.runs, ==, 1);
     qemu_bh_schedule(b.bh);     /* after a cancel it can be scheduled again */
     run_all();
     g_assert_cmpint(b.runs, ==, 2);
     qemu_bh_schedule(b.bh);
     qemu_bh_delete(b.bh);
-    run_all();
+    g_assert_false(aio_poll(ctx, false));
     g_assert_cmpint(b.runs, ==, 2);
 }
 
@@ -96,13 +96,23 @@ static void test_bhs_run_in_order(void)
     g_assert_cmpstr(log->str, ==, "abcd");
 }
 
-static void idle_bh_test(void)
+static void test_idle_bh_runs_when_the_loop_is_idle_or_hurried(void)
 {
     Bh b = { 0 };
     b.bh = aio_bh_new(ctx, bh_cb, &b);
     qemu_bh_schedule_idle(b.bh);
     g_assert_true(aio_poll(ctx, true));
     g_assert_cmpint(b.runs, ==, 1);
+    qemu_bh_schedule_idle(b.bh);
+    qemu_bh_schedule(b.bh);     /* now it must not wait for the loop to be idle */
+    int64_t before = get_clock();
+    g_assert_true(aio_poll(ctx, true));
+    g_assert_cmpint(b.runs, ==, 2);
+    g_assert_cmpint(get_clock() - before, <, 10 * SCALE_MS);
+    qemu_bh_schedule(b.bh);
+    qemu_bh_schedule_idle(b.bh);
+    g_assert_true(aio_poll(ctx, true));
+    g_assert_cmpint(b.runs, ==, 3);
     qemu_bh_delete(b.bh);
     run_all();
 }
@@ -425,7 +435,7 @@ int main(int argc, char **argv)
     g_test_add_func("/aio/bh/once", test_bh_runs_once_per_schedule);
     g_test_add_func("/aio/bh/rescheduled", test_bh_rescheduled_runs_in_next_iteration);
     g_test_add_func("/aio/bh/order", test_bhs_run_in_order);
-    g_test_add_func("/aio/bh/idle", idle_bh_test);
+    g_test_add_func("/aio/bh/idle", test_idle_bh_runs_when_the_loop_is_idle_or_hurried);
     g_test_add_func("/aio/nested/bh", test_nested_poll_finishes_the_outer_batch_once);
     g_test_add_func("/aio/fd/readiness", test_fd_handler_follows_readiness);
     g_test_add_func("/aio/fd/removed-while-ready", test_fd_removed_while_ready_is_not_called);

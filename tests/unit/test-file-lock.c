@@ -170,13 +170,10 @@ static void test_failed_change_leaves_locks(void)
     blk_unref(blk);
 }
 
-/*
- * The locks are there, and the conflict comes from the graph: a second parent's refusal by
- * the first must take back what the file driver has locked meanwhile.
- */
-static void test_refusal_elsewhere_is_undone(void)
+/* Refused by another parent of the node: nothing is locked for it. */
+static void test_refusal_by_the_graph(void)
 {
-    g_autofree char *path = scratch_file("elsewhere", 4096);
+    g_autofree char *path = scratch_file("graph", 4096);
     BlockBackend *first = open_with_perms(options_of("driver=file,filename=%s", path),
                                           BDRV_O_RDWR, R, R, &error_abort);
     Error *err = NULL;
@@ -187,6 +184,65 @@ static void test_refusal_elsewhere_is_undone(void)
     assert_locks(path, R, ALL & ~R);
     blk_unref(first);
     assert_locks(path, 0, 0);
+}
+
+/* A node over two files, which asks of both what is asked of it. */
+static int pair_open(BlockDriverState *bs, QDict *options, int flags, Error **errp)
+{
+    static const char *const keys[] = { "file", "other" };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(keys); i++) {
+        if (!bdrv_open_child(NULL, options, keys[i], bs, &child_of_bds,
+                             BDRV_CHILD_DATA | (i ? 0 : BDRV_CHILD_PRIMARY), false, errp)) {
+            return -EINVAL;
+        }
+    }
+    return 0;
+}
+
+static void pair_child_perm(BlockDriverState *bs, BdrvChild *c, BdrvChildRole role,
+                            BlockReopenQueue *reopen_queue, uint64_t parent_perm,
+                            uint64_t parent_shared, uint64_t *nperm, uint64_t *nshared)
+{
+    *nperm = parent_perm;
+    *nshared = parent_shared;
+}
+
+static BlockDriver bdrv_pair = {
+    .format_name = "test-pair",
+    .bdrv_open = pair_open,
+    .bdrv_child_perm = pair_child_perm,
+};
+
+/*
+ * One file agrees and has locked, then the other one refuses: the first gives its new locks
+ * back. Either file refuses once, so that it happens in this order whatever the graph's is.
+ */
+static void test_change_is_for_all_files_or_none(void)
+{
+    g_autofree char *a = scratch_file("a", 4096);
+    g_autofree char *b = scratch_file("b", 4096);
+    const char *const paths[2] = { a, b };
+    BlockBackend *blk = open_with_perms(
+        options_of("driver=test-pair,file.driver=file,file.filename=%s,other.driver=file,"
+                   "other.filename=%s", paths[0], paths[1]),
+        BDRV_O_RDWR, R, ALL & ~RS, &error_abort);
+
+    for (int i = 0; i < 2; i++) {
+        int other = other_user(paths[i]);
+        Error *err = NULL;
+
+        g_assert_cmpint(qemu_lock_fd(other, UNSHARED + 1, 1, false), ==, 0);
+        g_assert_cmpint(blk_set_perm(blk, R | W, ALL & ~WU, &err), <, 0);
+        error_free_or_abort(&err);
+        close(other);
+        assert_locks(paths[0], R, RS);
+        assert_locks(paths[1], R, RS);
+    }
+    g_assert_cmpint(blk_set_perm(blk, R | W, ALL & ~WU, &error_abort), ==, 0);
+    assert_locks(paths[0], R | W, WU);
+    assert_locks(paths[1], R | W, WU);
+    blk_unref(blk);
 }
 
 static void test_two_nodes_of_one_process(void)
@@ -283,6 +339,7 @@ static void test_other_process(void)
 int main(int argc, char **argv)
 {
     image_test_init(&argc, &argv);
+    bdrv_register(&bdrv_pair);
     if (!qemu_has_ofd_lock()) {
         printf("1..0 # SKIP no OFD locks on this system\n");
         return 0;
@@ -291,8 +348,9 @@ int main(int argc, char **argv)
     g_test_add_func("/file-lock/permissions-become-locks", test_permissions_become_locks);
     g_test_add_func("/file-lock/conflicts", test_conflicts);
     g_test_add_func("/file-lock/failed-change-leaves-locks", test_failed_change_leaves_locks);
-    g_test_add_func("/file-lock/refusal-elsewhere-is-undone",
-                    test_refusal_elsewhere_is_undone);
+    g_test_add_func("/file-lock/refusal-by-the-graph", test_refusal_by_the_graph);
+    g_test_add_func("/file-lock/change-is-for-all-files-or-none",
+                    test_change_is_for_all_files_or_none);
     g_test_add_func("/file-lock/two-nodes-of-one-process", test_two_nodes_of_one_process);
     g_test_add_func("/file-lock/ways-round-locking", test_ways_round_locking);
     g_test_add_func("/file-lock/other-process", test_other_process);

@@ -244,6 +244,12 @@ static void test_files(void)
         run_model(&m, g_test_slow() ? 60 : 25);
         blk_unref(m.blk);
         qcow2_assert_peer_finds_no_fault(m.path);
+        if (!*more) {
+            /* The peer does not know of the backing file, which only we were told of. */
+            g_autofree char *raw = scratch_path("model.raw");
+            g_assert_true(g_file_set_contents(raw, (char *)m.data, m.size, NULL));
+            qcow2_assert_peer("compare -q -f qcow2 -F raw %s %s", m.path, raw);
+        }
         g_free(m.data);
         g_free(m.path);
         g_free(m.open_options);

@@ -10,6 +10,8 @@
  *   write                                 |- the cluster for sector 99 -|   must be another
  */
 #include "qcow2-test.h"
+#include "miniblk/atomic.h"
+#include "miniblk/iothread.h"
 #include "memory-disk.h"
 
 enum { SECTOR = 512, SECTORS = 512, OPS = 24 };
@@ -144,11 +146,85 @@ static void test_overlapping_with_errors(void)
     }
 }
 
+/* ---- moves between threads --------------------------------------------------------- */
+
+enum { WRITERS = 8, WRITES = 40 };
+
+typedef struct Writer {
+    BlockBackend *blk;
+    int index;
+    int *running;               /* atomic */
+} Writer;
+
+/* Write sectors INDEX, INDEX + WRITERS, ... wherever the node happens to live. */
+static void coroutine_fn writer_entry(void *opaque)
+{
+    Writer *w = opaque;
+    g_autofree uint8_t *buf = g_malloc(SECTOR);
+
+    for (int i = 0; i < WRITES; i++) {
+        int sector = w->index + i * WRITERS;
+        tag_sectors(buf, sector, 1);
+        g_assert_cmpint(blk_co_pwrite(w->blk, sector * SECTOR, SECTOR, buf, 0), ==, 0);
+        if (i % 10 == w->index) {
+            g_assert_cmpint(blk_co_flush(w->blk), ==, 0);
+        }
+    }
+    blk_dec_in_flight(w->blk);
+    qatomic_fetch_dec(w->running);
+    aio_wait_kick();
+}
+
+/* Each writer is started where the node lives; a move waits for those in flight. */
+static void test_moves(void)
+{
+    IOThread *threads[2] = { iothread_create("qcow2-a", &error_abort),
+                             iothread_create("qcow2-b", &error_abort) };
+    g_autofree char *path = scratch_path("moves.qcow2");
+
+    qcow2_create(path, "size=256k,cluster_size=4k");
+    BlockBackend *blk = qcow2_open_file(path, ",l2-cache-size=1,refcount-cache-size=1");
+    blk_set_allow_aio_context_change(blk, true);
+    for (int round = 0; round < 12; round++) {
+        AioContext *ctx = round % 3 == 2 ? qemu_get_aio_context()
+                                         : iothread_get_aio_context(threads[round % 3]);
+        AioContext *old = blk_get_aio_context(blk);
+        aio_context_acquire(old);
+        g_assert_cmpint(blk_set_aio_context(blk, ctx, &error_abort), ==, 0);
+        aio_context_release(old);
+        Writer writers[WRITERS];
+        int running = WRITERS;
+        for (int i = 0; i < WRITERS; i++) {
+            writers[i] = (Writer){ blk, i, &running };
+            blk_inc_in_flight(blk);
+            aio_co_enter(ctx, qemu_coroutine_create(writer_entry, &writers[i]));
+        }
+        AIO_WAIT_WHILE_UNLOCKED(ctx, qatomic_load_acquire(&running) > 0);
+        if (round % 4 == 3) {
+            g_assert_cmpint(blk_pdiscard(blk, 0, SECTORS / 2 * SECTOR), ==, 0);
+        }
+    }
+    /* Closed while it lives in an IOThread. */
+    AioContext *home = iothread_get_aio_context(threads[0]);
+    g_assert_cmpint(blk_set_aio_context(blk, home, &error_abort), ==, 0);
+    aio_context_acquire(home);
+    blk_unref(blk);
+    aio_context_release(home);
+    blk = qcow2_open_file(path, "");
+    assert_sectors_are_their_own(blk, "moves");
+    qcow2_assert_consistent(blk, false);
+    blk_unref(blk);
+    qcow2_assert_peer_finds_no_fault(path);
+    iothread_destroy(threads[0]);
+    iothread_destroy(threads[1]);
+}
+
 int main(int argc, char **argv)
 {
     image_test_init(&argc, &argv);
     bdrv_register(&memory_disk_driver);
     g_test_add_func("/qcow2/races/overlapping", test_overlapping);
     g_test_add_func("/qcow2/races/overlapping-with-errors", test_overlapping_with_errors);
+    g_test_add_func("/qcow2/races/moves", test_moves);
     return image_test_run();
 }

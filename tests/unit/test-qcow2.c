@@ -69,8 +69,8 @@ static void test_create_refused(void)
                                       "2048k" },
         { "size=1M,cluster_size=4M", "Cluster size must be a power of two between 512 and "
                                      "2048k" },
-        { "size=1M,refcount_bits=3", "Refcount width must be a power of two and may not exceed "
-                                     "64 bits" },
+        { "size=1M,refcount_bits=3", "Refcount width must be a power of two and may not "
+                                     "exceed 64 bits" },
         { "size=1M,refcount_bits=128", "Refcount width must be a power of two and may not "
                                        "exceed 64 bits" },
         { "size=1M,refcount_bits=xx", "Parameter 'refcount_bits' expects a number" },
@@ -89,8 +89,8 @@ static void test_create_refused(void)
         { "size=1M,nosuch=1", "Invalid parameter 'nosuch'" },
         { "size=100P", "The image size is too large for file format 'qcow2' (try using a "
                        "larger cluster size)" },
-        { "size=1M,backing_file=b,preallocation=metadata", "Backing file and preallocation can "
-          "only be used at the same time if extended_l2 is on" },
+        { "size=1M,backing_file=b,preallocation=metadata", "Backing file and preallocation "
+          "can only be used at the same time if extended_l2 is on" },
     };
     g_autofree char *path = scratch_path("refused.qcow2");
 
@@ -118,7 +118,8 @@ static void test_create_geometries(void)
         "size=64M,cluster_size=2M", "size=100G,cluster_size=512,refcount_bits=64",
         "size=1G,refcount_bits=1", "size=1G,compat=0.10", "size=1G,compression_type=zstd",
         "size=30M,preallocation=metadata", "size=3M,preallocation=falloc,cluster_size=512",
-        "size=3M,preallocation=full,cluster_size=2M", "size=3M,preallocation=metadata,compat=v2",
+        "size=3M,preallocation=full,cluster_size=2M",
+        "size=3M,preallocation=metadata,compat=v2",
     };
 
     for (unsigned i = 0; i < ARRAY_SIZE(opts); i++) {
@@ -288,9 +289,8 @@ static void test_runtime_options(void)
     g_autofree char *path = new_image("size=64M");
 
     for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
-        g_autofree char *all = g_strdup_printf("driver=qcow2,file.driver=file,file.filename=%s,"
-                                               "%s", path, cases[i].opts);
-        assert_open_fails(options_of("%s", all), BDRV_O_RDWR, cases[i].text, NULL);
+        assert_open_fails(options_of("driver=qcow2,file.driver=file,file.filename=%s,%s", path,
+                                     cases[i].opts), BDRV_O_RDWR, cases[i].text, NULL);
     }
     for (unsigned i = 0; i < ARRAY_SIZE(good); i++) {
         g_autofree char *more = g_strdup_printf(",%s", good[i]);
@@ -312,7 +312,8 @@ typedef struct Damage {
 } Damage;
 
 #define DAMAGE(fn, body)                                                        \
-    static void fn(const char *path, uint64_t l1, uint64_t l2, uint64_t rt, uint64_t rb) \
+    static void fn(const char *path, uint64_t l1, uint64_t l2, uint64_t rt,     \
+                   uint64_t rb)                                                 \
     {                                                                           \
         body;                                                                   \
     }
@@ -328,7 +329,8 @@ DAMAGE(l2_to_l2, poke64(path, l2, COPIED | l2))
 DAMAGE(l2_to_refblock, poke64(path, l2, COPIED | rb))
 DAMAGE(l2_to_reftable, poke64(path, l2, COPIED | rt))
 DAMAGE(l2_zero_in_v2, poke64(path, l2, 1))
-DAMAGE(l2_compressed_garbage, poke64(path, l2, 1ULL << 62 | (peek64(path, l2) & 0xfffff000)))
+DAMAGE(l2_compressed_garbage,
+       poke64(path, l2, 1ULL << 62 | (peek64(path, l2) & 0xfffff000)))
 DAMAGE(l2_compressed_beyond, poke64(path, l2, 1ULL << 62 | 0x10000000))
 DAMAGE(block_unaligned, poke64(path, l2, 0); poke64(path, rt, rb | 0x200))
 DAMAGE(block_beyond, poke64(path, l2, 0); poke64(path, rt, 0x40000000))
@@ -393,13 +395,15 @@ static void test_damaged_tables(void)
 /* Repair must end, and end well whatever the damage to refcounts. */
 static void test_repair(void)
 {
-    static const struct { const char *name; int64_t at; uint64_t value; bool table; } cases[] = {
-        { "all refcounts zero", 0, 0, false },
-        { "refcounts too high", 0, 0x0002000200020002, false },
-        { "no refcount block", 0, 0, true },
-        { "refcount block unaligned", 0, 0x2200, true },
-        { "refcount block outside", 0, 0x40000000, true },
-        { "refcount block in the header", 0, 1, true },
+    static const struct { const char *name; uint64_t value; bool table; } cases[] = {
+        { "all refcounts zero", 0, false },
+        { "refcounts too high", 0x0002000200020002, false },
+        { "no refcount block", 0, true },
+        { "refcount block unaligned", 0x2200, true },
+        { "refcount block outside", 0x40000000, true },
+        { "refcount block in the refcount table", 0x1000, true },
+        { "refcount block in the L1 table", 0x3000, true },
+        { "reserved bits", 1, true },
     };
 
     for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -407,11 +411,12 @@ static void test_repair(void)
         uint64_t rt = table_of(path, H_REFTABLE);
         BdrvCheckResult res;
         g_test_message("%s", cases[i].name);
-        poke64(path, cases[i].table ? rt : table_of(path, rt) + cases[i].at, cases[i].value);
+        poke64(path, cases[i].table ? rt : table_of(path, rt), cases[i].value);
         BlockBackend *blk = open_with_perms(
             options_of("driver=qcow2,file.driver=file,file.filename=%s", path),
             BDRV_O_RDWR | BDRV_O_CHECK, BLK_PERM_ALL, BLK_PERM_ALL, &error_abort);
-        g_assert_cmpint(bdrv_check(blk_bs(blk), &res, BDRV_FIX_ERRORS | BDRV_FIX_LEAKS), ==, 0);
+        g_assert_cmpint(bdrv_check(blk_bs(blk), &res, BDRV_FIX_ERRORS | BDRV_FIX_LEAKS), ==,
+                        0);
         g_assert_cmpint(res.corruptions_fixed + res.leaks_fixed, >, 0);
         qcow2_assert_consistent(blk, false);
         blk_unref(blk);
@@ -465,15 +470,12 @@ static void test_snapshots_are_kept(void)
 {
     g_autofree char *peer = g_find_program_in_path("qemu-img");
     g_autofree char *path = image_with_data("size=1M,cluster_size=4k");
-    g_autofree char *cmd = g_strdup_printf("qemu-img snapshot -c s1 %s", path);
-    g_autofree char *apply = g_strdup_printf("qemu-img snapshot -a s1 %s", path);
-    int status;
 
     if (!peer) {
         g_test_skip("qemu-img is not installed");
         return;
     }
-    g_assert_true(g_spawn_command_line_sync(cmd, NULL, NULL, &status, NULL) && status == 0);
+    qcow2_assert_peer("snapshot -c s1 %s", path);
     BlockBackend *blk = qcow2_open_file(path, "");
     write_pattern(blk, 0, 6000, 2);
     g_assert_cmpint(blk_pdiscard(blk, 16384, 8192), ==, 0);
@@ -485,11 +487,78 @@ static void test_snapshots_are_kept(void)
     assert_content(blk, 16384, 8192, 0);
     blk_unref(blk);
     qcow2_assert_peer_finds_no_fault(path);
-    g_assert_true(g_spawn_command_line_sync(apply, NULL, NULL, &status, NULL) && status == 0);
+    qcow2_assert_peer("snapshot -a s1 %s", path);
     blk = qcow2_open_file(path, "");
     assert_content(blk, 0, 65536, 1);
     qcow2_assert_consistent(blk, false);
     blk_unref(blk);
+}
+
+/* Compressed clusters share host clusters; each overwritten one gives up its part. */
+static void test_compressed_clusters(void)
+{
+    static const char *const types[] = { "zlib", "zstd" };
+    g_autofree char *peer = g_find_program_in_path("qemu-img");
+    g_autofree char *raw = scratch_path("image.raw"), *path = scratch_path("image.qcow2");
+    g_autofree uint8_t *data = g_malloc(GUEST_BYTES), *now = g_malloc(GUEST_BYTES);
+
+    if (!peer) {
+        g_test_skip("qemu-img is not installed");
+        return;
+    }
+    for (int i = 0; i < GUEST_BYTES; i++) {
+        data[i] = i % 251 + i / 5000;
+    }
+    g_assert_true(g_file_set_contents(raw, (char *)data, GUEST_BYTES, NULL));
+    for (unsigned i = 0; i < ARRAY_SIZE(types); i++) {
+        qcow2_assert_peer("convert -c -f raw -O qcow2 -o cluster_size=16k,compression_type=%s "
+                          "%s %s", types[i], raw, path);
+        BlockBackend *blk = qcow2_open_file(path, "");
+        qcow2_assert_consistent(blk, false);
+        g_assert_cmpint(blk_pread(blk, 0, GUEST_BYTES, now, 0), ==, 0);
+        g_assert_cmpmem(now, GUEST_BYTES, data, GUEST_BYTES);
+        g_assert_cmpint(blk_pread(blk, 20000, 512, now, 0), ==, 0);
+        g_assert_cmpmem(now, 512, data + 20000, 512);
+        write_pattern(blk, 10000, 20000, 7);
+        assert_content(blk, 10000, 20000, 7);
+        g_assert_cmpint(blk_pread(blk, 0, 10000, now, 0), ==, 0);
+        g_assert_cmpmem(now, 10000, data, 10000);
+        g_assert_cmpint(blk_pdiscard(blk, 65536, 65536), ==, 0);
+        assert_content(blk, 65536, 65536, 0);
+        g_assert_cmpint(blk_flush(blk), ==, 0);
+        write_pattern(blk, 65536, 65536, 8);
+        g_assert_cmpint(blk_pread(blk, 131072, 65536, now, 0), ==, 0);
+        g_assert_cmpmem(now, 65536, data + 131072, 65536);
+        qcow2_assert_consistent(blk, false);
+        blk_unref(blk);
+        qcow2_assert_peer_finds_no_fault(path);
+    }
+}
+
+/* The image names its backing file, which ends in the middle of it. */
+static void test_backing_file(void)
+{
+    g_autofree char *base = scratch_file("base.raw", 100 * 512);
+    g_autofree char *path = scratch_path("image.qcow2");
+    BlockBackend *blk = open_rw(options_of("driver=raw,file.driver=file,file.filename=%s",
+                                           base));
+
+    write_pattern(blk, 0, 100 * 512, 3);
+    blk_unref(blk);
+    qcow2_create(path, "size=1M,cluster_size=64k,backing_file=base.raw,backing_fmt=raw");
+    blk = qcow2_open_file(path, "");
+    g_assert_cmpstr(blk_bs(blk)->backing_file, ==, "base.raw");
+    assert_content(blk, 0, 100 * 512, 3);
+    assert_content(blk, 100 * 512, 65536, 0);
+    write_pattern(blk, 99 * 512, 1024, 4);
+    assert_content(blk, 0, 99 * 512, 3);
+    assert_content(blk, 99 * 512, 1024, 4);
+    assert_content(blk, 101 * 512, 65536, 0);
+    g_assert_cmpint(blk_pdiscard(blk, 0, 65536), ==, 0);
+    assert_content(blk, 0, 65536, 0);
+    qcow2_assert_consistent(blk, false);
+    blk_unref(blk);
+    qcow2_assert_peer_finds_no_fault(path);
 }
 
 static void test_block_status(void)
@@ -506,8 +575,8 @@ static void test_block_status(void)
 
     g_assert_cmpint(blk_pwrite_zeroes(blk, 65536, 65536, BDRV_REQ_MAY_UNMAP), ==, 0);
     for (unsigned i = 0; i < ARRAY_SIZE(expect); i++) {
-        int ret = bdrv_block_status(blk_bs(blk), expect[i].offset, GUEST_BYTES - expect[i].offset,
-                                    &pnum, &map, &file);
+        int ret = bdrv_block_status(blk_bs(blk), expect[i].offset,
+                                    GUEST_BYTES - expect[i].offset, &pnum, &map, &file);
         g_assert_cmpint(ret & ~BDRV_BLOCK_EOF, ==, expect[i].status);
         g_assert_cmpint(pnum, ==, expect[i].bytes);
     }
@@ -564,6 +633,8 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/dirty-bit", test_dirty_bit);
     g_test_add_func("/qcow2/autoclear", test_autoclear);
     g_test_add_func("/qcow2/snapshots-are-kept", test_snapshots_are_kept);
+    g_test_add_func("/qcow2/compressed-clusters", test_compressed_clusters);
+    g_test_add_func("/qcow2/backing-file", test_backing_file);
     g_test_add_func("/qcow2/block-status", test_block_status);
     g_test_add_func("/qcow2/space-is-reused", test_space_is_reused);
     g_test_add_func("/qcow2/change-backing-file", test_change_backing_file);

@@ -137,6 +137,33 @@ static void test_resize(void)
     blk_unref(blk);
 }
 
+/* The file grows and shrinks by another user's doing: what is there can be read. */
+static void test_follows_its_file(gconstpointer window)
+{
+    g_autofree char *path = scratch_file("follow", FILE_BYTES);
+    BlockBackend *blk = open_window(path, window);
+    BlockBackend *file = blk_new_with_bs(blk_bs(blk)->file->bs, BLK_PERM_ALL, BLK_PERM_ALL,
+                                         &error_abort);
+    int64_t before = blk_getlength(blk);
+    uint8_t buf[512];
+
+    g_assert_cmpint(blk_truncate(file, 2 * FILE_BYTES, true, PREALLOC_MODE_OFF, 0,
+                                 &error_abort), ==, 0);
+    write_pattern(file, 2 * FILE_BYTES - 512, 512, 0x77);
+    g_assert_cmpint(blk_getlength(blk), ==, before + FILE_BYTES);
+    assert_content(blk, before + FILE_BYTES - 512, 512, 0x77);
+
+    g_assert_cmpint(bdrv_pwrite_zeroes(blk_root(file), 2 * FILE_BYTES, 512, 0), ==, 0);
+    g_assert_cmpint(blk_getlength(blk), ==, before + FILE_BYTES + 512);
+
+    g_assert_cmpint(blk_truncate(file, FILE_BYTES, true, PREALLOC_MODE_OFF, 0, &error_abort),
+                    ==, 0);
+    g_assert_cmpint(blk_getlength(blk), ==, before);
+    g_assert_cmpint(blk_pread(blk, before, 512, buf, 0), ==, -EIO);
+    blk_unref(file);
+    blk_unref(blk);
+}
+
 /* ---- permissions ------------------------------------------------------------------------ */
 
 /* What the user of the raw node needs and shares is what the file node is asked for. */
@@ -264,6 +291,9 @@ int main(int argc, char **argv)
     g_test_add_func("/raw/window/shows-its-part", test_window_shows_its_part);
     g_test_add_func("/raw/block-status-is-mapped", test_block_status_is_mapped);
     g_test_add_func("/raw/resize", test_resize);
+    g_test_add_data_func("/raw/follows-its-file/whole", "", test_follows_its_file);
+    g_test_add_data_func("/raw/follows-its-file/offset", ",offset=4096",
+                         test_follows_its_file);
     g_test_add_func("/raw/permissions-pass-through", test_permissions_pass_through);
     g_test_add_func("/raw/guessed-raw-cannot-become-another-format",
                     test_guessed_raw_cannot_become_another_format);
