@@ -43,12 +43,41 @@ static void init_state(Qcow2State *s, BlockDriverState *bs, int flags)
     QTAILQ_INIT(&s->allocs);
 }
 
-static int read_tables(Qcow2State *s, Error **errp)
+/*
+ * Behind the end of a file there are zeroes, so a table that lies there would read as an
+ * empty one: an image of which the end has been cut off must not pass for an empty disk.
+ */
+static bool table_in_file(Qcow2State *s, const char *what, uint64_t offset, uint64_t bytes,
+                          Error **errp)
+{
+    if (bytes && (offset > s->file_bytes || bytes > s->file_bytes - offset)) {
+        error_setg(errp, "Image is truncated: its %s (offset 0x%" PRIx64 ", %" PRIu64
+                   " bytes) ends beyond the file's %" PRIu64 " bytes", what, offset, bytes,
+                   (uint64_t)s->file_bytes);
+        return false;
+    }
+    return true;
+}
+
+static int read_tables(Qcow2State *s, int flags, Error **errp)
 {
     const Qcow2Header *h = &s->header;
     uint64_t reftable_bytes = (uint64_t)h->reftable_clusters << h->cluster_bits;
+    int64_t len = bdrv_getlength(s->bs->file->bs);
     int ret;
 
+    if (len < 0) {
+        error_setg_errno(errp, -len, "Could not inquire the length of the image file");
+        return len;
+    }
+    s->file_bytes = len;
+    /* check and info are for looking at damaged images, too */
+    if (!(flags & (BDRV_O_CHECK | BDRV_O_NO_IO)) &&
+        (!table_in_file(s, "refcount table", h->reftable_offset, MIN(reftable_bytes, 8),
+                        errp) ||
+         !table_in_file(s, "L1 table", h->l1_offset, (uint64_t)h->l1_size * 8, errp))) {
+        return -EINVAL;
+    }
     ret = qcow2_root_read(s, &s->reftable, h->reftable_offset, reftable_bytes / 8);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Could not initialize refcount handling");
@@ -63,12 +92,6 @@ static int read_tables(Qcow2State *s, Error **errp)
     if (ret < 0) {
         return ret;
     }
-    int64_t len = bdrv_getlength(s->bs->file->bs);
-    if (len < 0) {
-        error_setg_errno(errp, -len, "Could not inquire the length of the image file");
-        return len;
-    }
-    s->file_bytes = len;
     s->virgin_offset = qcow2_clusters(s, len) << s->cluster_bits;
     s->virgin_is_zero = s->bs->file->bs->supported_truncate_flags & BDRV_REQ_ZERO_WRITE;
     qcow2_overlap_collect(s);
@@ -141,7 +164,7 @@ static int open_image(Qcow2State *s, QDict *options, int flags, Error **errp)
         return ret;
     }
     s->bs->total_sectors = DIV_ROUND_UP(s->header.size, BDRV_SECTOR_SIZE);
-    ret = read_tables(s, errp);
+    ret = read_tables(s, flags, errp);
     return ret < 0 ? ret : prepare_writing(s, flags, errp);
 }
 

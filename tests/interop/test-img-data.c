@@ -196,7 +196,8 @@ static void test_allocation(void)
                                      "cmp src dst; "
                                      "echo $(($(stat -c %%b dst) * 512 / 1024))");
 
-    g_assert_cmpint(g_ascii_strtoll(sparse, NULL, 10), <=, 1024 + 64);
+    /* 1 MiB, and what the file system reserves ahead; but not the 4 MiB of zeroes. */
+    g_assert_cmpint(g_ascii_strtoll(sparse, NULL, 10), <=, 3 * 1024);
     g_assert_cmpint(g_ascii_strtoll(full, NULL, 10), >=, 64 * 1024);
 }
 
