@@ -5,7 +5,7 @@
  * request completes. (Atomics are the other half: miniblk/atomic.h.)
  *
  * This is the native side: inline wrappers that cost nothing. The drain lab provides the
- * same names on top of its controlled scheduler. tests/check-seam keeps everybody else from
+ * same names on top of its controlled scheduler. scripts/check-seam keeps everybody else from
  * reaching past this file.
  *
  * Calls that can fail return -errno. All may be called from any thread.

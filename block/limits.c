@@ -129,14 +129,9 @@ static void set_string(char **field, const char *value)
 
 void bdrv_refresh_filename(BlockDriverState *bs)
 {
-    BdrvChild *c;
-
     GLOBAL_STATE_CODE();
     if (!bs->drv) {
         return;
-    }
-    QLIST_FOREACH(c, &bs->children, next) {
-        bdrv_refresh_filename(c->bs);
     }
     if (bs->drv->bdrv_refresh_filename) {
         bs->drv->bdrv_refresh_filename(bs);

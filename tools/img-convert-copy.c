@@ -55,7 +55,8 @@ struct ConvertJob {
     Worker workers[CONVERT_COROUTINES_MAX];
 
     int64_t data_bytes;         /* in all data extents; 0: not counted */
-    int64_t done_bytes;
+    int64_t data_done_bytes;
+    int64_t done_bytes;         /* of all extents, those included that need no work */
     int64_t next_write_ns;      /* rate limit: when the budget is even again */
 };
 
@@ -204,6 +205,9 @@ static bool coroutine_fn take_extent(ConvertJob *job, Extent *ext)
         job->cursor += ext->bytes;
         found = ext->kind == EXTENT_DATA ||
                 (ext->kind == EXTENT_ZERO && !reads_zero_already(plan, ext->offset));
+        if (!found) {
+            job->done_bytes += ext->bytes;
+        }
     }
     if (found) {
         ext->ticket = job->tickets++;
@@ -352,8 +356,8 @@ static void coroutine_fn write_extent(ConvertJob *job, const Extent *ext, const 
 
 static void show_progress(const ConvertJob *job)
 {
-    double fraction = job->data_bytes ? (double)job->done_bytes / job->data_bytes
-                                      : (double)job->cursor / job->plan->total_bytes;
+    double fraction = job->data_bytes ? (double)job->data_done_bytes / job->data_bytes
+                                      : (double)job->done_bytes / job->plan->total_bytes;
 
     img_progress_set(100.0 * fraction);
 }
@@ -372,8 +376,9 @@ static void coroutine_fn copy_worker(void *opaque)
         }
         wait_for_turn(worker, ext.ticket);
         write_extent(job, &ext, buf);
+        job->done_bytes += ext.bytes;
         if (ext.kind == EXTENT_DATA && job->ret == 0) {
-            job->done_bytes += ext.bytes;
+            job->data_done_bytes += ext.bytes;
             show_progress(job);
         }
     }

@@ -186,7 +186,7 @@ int64_t coroutine_mixed_fn bdrv_get_allocated_file_size(BlockDriverState *bs);
 int bdrv_get_info(BlockDriverState *bs, BlockDriverInfo *bdi);
 /* Recompute bs->bl from the driver and the children. GS. */
 void bdrv_refresh_limits(BlockDriverState *bs, Transaction *tran, Error **errp);
-/* Recompute bs->filename from the options in force. GS. */
+/* Recompute bs->filename from the options in force; the children's are taken as they are. GS. */
 void bdrv_refresh_filename(BlockDriverState *bs);
 /* Memory for requests to BS that need no bouncing; release with qemu_vfree(). */
 void *qemu_blockalign(BlockDriverState *bs, size_t size);

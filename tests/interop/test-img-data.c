@@ -185,7 +185,7 @@ static void test_join(void)
 /* Holes and long zeroes take no room in the copy; with -S 0 everything does. */
 static void test_allocation(void)
 {
-    RUN_OK("truncate -s 64M src; head -c 1M /dev/urandom |"
+    RUN_OK("rm -f src; truncate -s 64M src; head -c 1M /dev/urandom |"
            " dd of=src bs=64k seek=100 conv=notrunc 2>/dev/null;"
            " head -c 4M /dev/zero | dd of=src bs=64k seek=500 conv=notrunc "
            "2>/dev/null");

@@ -69,7 +69,8 @@ static const Case typed_cases[] = {
     /* ---- nodes ---- */
     { "BlockdevOptions", "{'driver':'raw','file':'f','node-name':'n'}",
       "{\"driver\": \"raw\", \"node-name\": \"n\", \"file\": \"f\"}" },
-    { "BlockdevOptions", "{'driver':'foo'}", "!Parameter 'driver' does not accept value 'foo'" },
+    { "BlockdevOptions", "{'driver':'foo'}",
+      "!Parameter 'driver' does not accept value 'foo'" },
     { "BlockdevOptions", "{'driver':'raw'}", "!Parameter 'file' is missing" },
     { "BlockdevOptions", "{'driver':'raw','file':5}",
       "!Invalid parameter type for 'file', expected: BlockdevRef" },
