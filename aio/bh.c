@@ -217,7 +217,12 @@ void qemu_bh_schedule_idle(QEMUBH *bh)
         old = seen;
     }
     if (!(old & BH_QUEUED)) {
-        push(&ctx->incoming_idle, &bh->msg);
+        /* A loop that is asleep must learn that it may sleep so long only. */
+        aio_context_ref(ctx);
+        if (push(&ctx->incoming_idle, &bh->msg)) {
+            aio_notify(ctx);
+        }
+        aio_context_unref(ctx);
     }
 }
 

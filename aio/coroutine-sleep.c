@@ -33,9 +33,13 @@ void coroutine_fn qemu_co_sleep_ns_wakeable(QemuCoSleep *w, QEMUClockType type, 
 {
     AioContext *ctx = qemu_get_current_aio_context();
     QEMUTimer timer;
+    int64_t until;
 
+    if (__builtin_add_overflow(qemu_clock_get_ns(type), ns, &until)) {
+        until = INT64_MAX;
+    }
     aio_timer_init(ctx, &timer, type, SCALE_NS, sleep_timer_cb, w);
-    timer_mod(&timer, qemu_clock_get_ns(type) + ns);
+    timer_mod(&timer, until);
     /*
      * The timer belongs to this thread, so it cannot fire before the yield. A wake-up that
      * came before we slept is not one.

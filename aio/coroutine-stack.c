@@ -176,6 +176,9 @@ Coroutine *coroutine__alloc(void)
 
     if (unlikely(!pool->first)) {
         refill(pool);
+        if (pool->first && !thread_pool_registered) {
+            register_exit(pool);
+        }
     }
     if (likely(pool->first)) {
         return pool_pop(pool);

@@ -62,7 +62,8 @@ void aio__notify_accept(AioContext *ctx)
      * The plain read may miss a notification; then begin will find it. When it does not
      * miss it, the xchg is what makes the notifier's change visible to the look that follows.
      */
-    if (qatomic_read(&ctx->wake_state) == AIO_NOTIFIED) {
+    if (qatomic_read(&ctx->wake_state) != AIO_AWAKE) {
+        /* (ASLEEP here: a GSource whose check GLib has skipped) */
         qatomic_set_mb(&ctx->wake_state, AIO_AWAKE);
     }
 }

@@ -111,15 +111,22 @@ void qemu_event_wait(QemuEvent *ev)
     }
 }
 
-void qemu_thread_create(QemuThread *thread, const char *name,
-                        void *(*start_routine)(void *), void *arg, int mode)
+int qemu_thread_try_create(QemuThread *thread, const char *name,
+                           void *(*start_routine)(void *), void *arg, int mode)
 {
     int ret = port_thread_create(&thread->thread, start_routine, arg,
                                  mode == QEMU_THREAD_DETACHED);
-    port_check(-ret, "qemu_thread_create");
-    if (name && mode != QEMU_THREAD_DETACHED) {
+    if (ret == 0 && name && mode != QEMU_THREAD_DETACHED) {
         port_thread_set_name(thread->thread, name);
     }
+    return ret;
+}
+
+void qemu_thread_create(QemuThread *thread, const char *name,
+                        void *(*start_routine)(void *), void *arg, int mode)
+{
+    int ret = qemu_thread_try_create(thread, name, start_routine, arg, mode);
+    port_check(-ret, "qemu_thread_create");
 }
 
 void *qemu_thread_join(QemuThread *thread) { return port_thread_join(thread->thread); }

@@ -89,22 +89,32 @@ QEMUTimer *aio_timer_new(AioContext *ctx, QEMUClockType type, int scale, QEMUTim
     return ts;
 }
 
-void timer_mod_ns(QEMUTimer *ts, int64_t expire_time_ns)
+/* Arm TS; with ONLY_EARLIER leave it if it expires no later already. */
+static void arm(QEMUTimer *ts, int64_t expire_time_ns, bool only_earlier)
 {
     AioContext *ctx = ts->ctx;
-    bool earliest;
+    bool first = false;
 
+    expire_time_ns = MAX(expire_time_ns, 0);
     WITH_QEMU_LOCK_GUARD(&ctx->timer_lock) {
-        if (ts->expire_time >= 0) {
-            heap_remove(ctx, ts);
+        bool armed = ts->expire_time >= 0;
+        if (!only_earlier || !armed || ts->expire_time > expire_time_ns) {
+            if (armed) {
+                heap_remove(ctx, ts);
+            }
+            ts->expire_time = expire_time_ns;
+            heap_insert(ctx, ts);
+            first = ts->heap_index == 0;
         }
-        ts->expire_time = MAX(expire_time_ns, 0);
-        heap_insert(ctx, ts);
-        earliest = ts->heap_index == 0;
     }
-    if (earliest) {
+    if (first) {
         aio_notify(ctx);
     }
+}
+
+void timer_mod_ns(QEMUTimer *ts, int64_t expire_time_ns)
+{
+    arm(ts, expire_time_ns, false);
 }
 
 void timer_mod(QEMUTimer *ts, int64_t expire_timer)
@@ -118,13 +128,7 @@ void timer_mod(QEMUTimer *ts, int64_t expire_timer)
 
 void timer_mod_anticipate_ns(QEMUTimer *ts, int64_t expire_time_ns)
 {
-    bool later;
-    WITH_QEMU_LOCK_GUARD(&ts->ctx->timer_lock) {
-        later = ts->expire_time < 0 || ts->expire_time > expire_time_ns;
-    }
-    if (later) {
-        timer_mod_ns(ts, expire_time_ns);
-    }
+    arm(ts, expire_time_ns, true);
 }
 
 void timer_del(QEMUTimer *ts)

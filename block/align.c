@@ -118,7 +118,7 @@ static int coroutine_fn write_zeroes_padded(BlockDriverState *bs, Padding *p,
     int ret = 0;
 
     if (first_is_partial(p)) {
-        size_t tail = p->two_blocks || p->bytes > p->align ? 0 : p->tail;
+        size_t tail = p->two_blocks ? 0 : p->tail;
         memset(p->buf + p->head, 0, p->align - p->head - tail);
         ret = write_block(bs, start, p->buf, p->align, flags);
         start += p->align;

@@ -162,11 +162,17 @@ typedef struct BlkSync {
     int ret;
 } BlkSync;
 
+/*
+ * The token is dropped by the coroutine, not by the waiter: what runs in the waiter's poll
+ * may drain, and must not wait for a frame further up its own stack.
+ */
 #define TWIN(name, call)                                                        \
     static void coroutine_fn name(void *opaque)                                 \
     {                                                                           \
         BlkSync *s = opaque;                                                    \
+        BlockBackend *blk = s->blk;                                             \
         s->ret = call;                                                          \
+        blk_dec_in_flight(blk);                                                 \
     }
 
 TWIN(read_entry, blk__do_preadv_part(s->blk, s->offset, s->bytes, s->qiov,
@@ -183,7 +189,6 @@ static int run(void (*entry)(void *), BlkSync *s)
     /* counted once, from before it is spawned: it may run in another thread */
     blk_inc_in_flight(s->blk);
     bdrv__run_co(blk_get_aio_context(s->blk), entry, s);
-    blk_dec_in_flight(s->blk);
     return s->ret;
 }
 

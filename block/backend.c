@@ -93,12 +93,18 @@ static const char *root_name(BdrvChild *child)
     return blk_name(child->opaque);
 }
 
+static void tell_device(BlockBackend *blk)
+{
+    blk->dev_drained = true;
+    if (blk->dev_ops->drained_begin) {
+        blk->dev_ops->drained_begin(blk->dev_opaque);
+    }
+}
+
 static void begin_section(BlockBackend *blk)
 {
-    if (qatomic_fetch_inc(&blk->quiesce_counter) == 0 && blk->dev_ops &&
-        blk->dev_ops->drained_begin) {
-        blk->dev_drained = true;
-        blk->dev_ops->drained_begin(blk->dev_opaque);
+    if (qatomic_fetch_inc(&blk->quiesce_counter) == 0 && blk->dev_ops) {
+        tell_device(blk);
     }
 }
 
@@ -112,7 +118,9 @@ static void end_section(BlockBackend *blk)
     }
     if (blk->dev_drained) {
         blk->dev_drained = false;
-        blk->dev_ops->drained_end(blk->dev_opaque);
+        if (blk->dev_ops->drained_end) {
+            blk->dev_ops->drained_end(blk->dev_opaque);
+        }
     }
     wake_parked(blk);
 }
@@ -433,9 +441,8 @@ void blk_set_dev_ops(BlockBackend *blk, const BlockDevOps *ops, void *opaque)
     blk->dev_opaque = opaque;
     blk->dev_drained = false;
     /* a device that comes to a drained backend is told so */
-    if (ops && ops->drained_begin && blk_in_drain(blk)) {
-        blk->dev_drained = true;
-        ops->drained_begin(opaque);
+    if (ops && blk_in_drain(blk)) {
+        tell_device(blk);
     }
 }
 
@@ -464,17 +471,18 @@ void blk_drain(BlockBackend *blk)
 
 void blk_drain_all(void)
 {
-    BlockBackend *blk;
+    BlockBackend *blk, *next;
 
     GLOBAL_STATE_CODE();
     bdrv_drain_all_begin();
     /* backends without a root are reached by no node */
-    QTAILQ_FOREACH(blk, &all_backends, all_list) {
+    for (blk = blk_all_next(NULL); blk; blk = next) {
+        blk_ref(blk);
         if (!blk->root) {
-            blk_ref(blk);
             blk_drain(blk);
-            blk->refcnt--;
         }
+        next = blk_all_next(blk);
+        blk_unref(blk);
     }
     bdrv_drain_all_end();
 }

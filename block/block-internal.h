@@ -23,6 +23,9 @@ BlockDriverState *bdrv__next_any(BlockDriverState *bs);
 void bdrv__replace_child_noperm(BdrvChild *child, BlockDriverState *new_bs);
 /* Recompute permissions of BS and everything below, as steps of TRAN. 0 or -EPERM. */
 int bdrv__refresh_perms(BlockDriverState *bs, Transaction *tran, Error **errp);
+/* The same for two nodes in one topological order. */
+int bdrv__refresh_perms_of_two(BlockDriverState *a, BlockDriverState *b, Transaction *tran,
+                               Error **errp);
 /* What parent BS needs and shares on a child edge of ROLE (C NULL: yet to be made). */
 void bdrv__child_perm(BlockDriverState *bs, BlockDriverState *child_bs, BdrvChild *c,
                       BdrvChildRole role, uint64_t parent_perm, uint64_t parent_shared,
@@ -40,6 +43,9 @@ bool bdrv__drain_poll(BlockDriverState *bs);
 void bdrv__parent_drained_begin(BdrvChild *c);
 void bdrv__parent_drained_end(BdrvChild *c);
 bool bdrv__parent_drained_poll(BdrvChild *c);
+/* The driver is ready to be told of the node's drained sections / is told no more. */
+void bdrv__driver_opened(BlockDriverState *bs);
+void bdrv__driver_closed(BlockDriverState *bs);
 /* A new node joins, a closing node leaves the global drained sections in force. */
 void bdrv__drain_all_join(BlockDriverState *bs);
 void bdrv__drain_all_leave(BlockDriverState *bs);
@@ -108,5 +114,7 @@ void bdrv__parents_resized(BlockDriverState *bs);
  * it directly.
  */
 void bdrv__run_co(AioContext *ctx, void (*fn)(void *opaque), void *opaque);
+/* The same in BS's context, with a token of BS from before the coroutine exists. */
+void bdrv__run_co_on(BlockDriverState *bs, void (*fn)(void *opaque), void *opaque);
 
 #endif

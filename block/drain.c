@@ -70,6 +70,44 @@ bool bdrv__parent_drained_poll(BdrvChild *c)
     return c->klass->drained_poll && c->klass->drained_poll(c);
 }
 
+/*
+ * The driver's callbacks come in pairs, begin first, between open and close: whether begin
+ * has been called is a fact of its own, since nodes are opened and closed while drained.
+ */
+static void driver_begin(BlockDriverState *bs)
+{
+    if (bs->driver_open && !bs->driver_drained) {
+        bs->driver_drained = true;
+        if (bs->drv->bdrv_drain_begin) {
+            bs->drv->bdrv_drain_begin(bs);
+        }
+    }
+}
+
+static void driver_end(BlockDriverState *bs)
+{
+    if (bs->driver_drained) {
+        bs->driver_drained = false;
+        if (bs->drv->bdrv_drain_end) {
+            bs->drv->bdrv_drain_end(bs);
+        }
+    }
+}
+
+void bdrv__driver_opened(BlockDriverState *bs)
+{
+    bs->driver_open = true;
+    if (bs->quiesce_counter) {
+        driver_begin(bs);
+    }
+}
+
+void bdrv__driver_closed(BlockDriverState *bs)
+{
+    driver_end(bs);
+    bs->driver_open = false;
+}
+
 void bdrv__quiesce(BlockDriverState *bs)
 {
     BdrvChild *c, *next;
@@ -83,9 +121,7 @@ void bdrv__quiesce(BlockDriverState *bs)
             bdrv__parent_drained_begin(c);
         }
     }
-    if (bs->drv && bs->drv->bdrv_drain_begin) {
-        bs->drv->bdrv_drain_begin(bs);
-    }
+    driver_begin(bs);
 }
 
 static BdrvChild *quiesced_edge(BlockDriverState *bs)
@@ -109,9 +145,7 @@ void bdrv__unquiesce(BlockDriverState *bs)
     if (old > 1) {
         return;
     }
-    if (bs->drv && bs->drv->bdrv_drain_end) {
-        bs->drv->bdrv_drain_end(bs);
-    }
+    driver_end(bs);
     /*
      * A released parent may at once change the graph, or begin a new section: look again
      * from the start each time. The flags say what is left to do.
@@ -152,13 +186,46 @@ static void do_drained_begin(BlockDriverState *bs)
     AIO_WAIT_WHILE(bdrv_get_aio_context(bs), bdrv__drain_poll(bs));
 }
 
+/* Give BS as many levels as there are global sections, or take them back. */
+static void sync_drain_all_levels(BlockDriverState *bs)
+{
+    while (bs->drain_all_levels < drain_all_sections) {
+        bs->drain_all_levels++;
+        bdrv__quiesce(bs);
+    }
+    while (bs->drain_all_levels > drain_all_sections) {
+        bs->drain_all_levels--;
+        bdrv__unquiesce(bs);
+    }
+}
+
+/*
+ * Callbacks may make nodes, which come to the end of the list with the right number of
+ * levels, and may drop the reference to any: each node says itself what it is owed.
+ */
+static void sync_all_nodes(void)
+{
+    BlockDriverState *bs = bdrv__next_any(NULL), *next;
+
+    if (bs) {
+        bdrv_ref(bs);
+    }
+    while (bs) {
+        sync_drain_all_levels(bs);
+        next = bdrv__next_any(bs);
+        if (next) {
+            bdrv_ref(next);
+        }
+        bdrv_unref(bs);
+        bs = next;
+    }
+}
+
 static void do_drain_all_begin(BlockDriverState *unused)
 {
     GLOBAL_STATE_CODE();
     drain_all_sections++;
-    for (BlockDriverState *bs = bdrv__next_any(NULL); bs; bs = bdrv__next_any(bs)) {
-        bdrv__quiesce(bs);
-    }
+    sync_all_nodes();
     AIO_WAIT_WHILE(NULL, any_node_busy());
 }
 
@@ -167,21 +234,18 @@ static void do_drain_all_end(BlockDriverState *unused)
     GLOBAL_STATE_CODE();
     g_assert(drain_all_sections > 0);
     drain_all_sections--;
-    for (BlockDriverState *bs = bdrv__next_any(NULL); bs; bs = bdrv__next_any(bs)) {
-        bdrv__unquiesce(bs);
-    }
+    sync_all_nodes();
 }
 
 void bdrv__drain_all_join(BlockDriverState *bs)
 {
-    for (unsigned i = 0; i < drain_all_sections; i++) {
-        bdrv__quiesce(bs);
-    }
+    sync_drain_all_levels(bs);
 }
 
 void bdrv__drain_all_leave(BlockDriverState *bs)
 {
-    for (unsigned i = 0; i < drain_all_sections; i++) {
+    while (bs->drain_all_levels > 0) {
+        bs->drain_all_levels--;
         bdrv__unquiesce(bs);
     }
 }

@@ -71,6 +71,17 @@ static int same_context(BdrvChild *child, BlockDriverState *child_bs, Error **er
     return -EPERM;
 }
 
+/* Undo what same_context() did to BS (may be NULL). */
+static void move_back(BlockDriverState *bs, AioContext *ctx)
+{
+    if (bs && bs->aio_context != ctx) {
+        AioContext *now = bs->aio_context;
+        aio_context_acquire(now);
+        bdrv_try_change_aio_context(bs, ctx, NULL, NULL);
+        aio_context_release(now);
+    }
+}
+
 /* Let the parent of a new edge to a drained CHILD_BS come to rest first. Polls. */
 static void rest_before_attach(BdrvChild *child, BlockDriverState *child_bs)
 {
@@ -89,7 +100,8 @@ static void rest_before_attach(BdrvChild *child, BlockDriverState *child_bs)
 static BdrvChild *attach(BlockDriverState *parent, BlockDriverState *child_bs,
                          BdrvChild *child, Error **errp)
 {
-    AioContext *ctx;
+    AioContext *child_ctx = child_bs->aio_context;
+    AioContext *parent_ctx = parent ? parent->aio_context : NULL;
     int ret = same_context(child, child_bs, errp);
 
     if (ret == 0) {
@@ -114,10 +126,11 @@ static BdrvChild *attach(BlockDriverState *parent, BlockDriverState *child_bs,
     }
     if (ret < 0) {
         free_child(child);
-        ctx = child_bs->aio_context;
-        aio_context_acquire(ctx);
+        move_back(child_bs, child_ctx);
+        move_back(parent, parent_ctx);
+        aio_context_acquire(child_ctx);
         bdrv_unref(child_bs);
-        aio_context_release(ctx);
+        aio_context_release(child_ctx);
         return NULL;
     }
     return child;
@@ -210,12 +223,21 @@ void bdrv_unref_child(BlockDriverState *parent, BdrvChild *child)
 
 /* ---- compound changes ---------------------------------------------------------------------------- */
 
+static int attach_backing(BlockDriverState *bs, BlockDriverState *backing, Error **errp)
+{
+    BdrvChildRole role = bs->drv->is_filter ? BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY
+                                            : BDRV_CHILD_COW;
+    bdrv_ref(backing);
+    return bdrv_attach_child(bs, backing, "backing", &child_of_bds, role, errp) ? 0 : -EPERM;
+}
+
 int bdrv_set_backing_hd(BlockDriverState *bs, BlockDriverState *backing_hd, Error **errp)
 {
+    BlockDriverState *old = bs->backing ? bs->backing->bs : NULL;
     int ret = 0;
 
     GLOBAL_STATE_CODE();
-    if (bs->backing && bs->backing->bs == backing_hd) {
+    if (old == backing_hd) {
         return 0;
     }
     if (backing_hd && !bs->drv->is_filter && !bs->drv->supports_backing) {
@@ -224,15 +246,18 @@ int bdrv_set_backing_hd(BlockDriverState *bs, BlockDriverState *backing_hd, Erro
         return -EINVAL;
     }
     bdrv_drained_begin(bs);
-    if (bs->backing) {
+    if (old) {
+        bdrv_ref(old);
         bdrv_unref_child(bs, bs->backing);
     }
     if (backing_hd) {
-        bdrv_ref(backing_hd);
-        BdrvChildRole role = bs->drv->is_filter ? BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY
-                                                : BDRV_CHILD_COW;
-        ret = bdrv_attach_child(bs, backing_hd, "backing", &child_of_bds, role, errp)
-              ? 0 : -EPERM;
+        ret = attach_backing(bs, backing_hd, errp);
+    }
+    if (ret < 0 && old) {
+        attach_backing(bs, old, &error_abort);
+    }
+    if (old) {
+        bdrv_unref(old);
     }
     bdrv_refresh_limits(bs, NULL, NULL);
     bdrv_drained_end(bs);
@@ -255,10 +280,12 @@ static const TransactionActionDrv replace_child_drv = {
     .clean = g_free,
 };
 
-/* Re-point all edges to FROM that may and can be; those of SKIP's own stay. */
-static void replace_parents(BlockDriverState *from, BlockDriverState *to, Transaction *tran)
+/* Re-point all edges to FROM that may and can be; how many. Both nodes are drained. */
+static unsigned replace_parents(BlockDriverState *from, BlockDriverState *to,
+                                Transaction *tran)
 {
     BdrvChild *c, *next;
+    unsigned moved = 0;
 
     QLIST_FOREACH_SAFE(c, &from->parents, next_parent, next) {
         if (c->klass->stay_at_node ||
@@ -269,15 +296,9 @@ static void replace_parents(BlockDriverState *from, BlockDriverState *to, Transa
         *s = (ReplaceChild) { c, from };
         tran_add(tran, &replace_child_drv, s);
         bdrv__replace_child_noperm(c, to);
+        moved++;
     }
-}
-
-/* Permissions of all that TO's parents reach, and of what is left above FROM. */
-static int refresh_replaced(BlockDriverState *from, BlockDriverState *to, Transaction *tran,
-                            Error **errp)
-{
-    int ret = bdrv__refresh_perms(to, tran, errp);
-    return ret < 0 ? ret : bdrv__refresh_perms(from, tran, errp);
+    return moved;
 }
 
 /* Move the references that the edges own. */
@@ -289,32 +310,29 @@ static void move_references(BlockDriverState *from, BlockDriverState *to, unsign
     }
 }
 
-static unsigned count_parents(BlockDriverState *bs)
-{
-    unsigned n = 0;
-    BdrvChild *c;
-    QLIST_FOREACH(c, &bs->parents, next_parent) {
-        n++;
-    }
-    return n;
-}
-
 int bdrv_replace_node(BlockDriverState *from, BlockDriverState *to, Error **errp)
 {
     GLOBAL_STATE_CODE();
     g_assert(from->aio_context == to->aio_context);
 
+    /*
+     * Both are drained, so that no parent is released before the outcome is certain: a
+     * request that it starts must not go to a node that it is then taken away from.
+     */
     bdrv_ref(from);
+    bdrv_ref(to);
     bdrv_drained_begin(from);
-    unsigned before = count_parents(from);
+    bdrv_drained_begin(to);
     Transaction *tran = tran_new();
-    replace_parents(from, to, tran);
-    int ret = refresh_replaced(from, to, tran, errp);
+    unsigned moved = replace_parents(from, to, tran);
+    int ret = bdrv__refresh_perms_of_two(to, from, tran, errp);
     tran_finalize(tran, ret);
-    bdrv_drained_end(from);
     if (ret == 0) {
-        move_references(from, to, before - count_parents(from));
+        move_references(from, to, moved);
     }
+    bdrv_drained_end(to);
+    bdrv_drained_end(from);
+    bdrv_unref(to);
     bdrv_unref(from);
     return ret;
 }
@@ -332,12 +350,11 @@ int bdrv_append(BlockDriverState *bs_new, BlockDriverState *bs_top, Error **errp
 
     /* The new edge needs nothing until BS_NEW has its parents. */
     BdrvChild *edge = new_child("backing", &child_of_bds, role, 0, BLK_PERM_ALL, bs_new);
+    AioContext *top_ctx = bs_top->aio_context, *new_ctx = bs_new->aio_context;
     int ret = same_context(edge, bs_top, errp);
     if (ret == 0) {
-        unsigned before = count_parents(bs_top);
         Transaction *tran = tran_new();
-        replace_parents(bs_top, bs_new, tran);
-        unsigned moved = before - count_parents(bs_top);
+        unsigned moved = replace_parents(bs_top, bs_new, tran);
 
         bdrv_ref(bs_top);               /* the edge's */
         QLIST_INSERT_HEAD(&bs_new->children, edge, next);
@@ -359,6 +376,10 @@ int bdrv_append(BlockDriverState *bs_new, BlockDriverState *bs_top, Error **errp
     }
     bdrv_drained_end(bs_new);
     bdrv_drained_end(bs_top);
+    if (ret < 0) {
+        move_back(bs_top, top_ctx);
+        move_back(bs_new, new_ctx);
+    }
     bdrv_unref(bs_top);
     return ret;
 }

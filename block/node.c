@@ -53,6 +53,16 @@ static void generate_name(char *name, size_t size)
     } while (bdrv_find_node(name));
 }
 
+static bool is_backend_name(const char *name)
+{
+    for (BlockBackend *blk = blk_all_next(NULL); blk; blk = blk_all_next(blk)) {
+        if (!strcmp(blk_name(blk), name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 int bdrv__set_node_name(BlockDriverState *bs, const char *node_name, Error **errp)
 {
     GLOBAL_STATE_CODE();
@@ -60,6 +70,9 @@ int bdrv__set_node_name(BlockDriverState *bs, const char *node_name, Error **err
         generate_name(bs->node_name, sizeof(bs->node_name));
     } else if (!name_wellformed(node_name)) {
         error_setg(errp, "Invalid node-name: '%s'", node_name);
+        return -EINVAL;
+    } else if (is_backend_name(node_name)) {
+        error_setg(errp, "node-name=%s is conflicting with a device id", node_name);
         return -EINVAL;
     } else if (bdrv_find_node(node_name)) {
         error_setg(errp, "Duplicate nodes with node-name='%s'", node_name);
@@ -168,6 +181,7 @@ static void close_node(BlockDriverState *bs)
         bdrv_flush(bs);         /* an error was reported to whoever wrote and flushed */
     }
     g_assert(QLIST_EMPTY(&bs->parents));
+    bdrv__driver_closed(bs);
     if (bs->drv && bs->drv->bdrv_close) {
         bs->drv->bdrv_close(bs);
     }
@@ -226,6 +240,11 @@ void bdrv_close_all(void)
 
     GLOBAL_STATE_CODE();
     bdrv_drain_all();
+    for (BlockBackend *blk = blk_all_next(NULL); blk; blk = blk_all_next(blk)) {
+        if (blk_bs(blk)) {
+            blk_remove_bs(blk);
+        }
+    }
     while ((bs = bdrv_next_monitor_owned(NULL))) {
         bs->monitor_owned = false;
         bdrv_unref(bs);

@@ -162,9 +162,7 @@ static int open_driver(BlockDriverState *bs, BlockDriver *drv, QDict *options, E
         undo_open(bs);
         return ret;
     }
-    if (bs->quiesce_counter && drv->bdrv_drain_begin) {
-        drv->bdrv_drain_begin(bs);      /* born in a drained section */
-    }
+    bdrv__driver_opened(bs);
     return 0;
 }
 

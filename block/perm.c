@@ -243,18 +243,27 @@ static void postorder(BlockDriverState *bs, GHashTable *seen, GPtrArray *order)
     g_ptr_array_add(order, bs);
 }
 
-int bdrv__refresh_perms(BlockDriverState *bs, Transaction *tran, Error **errp)
+int bdrv__refresh_perms_of_two(BlockDriverState *a, BlockDriverState *b, Transaction *tran,
+                               Error **errp)
 {
     g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
     g_autoptr(GPtrArray) order = g_ptr_array_new();
     int ret = 0;
 
     GLOBAL_STATE_CODE();
-    postorder(bs, seen, order);
+    postorder(a, seen, order);
+    if (b) {
+        postorder(b, seen, order);
+    }
     for (unsigned i = order->len; i-- > 0 && ret == 0; ) {
         ret = refresh_node(g_ptr_array_index(order, i), tran, errp);
     }
     return ret;
+}
+
+int bdrv__refresh_perms(BlockDriverState *bs, Transaction *tran, Error **errp)
+{
+    return bdrv__refresh_perms_of_two(bs, NULL, tran, errp);
 }
 
 int bdrv_child_try_set_perm(BdrvChild *c, uint64_t perm, uint64_t shared, Error **errp)

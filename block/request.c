@@ -117,7 +117,8 @@ static int64_t max_piece(BlockDriverState *bs)
 {
     int64_t max = bs->bl.max_transfer ? MIN(bs->bl.max_transfer, BDRV_REQUEST_MAX_BYTES)
                                       : BDRV_REQUEST_MAX_BYTES;
-    return QEMU_ALIGN_DOWN(max, (int64_t)bs->bl.request_alignment);
+    int64_t align = bs->bl.request_alignment;
+    return MAX(QEMU_ALIGN_DOWN(max, align), align);
 }
 
 /* ---- reads ---------------------------------------------------------------------------------------- */
@@ -259,8 +260,9 @@ int coroutine_fn bdrv__aligned_pwritev(BlockDriverState *bs, int64_t offset, int
     }
     if (ret >= 0) {
         changed(bs, offset + bytes);
-        ret = 0;
+        return 0;
     }
+    qatomic_inc(&bs->write_gen);        /* part of it may have been done */
     return ret;
 }
 
@@ -348,18 +350,23 @@ static int coroutine_fn flush_children(BlockDriverState *bs)
     return ret;
 }
 
-static int coroutine_fn do_flush(BlockDriverState *bs)
+/*
+ * NEW: the node has been written to since the last flush. What a driver caches, and what it
+ * has written to its children by itself (metadata, repairs), does not count as that.
+ */
+static int coroutine_fn do_flush(BlockDriverState *bs, bool new)
 {
     BlockDriver *drv = bs->drv;
     int ret = 0;
 
     if (drv->bdrv_co_flush) {
-        return drv->bdrv_co_flush(bs);
+        return new ? drv->bdrv_co_flush(bs) : 0;
     }
     if (drv->bdrv_co_flush_to_os) {
         ret = drv->bdrv_co_flush_to_os(bs);
     }
-    if (ret == 0 && !(bs->open_flags & BDRV_O_NO_FLUSH) && drv->bdrv_co_flush_to_disk) {
+    if (ret == 0 && new && !(bs->open_flags & BDRV_O_NO_FLUSH) &&
+        drv->bdrv_co_flush_to_disk) {
         ret = drv->bdrv_co_flush_to_disk(bs);
     }
     return ret < 0 ? ret : flush_children(bs);
@@ -380,12 +387,10 @@ int coroutine_fn bdrv_co_flush(BlockDriverState *bs)
      */
     unsigned wanted = qatomic_read(&bs->write_gen);
     qemu_co_mutex_lock(&bs->flush_lock);
-    if ((int)(wanted - bs->flushed_gen) > 0) {
-        unsigned covered = qatomic_read(&bs->write_gen);
-        ret = do_flush(bs);
-        if (ret == 0) {
-            bs->flushed_gen = covered;
-        }
+    unsigned covered = qatomic_read(&bs->write_gen);
+    ret = do_flush(bs, (int)(wanted - bs->flushed_gen) > 0);
+    if (ret == 0) {
+        bs->flushed_gen = covered;
     }
     qemu_co_mutex_unlock(&bs->flush_lock);
     bdrv_dec_in_flight(bs);

@@ -202,7 +202,7 @@ int coroutine_mixed_fn bdrv_block_status(BlockDriverState *bs, int64_t offset, i
     Status s = { .bs = bs, .want_zero = true, .offset = offset, .bytes = bytes,
                  .chain = true, .ret = check_range(bs, offset, bytes) };
     if (s.ret == 0) {
-        bdrv__run_co(bdrv_get_aio_context(bs), status_entry, &s);
+        bdrv__run_co_on(bs, status_entry, &s);
     }
     return finish(&s, pnum, map, file);
 }
@@ -218,7 +218,7 @@ int bdrv_is_allocated(BlockDriverState *bs, int64_t offset, int64_t bytes, int64
     Status s = { .bs = bs, .offset = offset, .bytes = bytes,
                  .ret = check_range(bs, offset, bytes) };
     if (s.ret == 0) {
-        bdrv__run_co(bdrv_get_aio_context(bs), status_entry, &s);
+        bdrv__run_co_on(bs, status_entry, &s);
     }
     int ret = finish(&s, pnum, NULL, NULL);
     return ret < 0 ? ret : !!(ret & BDRV_BLOCK_ALLOCATED);

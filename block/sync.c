@@ -8,27 +8,48 @@
 typedef struct RunCo {
     void (*fn)(void *opaque);
     void *opaque;
+    BlockDriverState *bs;       /* counted from before the coroutine exists; or NULL */
     bool done;                  /* atomic */
 } RunCo;
 
 static void coroutine_fn run_co_entry(void *opaque)
 {
     RunCo *r = opaque;
+
     r->fn(r->opaque);
+    if (r->bs) {
+        bdrv_dec_in_flight(r->bs);
+    }
     /* The result is in OPAQUE before the flag, the flag before the kick; then R is gone. */
     qatomic_set_mb(&r->done, true);
     aio_wait_kick();
+}
+
+static void run_co(BlockDriverState *bs, AioContext *ctx, void (*fn)(void *opaque),
+                   void *opaque)
+{
+    RunCo r = { .fn = fn, .opaque = opaque, .bs = bs };
+    aio_co_enter(ctx, qemu_coroutine_create(run_co_entry, &r));
+    AIO_WAIT_WHILE(ctx, !qatomic_load_acquire(&r.done));
 }
 
 void bdrv__run_co(AioContext *ctx, void (*fn)(void *opaque), void *opaque)
 {
     if (qemu_in_coroutine()) {
         fn(opaque);
-        return;
+    } else {
+        run_co(NULL, ctx, fn, opaque);
     }
-    RunCo r = { .fn = fn, .opaque = opaque };
-    aio_co_enter(ctx, qemu_coroutine_create(run_co_entry, &r));
-    AIO_WAIT_WHILE(ctx, !qatomic_load_acquire(&r.done));
+}
+
+void bdrv__run_co_on(BlockDriverState *bs, void (*fn)(void *opaque), void *opaque)
+{
+    if (qemu_in_coroutine()) {
+        fn(opaque);
+    } else {
+        bdrv_inc_in_flight(bs);     /* so that BS stays where the coroutine will start */
+        run_co(bs, bdrv_get_aio_context(bs), fn, opaque);
+    }
 }
 
 /* The arguments of any request on an edge or node, and its result. */
@@ -66,7 +87,7 @@ TWIN(refresh_entry, bdrv__co_refresh_total_sectors(r->bs))
 
 static int64_t run_on(BlockDriverState *bs, void (*entry)(void *), SyncRequest *r)
 {
-    bdrv__run_co(bdrv_get_aio_context(bs), entry, r);
+    bdrv__run_co_on(bs, entry, r);
     return r->ret;
 }
 
@@ -218,6 +239,6 @@ int bdrv_get_info(BlockDriverState *bs, BlockDriverInfo *bdi)
     if (!bs->drv) {
         return -ENOMEDIUM;
     }
-    bdrv__run_co(bdrv_get_aio_context(bs), get_info_entry, &g);
+    bdrv__run_co_on(bs, get_info_entry, &g);
     return g.ret;
 }

@@ -26,8 +26,8 @@ static int coroutine_fn buffer_zeroes(BlockDriverState *bs, int64_t offset, int6
 {
     int64_t chunk = MIN(bytes, ZERO_BUFFER_MAX);
     if (bs->bl.max_transfer) {
-        chunk = MIN(chunk, QEMU_ALIGN_DOWN(bs->bl.max_transfer,
-                                           (int64_t)bs->bl.request_alignment));
+        int64_t align = bs->bl.request_alignment;
+        chunk = MIN(chunk, MAX(QEMU_ALIGN_DOWN(bs->bl.max_transfer, align), align));
     }
     void *buf = qemu_try_blockalign0(bs, chunk);
     int ret = buf ? 0 : -ENOMEM;

@@ -118,7 +118,7 @@ static int repair_dirty(Qcow2State *s, Error **errp)
 {
     Repair r = { .s = s };
 
-    bdrv__run_co(bdrv_get_aio_context(s->bs), repair_entry, &r);
+    bdrv__run_co_on(s->bs, repair_entry, &r);
     if (r.ret >= 0 && (r.res.corruptions || r.res.check_errors)) {
         r.ret = -EIO;
     }

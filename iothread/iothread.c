@@ -61,6 +61,14 @@ static bool id_wellformed(const char *id)
     return true;
 }
 
+static void iothread_free(IOThread *iothread)
+{
+    aio_context_unref(iothread->ctx);
+    qemu_event_destroy(&iothread->started);
+    g_free(iothread->id);
+    g_free(iothread);
+}
+
 IOThread *iothread_create(const char *id, Error **errp)
 {
     g_assert(qemu_in_main_thread());
@@ -82,11 +90,15 @@ IOThread *iothread_create(const char *id, Error **errp)
     iothread->ctx = ctx;
     iothread->params = (IOThreadParams) { .poll_max_ns = 32768, .thread_pool_max = 64 };
     qemu_event_init(&iothread->started, false);
-    QTAILQ_INSERT_TAIL(&iothreads, iothread, next);
-
     g_autofree char *name = g_strdup_printf("IO %s", id);
-    qemu_thread_create(&iothread->thread, name, iothread_run, iothread,
-                       QEMU_THREAD_JOINABLE);
+    int ret = qemu_thread_try_create(&iothread->thread, name, iothread_run, iothread,
+                                     QEMU_THREAD_JOINABLE);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Failed to start iothread '%s'", id);
+        iothread_free(iothread);
+        return NULL;
+    }
+    QTAILQ_INSERT_TAIL(&iothreads, iothread, next);
     qemu_event_wait(&iothread->started);
     return iothread;
 }
@@ -110,10 +122,7 @@ void iothread_destroy(IOThread *iothread)
 {
     iothread_stop(iothread);
     QTAILQ_REMOVE(&iothreads, iothread, next);
-    aio_context_unref(iothread->ctx);
-    qemu_event_destroy(&iothread->started);
-    g_free(iothread->id);
-    g_free(iothread);
+    iothread_free(iothread);
 }
 
 IOThread *iothread_by_id(const char *id)

@@ -57,7 +57,7 @@ typedef enum BdrvRequestFlags {
     BDRV_REQ_FUA                = 0x10,  /* on stable storage before completion */
     BDRV_REQ_WRITE_COMPRESSED   = 0x20,
     BDRV_REQ_WRITE_UNCHANGED    = 0x40,
-    BDRV_REQ_SERIALISING        = 0x80,  /* wait for and hold off all that overlaps */
+    BDRV_REQ_SERIALISING        = 0x80,  /* wait for and hold off changes that overlap */
     BDRV_REQ_NO_FALLBACK        = 0x100, /* write zeroes: -ENOTSUP rather than slow */
     BDRV_REQ_PREFETCH           = 0x200,
     BDRV_REQ_NO_WAIT            = 0x400, /* serialising: -EBUSY rather than wait */

@@ -110,7 +110,11 @@ struct BlockDriver {
     void (*bdrv_detach_aio_context)(BlockDriverState *bs);
     void (*bdrv_attach_aio_context)(BlockDriverState *bs, AioContext *new_context);
 
-    /* Main thread, may not poll; called when the quiesce counter goes 0->1 and 1->0. */
+    /*
+     * Main thread, may not poll; called when the quiesce counter goes 0->1 and 1->0, always
+     * in pairs between open and close. (A node that is opened or closed while drained is
+     * told so at that moment.)
+     */
     void (*bdrv_drain_begin)(BlockDriverState *bs);
     void (*bdrv_drain_end)(BlockDriverState *bs);
 
@@ -201,6 +205,9 @@ struct BlockDriverState {
     /* block/drain.c */
     unsigned int in_flight;     /* atomic; tokens */
     int quiesce_counter;        /* atomic; written by the main thread */
+    unsigned drain_all_levels;  /* of these, how many are for bdrv_drain_all sections */
+    bool driver_open;           /* the driver may be told of sections */
+    bool driver_drained;        /* it has been told of one that has not ended */
 
     /* block/tracked.c */
     QemuMutex reqs_lock;

@@ -53,7 +53,10 @@ BdrvChild *bdrv_open_child(const char *filename, QDict *options, const char *bdr
 /* The same for bs->file, with the roles of a format or (driver is_filter) a filter. */
 int bdrv_open_file_child(const char *filename, QDict *options, const char *bdref_key,
                          BlockDriverState *parent, Error **errp);
-/* Flush and close all nodes and backends; at the end of a program. */
+/*
+ * Empty all backends and drop the monitor's references to its nodes, each flushed; at the
+ * end of a program.
+ */
 void bdrv_close_all(void);
 
 /*

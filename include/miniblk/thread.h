@@ -62,6 +62,9 @@ void qemu_event_destroy(QemuEvent *ev);
 /* Start a thread running START_ROUTINE(ARG). NAME (may be NULL) is cut to 15 characters. */
 void qemu_thread_create(QemuThread *thread, const char *name,
                         void *(*start_routine)(void *), void *arg, int mode);
+/* The same, but a refusal of the system is returned (-EAGAIN) and not fatal. */
+int qemu_thread_try_create(QemuThread *thread, const char *name,
+                           void *(*start_routine)(void *), void *arg, int mode);
 void *qemu_thread_join(QemuThread *thread);
 void qemu_thread_get_self(QemuThread *thread);
 bool qemu_thread_is_self(QemuThread *thread);

@@ -405,7 +405,8 @@ static void test_locked(void)
     if (!t_need("qemu-io")) {
         return;
     }
-    g_free(t_run_ok("rm -f held pipe; miniblk-img create -f qcow2 -q held 1M; mkfifo pipe"));
+    g_free(t_run_ok("rm -f held pipe; : >holder.log; miniblk-img create -f qcow2 -q held 1M; "
+                    "mkfifo pipe"));
     int status = t_run(&out,
         "qemu-io -f qcow2 held <pipe >holder.log 2>&1 & exec 3>pipe; echo 'write 0 64k' >&3\n"
         "until grep -q wrote holder.log; do :; done\n"
