@@ -421,6 +421,125 @@ static void test_completion_may_delete_inside_drain_all(void)
     chain_free(&c);
 }
 
+/* ---- nested in a synchronous call's poll ------------------------------------------------------- */
+
+typedef struct NestedDrain {
+    Chain *c;
+    int stage;                  /* 1: begun, 2: ended */
+} NestedDrain;
+
+static void nested_drain_bh(void *opaque)
+{
+    NestedDrain *n = opaque;
+    n->stage = 1;
+    bdrv_drain(n->c->top);
+    blk_drain(n->c->blk);
+    bdrv_drain_all();
+    n->stage = 2;
+}
+
+/* The drain runs on top of the frame that waits for the request; it must still end. */
+static void test_drain_nested_in_a_synchronous_read(void)
+{
+    for (int iothread = 0; iothread < 2; iothread++) {
+        Chain c = chain_new();
+        if (iothread) {
+            blk_set_aio_context(c.blk, io_ctx, &error_abort);
+        }
+        AioContext *ctx = blk_get_aio_context(c.blk);
+        test_state(c.top)->sleep_hops = 20;
+        for (int i = 0; i < 20; i++) {
+            NestedDrain n = { .c = &c };
+            aio_bh_schedule_oneshot(qemu_get_aio_context(), nested_drain_bh, &n);
+            aio_context_acquire(ctx);
+            g_assert_cmpint(blk_pread(c.blk, 0, 512, buffer, 0), ==, 0);
+            aio_context_release(ctx);
+            AIO_WAIT_WHILE_UNLOCKED(NULL, n.stage < 2);
+        }
+        aio_context_acquire(ctx);
+        blk_set_aio_context(c.blk, qemu_get_aio_context(), &error_abort);
+        aio_context_release(ctx);
+        chain_free(&c);
+    }
+}
+
+/* A read of an edge from the main thread is counted before its coroutine exists. */
+static void test_drain_waits_for_a_spawned_node_request(void)
+{
+    Chain c = chain_new();
+    blk_set_aio_context(c.blk, io_ctx, &error_abort);
+    test_state(c.base)->sleep_hops = 2;
+    for (int i = 0; i < 200; i++) {
+        NestedDrain n = { .c = &c };
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), nested_drain_bh, &n);
+        aio_context_acquire(io_ctx);
+        g_assert_cmpint(bdrv_pread(c.top->backing, 0, 512, buffer, 0), ==, 0);
+        aio_context_release(io_ctx);
+        AIO_WAIT_WHILE_UNLOCKED(NULL, n.stage < 2);
+    }
+    aio_context_acquire(io_ctx);
+    blk_set_aio_context(c.blk, qemu_get_aio_context(), &error_abort);
+    aio_context_release(io_ctx);
+    chain_free(&c);
+}
+
+/* ---- callbacks that change the set of nodes ------------------------------------------------------ */
+
+static BlockDriverState *made[2];
+
+static void make_on_begin(void *opaque)
+{
+    made[0] = test_node("made-in-begin");
+}
+
+static void make_on_end(void *opaque)
+{
+    made[1] = test_node("made-in-end");
+}
+
+static void test_nodes_made_by_callbacks_are_balanced(void)
+{
+    static const BlockDevOps ops = { .drained_begin = make_on_begin,
+                                     .drained_end = make_on_end };
+    Chain c = chain_new();
+    blk_set_dev_ops(c.blk, &ops, NULL);
+    bdrv_drain_all_begin();
+    g_assert_cmpint(made[0]->quiesce_counter, ==, 1);
+    bdrv_drain_all_end();
+    for (int i = 0; i < 2; i++) {
+        g_assert_cmpint(made[i]->quiesce_counter, ==, 0);
+        g_assert_cmpint(test_state(made[i])->drained, ==, 0);
+    }
+    blk_set_dev_ops(c.blk, NULL, NULL);
+    bdrv_unref(made[0]);
+    bdrv_unref(made[1]);
+    chain_free(&c);
+}
+
+static void test_device_callbacks_are_optional(void)
+{
+    static const BlockDevOps none = { 0 };
+    Chain c = chain_new();
+    blk_set_dev_ops(c.blk, &none, NULL);
+    bdrv_drain(c.top);
+    blk_set_dev_ops(c.blk, NULL, NULL);
+    chain_free(&c);
+}
+
+static void test_attaching_to_a_drained_node_tells_the_driver_once(void)
+{
+    BlockDriverState *bs = test_node("bs"), *filter = test_filter("filter");
+    bdrv_drained_begin(bs);
+    bdrv_append(filter, bs, &error_abort);
+    g_assert_cmpint(filter->quiesce_counter, ==, 1);
+    g_assert_cmpint(test_state(filter)->drained, ==, 1);
+    bdrv_drained_end(bs);
+    g_assert_cmpint(test_state(filter)->drained, ==, 0);
+    g_assert_cmpint(filter->quiesce_counter, ==, 0);
+    bdrv_unref(filter);
+    bdrv_unref(bs);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -442,6 +561,12 @@ int main(int argc, char **argv)
     g_test_add_func("/drain/coroutine", test_drain_in_a_coroutine);
     g_test_add_func("/drain/change/delete-child", test_completion_may_delete_a_child);
     g_test_add_func("/drain/change/delete-all", test_completion_may_delete_inside_drain_all);
+    g_test_add_func("/drain/nested/blk", test_drain_nested_in_a_synchronous_read);
+    g_test_add_func("/drain/nested/node", test_drain_waits_for_a_spawned_node_request);
+    g_test_add_func("/drain/callbacks/make-nodes", test_nodes_made_by_callbacks_are_balanced);
+    g_test_add_func("/drain/callbacks/optional", test_device_callbacks_are_optional);
+    g_test_add_func("/drain/callbacks/attach",
+                    test_attaching_to_a_drained_node_tells_the_driver_once);
     int ret = g_test_run();
     iothread_destroy(io);
     return ret;

@@ -108,6 +108,76 @@ static void test_permission_conflicts_are_named_and_rolled_back(void)
     bdrv_unref(bs);
 }
 
+/* A writer that shares writing with nobody, on a filter that goes away again. */
+static void test_filter_above_a_lone_writer_can_be_dropped(void)
+{
+    BlockDriverState *bs = test_node("bs"), *filter = test_filter("filter");
+    BlockBackend *blk = blk_new(qemu_get_aio_context(), BLK_PERM_WRITE,
+                                BLK_PERM_CONSISTENT_READ);
+    blk_insert_bs(blk, bs, &error_abort);
+    bdrv_append(filter, bs, &error_abort);
+    g_assert_cmpuint(filter->backing->perm, ==, BLK_PERM_WRITE);
+    bdrv_replace_node(filter, bs, &error_abort);
+    g_assert_true(blk_bs(blk) == bs);
+    g_assert_cmpuint(filter->backing->perm & BLK_PERM_WRITE, ==, 0);
+    blk_unref(blk);
+    bdrv_unref(filter);
+    bdrv_unref(bs);
+}
+
+static void test_a_refused_replacement_changes_nothing(void)
+{
+    Error *err = NULL;
+    BlockDriverState *a = test_node("a"), *ro = bdrv_new_open_driver(&bdrv_test, "ro", 0,
+                                                                     &error_abort);
+    BlockBackend *writer = blk_new(qemu_get_aio_context(), BLK_PERM_WRITE, BLK_PERM_ALL);
+    BlockBackend *reader = blk_new(qemu_get_aio_context(), BLK_PERM_CONSISTENT_READ,
+                                   BLK_PERM_ALL);
+    blk_insert_bs(writer, a, &error_abort);
+    blk_insert_bs(reader, a, &error_abort);
+    g_assert_cmpint(bdrv_replace_node(a, ro, &err), <, 0);
+    expect(&err, "Block node is read-only");
+    g_assert_true(blk_bs(writer) == a && blk_bs(reader) == a);
+    g_assert_cmpint(a->refcnt, ==, 3);
+    g_assert_cmpint(ro->refcnt, ==, 1);
+    g_assert_cmpint(a->quiesce_counter + ro->quiesce_counter, ==, 0);
+    g_assert_cmpuint(a->cum_perm, ==, BLK_PERM_WRITE | BLK_PERM_CONSISTENT_READ);
+    blk_unref(writer);
+    blk_unref(reader);
+    bdrv_unref(a);
+    bdrv_unref(ro);
+}
+
+static void test_a_refused_backing_file_leaves_the_old_one(void)
+{
+    Error *err = NULL;
+    BlockDriverState *top = test_node("top"), *old = test_node("old"), *new = test_node("new");
+    bdrv_set_backing_hd(top, old, &error_abort);
+    bdrv_set_backing_hd(new, top, &error_abort);        /* so NEW below TOP is a cycle */
+    g_assert_cmpint(bdrv_set_backing_hd(top, new, &err), <, 0);
+    error_free_or_abort(&err);
+    g_assert_true(top->backing && top->backing->bs == old);
+    g_assert_cmpint(old->refcnt, ==, 2);
+    g_assert_cmpint(new->refcnt, ==, 1);
+    bdrv_unref(new);
+    bdrv_unref(top);
+    bdrv_unref(old);
+}
+
+static void test_a_refused_attach_leaves_the_node_where_it_was(void)
+{
+    Error *err = NULL;
+    IOThread *io = iothread_create("io", &error_abort);
+    BlockDriverState *ro = bdrv_new_open_driver(&bdrv_test, "ro", 0, &error_abort);
+    BlockBackend *blk = blk_new(iothread_get_aio_context(io), BLK_PERM_WRITE, BLK_PERM_ALL);
+    g_assert_cmpint(blk_insert_bs(blk, ro, &err), <, 0);
+    expect(&err, "Block node is read-only");
+    g_assert_true(bdrv_get_aio_context(ro) == qemu_get_aio_context());
+    blk_unref(blk);
+    bdrv_unref(ro);
+    iothread_destroy(io);
+}
+
 static void test_read_only_node_is_not_written(void)
 {
     Error *err = NULL;
@@ -167,5 +237,11 @@ int main(int argc, char **argv)
                     test_permission_conflicts_are_named_and_rolled_back);
     g_test_add_func("/graph/perm/read-only", test_read_only_node_is_not_written);
     g_test_add_func("/graph/requests", test_requests_are_checked);
+    g_test_add_func("/graph/perm/drop-filter",
+                    test_filter_above_a_lone_writer_can_be_dropped);
+    g_test_add_func("/graph/refused/replace", test_a_refused_replacement_changes_nothing);
+    g_test_add_func("/graph/refused/backing", test_a_refused_backing_file_leaves_the_old_one);
+    g_test_add_func("/graph/refused/attach",
+                    test_a_refused_attach_leaves_the_node_where_it_was);
     return g_test_run();
 }

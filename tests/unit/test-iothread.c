@@ -327,6 +327,26 @@ static void test_timer_armed_from_another_thread_wakes_the_loop(void)
     stop();
 }
 
+static void idle_cb(void *opaque)
+{
+    qatomic_inc(&finished);
+    aio_wait_kick();
+}
+
+/* The loop sleeps without a limit until the idle bottom half tells it otherwise. */
+static void test_idle_bottom_half_reaches_a_sleeping_loop(void)
+{
+    start();
+    finished = 0;
+    for (int i = 0; i < 20; i++) {
+        QEMUBH *bh = aio_bh_new(io_ctx[0], idle_cb, NULL);
+        qemu_bh_schedule_idle(bh);
+        AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read_sc(&finished) <= i);
+        qemu_bh_delete(bh);
+    }
+    stop();
+}
+
 static void *event_waiter(void *opaque)
 {
     QemuEvent *ev = opaque;
@@ -366,6 +386,7 @@ int main(int argc, char **argv)
                     test_a_second_context_without_the_big_lock_aborts);
     g_test_add_func("/iothread/wait-bh", test_wait_for_a_bottom_half_elsewhere);
     g_test_add_func("/iothread/timer", test_timer_armed_from_another_thread_wakes_the_loop);
+    g_test_add_func("/iothread/idle-bh", test_idle_bottom_half_reaches_a_sleeping_loop);
     g_test_add_func("/iothread/event-freed", test_event_may_be_freed_by_the_woken);
     return g_test_run();
 }
