@@ -24,6 +24,7 @@ static void on_signal(int signal)
 void img_progress_start(bool enabled, double step_percent)
 {
     struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+    sigset_t usr1;
 
     progress.enabled = enabled;
     progress.step = step_percent;
@@ -34,6 +35,10 @@ void img_progress_start(bool enabled, double step_percent)
 #ifdef SIGINFO
     sigaction(SIGINFO, &action, NULL);
 #endif
+    /* Whoever must not signal too early starts us with it blocked: now it may come. */
+    sigemptyset(&usr1);
+    sigaddset(&usr1, SIGUSR1);
+    sigprocmask(SIG_UNBLOCK, &usr1, NULL);
 }
 
 void img_progress_set(double percent)
