@@ -5,6 +5,29 @@
 
 #include "aio/aio-internal.h"
 
+/* The sanitizers follow stacks and must be told of each switch; gcc and clang say it apart. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define USE_ASAN 1
+#endif
+#if __has_feature(thread_sanitizer)
+#define USE_TSAN 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#define USE_ASAN 1
+#endif
+#if defined(__SANITIZE_THREAD__)
+#define USE_TSAN 1
+#endif
+#ifdef USE_ASAN
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+#ifdef USE_TSAN
+#include <sanitizer/tsan_interface.h>
+#endif
+
 /*
  * A coroutine lives at the top of its own stack, so that one page serves both:
  *

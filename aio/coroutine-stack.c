@@ -10,31 +10,9 @@
 #include <sys/mman.h>
 #include "aio/coroutine-internal.h"
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#if defined(__SANITIZE_THREAD__)
-#define USE_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define USE_TSAN 1
-#endif
-#endif
-#ifdef USE_TSAN
-#include <sanitizer/tsan_interface.h>
-#endif
-#if defined(SANITIZED) && !defined(USE_TSAN)
-#define SANITIZER_ADDRESS 1
-#include <sanitizer/asan_interface.h>
-#endif
-
 enum {
     /* Address space, not memory: only what is touched is ever backed. */
-#ifdef SANITIZED
+#if defined(USE_ASAN) || defined(USE_TSAN)
     STACK_SIZE = 2 << 20,
 #else
     STACK_SIZE = 1 << 20,
@@ -75,7 +53,7 @@ static Coroutine *stack_map(void)
         fprintf(stderr, "miniblk: no memory for a coroutine's stack: %s\n", strerror(errno));
         abort();
     }
-#ifdef SANITIZER_ADDRESS
+#ifdef USE_ASAN
     /* The last user of these addresses has left marks for frames that never returned. */
     __asan_unpoison_memory_region(base + guard_size(), STACK_SIZE);
 #endif

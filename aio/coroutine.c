@@ -2,28 +2,6 @@
 /* Coroutines: create, enter, yield, end. */
 #include "aio/coroutine-internal.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-#define USE_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define USE_ASAN 1
-#endif
-#endif
-#if defined(__SANITIZE_THREAD__)
-#define USE_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define USE_TSAN 1
-#endif
-#endif
-
-#ifdef USE_ASAN
-#include <sanitizer/common_interface_defs.h>
-#endif
-#ifdef USE_TSAN
-#include <sanitizer/tsan_interface.h>
-#endif
-
 /* What each thread knows of its coroutines. */
 typedef struct CoroutineThread {
     Coroutine *current;

@@ -69,7 +69,8 @@ void aio_notify(AioContext *ctx);
 GSource *aio_get_g_source(AioContext *ctx);
 /*
  * Busy polling before sleeping: at most MAX_NS (0: off), window multiplied by GROW (0: 2)
- * and divided by SHRINK (0: back to zero). Negative values are an error.
+ * and divided by SHRINK (0: back to zero). Negative values are an error. The values are
+ * kept; the loop does not poll yet.
  */
 void aio_context_set_poll_params(AioContext *ctx, int64_t max_ns, int64_t grow,
                                  int64_t shrink, Error **errp);
@@ -110,8 +111,8 @@ void aio_message_post(AioContext *ctx, AioMessage *msg);
 
 /*
  * Call IO_READ(OPAQUE) / IO_WRITE(OPAQUE) in CTX's home thread while FD is readable /
- * writable; hang-up and error count as both. IO_POLL (optional) tells without a system call
- * whether there is work, then IO_POLL_READY is called instead. Replaces what was set before;
+ * writable; hang-up and error count as both. IO_POLL and IO_POLL_READY are for busy polling,
+ * which the loop does not do yet: they are never called. Replaces what was set before;
  * NULL for both IO_READ and IO_WRITE unregisters. Unregister before closing FD.
  */
 void aio_set_fd_handler(AioContext *ctx, int fd, IOHandler *io_read, IOHandler *io_write,
