@@ -4,6 +4,7 @@
 #include "miniblk/aio.h"
 #include "miniblk/error.h"
 #include "miniblk/main-loop.h"
+#include "trap.h"
 
 static AioContext *ctx;
 
@@ -369,17 +370,6 @@ static void test_gsource_drives_everything_and_goes_idle(void)
 }
 
 /* ---- misuse -------------------------------------------------------------------------------- */
-
-static void trap(void (*fn)(void), const char *pattern)
-{
-    if (g_test_subprocess()) {
-        fn();
-        exit(0);
-    }
-    g_test_trap_subprocess(NULL, 0, 0);
-    g_test_trap_assert_failed();
-    g_test_trap_assert_stderr(pattern);
-}
 
 static void release_unheld(void)
 {

@@ -5,6 +5,7 @@
 #include "miniblk/aio.h"
 #include "miniblk/coroutine.h"
 #include "miniblk/error.h"
+#include "trap.h"
 
 static GString *trace;
 
@@ -261,17 +262,6 @@ static void test_rwlock_is_fair(void)
 }
 
 /* ---- misuse ---------------------------------------------------------------------------------- */
-
-static void trap(void (*fn)(void), const char *pattern)
-{
-    if (g_test_subprocess()) {
-        fn();
-        exit(0);
-    }
-    g_test_trap_subprocess(NULL, 0, 0);
-    g_test_trap_assert_failed();
-    g_test_trap_assert_stderr(pattern);
-}
 
 static void coroutine_fn enter_self(void *opaque)
 {
