@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <libaio.h>
 #include <linux/futex.h>
+#include <linux/membarrier.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -172,9 +173,26 @@ static inline void port_futex_wait(void *f, unsigned val)
 {
     syscall(SYS_futex, f, FUTEX_WAIT_PRIVATE, val, NULL, NULL, 0);
 }
-static inline void port_futex_wake(void *f, int n)
+/* How many were woken. */
+static inline int port_futex_wake(void *f, int n)
 {
-    syscall(SYS_futex, f, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
+    return (int)syscall(SYS_futex, f, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
+}
+
+/*
+ * A full barrier in every running thread of the process, so that the threads themselves need
+ * none: whatever such a thread does is either seen by the caller afterwards or sees what the
+ * caller did before. _init() once before: -errno when the system has no such thing.
+ */
+static inline int port_membarrier_init(void)
+{
+    return syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) < 0
+           ? -errno : 0;
+}
+static inline void port_membarrier(void)
+{
+    port_check(syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) < 0 ? errno : 0,
+               "membarrier");
 }
 
 /* ---- clocks -------------------------------------------------------------------------- */

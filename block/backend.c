@@ -148,11 +148,15 @@ static bool root_drained_poll(BdrvChild *child)
     return section_poll(child->opaque);
 }
 
-/* Notifiers live on the root node and follow the backend from node to node. */
+/*
+ * Notifiers live on the root node and follow the backend from node to node. The root is set
+ * here, and not by who asked for the edge: parked requests go on as soon as it is there.
+ */
 static void root_attach(BdrvChild *child)
 {
     BlockBackend *blk = child->opaque;
     BlkAioNotifier *n;
+    blk->root = child;
     QLIST_FOREACH(n, &blk->aio_notifiers, list) {
         bdrv_add_aio_context_notifier(child->bs, n->attached, n->detach, n->opaque);
     }
@@ -165,6 +169,7 @@ static void root_detach(BdrvChild *child)
     QLIST_FOREACH(n, &blk->aio_notifiers, list) {
         bdrv_remove_aio_context_notifier(child->bs, n->attached, n->detach, n->opaque);
     }
+    blk->root = NULL;
 }
 
 typedef struct SetContext {
@@ -393,10 +398,9 @@ int blk_insert_bs(BlockBackend *blk, BlockDriverState *bs, Error **errp)
     GLOBAL_STATE_CODE();
     g_assert(!blk->root);
     bdrv_ref(bs);
-    blk->root = bdrv_root_attach_child(bs, "root", &child_root,
-                                       BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY, blk->perm,
-                                       blk->shared_perm, blk, errp);
-    return blk->root ? 0 : -EPERM;
+    return bdrv_root_attach_child(bs, "root", &child_root,
+                                  BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY, blk->perm,
+                                  blk->shared_perm, blk, errp) ? 0 : -EPERM;
 }
 
 void blk_remove_bs(BlockBackend *blk)

@@ -6,6 +6,7 @@
 #include "miniblk/osdep.h"
 #include "miniblk/atomic.h"
 #include "miniblk/block-driver.h"
+#include "miniblk/graph-lock.h"
 #include "miniblk/main-loop.h"
 #include "miniblk/transaction.h"
 
@@ -17,19 +18,67 @@ BlockDriverState *bdrv__new(void);
 int bdrv__set_node_name(BlockDriverState *bs, const char *node_name, Error **errp);
 BlockDriverState *bdrv__next_any(BlockDriverState *bs);
 
-/* ---- graph.c / perm.c -------------------------------------------------------------------- */
+/* ---- graph.c: holding the graph lock, in a transaction; none polls ------------------------ */
 
-/* Point edge CHILD at NEW_BS (may be NULL), keeping the parent's quiesced state right. */
-void bdrv__replace_child_noperm(BdrvChild *child, BlockDriverState *new_bs);
-/* Recompute permissions of BS and everything below, as steps of TRAN. 0 or -EPERM. */
-int bdrv__refresh_perms(BlockDriverState *bs, Transaction *tran, Error **errp);
-/* The same for two nodes in one topological order. */
-int bdrv__refresh_perms_of_two(BlockDriverState *a, BlockDriverState *b, Transaction *tran,
+/* An edge that is in no list yet, and the end of one that no longer is. */
+BdrvChild *bdrv__new_edge(const char *name, const BdrvChildClass *klass, BdrvChildRole role,
+                          uint64_t perm, uint64_t shared, void *opaque);
+void bdrv__free_edge(BdrvChild *child);
+/*
+ * Have a new edge point to CHILD_BS, with a reference of its own; take one out; point one to
+ * NEW_BS instead. The caller has references of its own on all nodes involved. When the
+ * transaction is aborted, the new edge remains, unused, for the caller to free.
+ */
+void bdrv__attach_edge(BdrvChild *child, BlockDriverState *child_bs, Transaction *tran);
+void bdrv__detach_edge(BdrvChild *child, Transaction *tran);
+void bdrv__move_edge(BdrvChild *child, BlockDriverState *new_bs, Transaction *tran);
+/*
+ * After the change: release the parents that rest because of an edge to BS although BS does
+ * not. The caller has a reference on BS; callbacks may change the graph.
+ */
+void bdrv__settle_parents(BlockDriverState *bs);
+
+/* ---- graph.c: the rest ------------------------------------------------------------------- */
+
+/*
+ * Poll until the parent of EDGE, a new one, is fit to have CHILD_BS: in one context, and at
+ * rest if CHILD_BS is drained. Then take the graph lock for writing. 0 or -EPERM.
+ */
+int bdrv__lock_for_edge(BdrvChild *edge, BlockDriverState *child_bs, Error **errp);
+/* Undo what this did to BS (may be NULL), which was in CTX. Polls. */
+void bdrv__move_back(BlockDriverState *bs, AioContext *ctx);
+/* Whether an edge from PARENT to CHILD would close a circle. */
+bool bdrv__would_cycle(BlockDriverState *parent, BlockDriverState *child);
+/* Take out an edge; its reference on the child becomes the caller's. Polls. */
+BlockDriverState *bdrv__detach_child(BlockDriverState *parent, BdrvChild *child);
+/* BS has lost a parent: when nobody wants it elsewhere, it returns to the main context. */
+void bdrv__go_home(BlockDriverState *bs);
+
+/* ---- replace.c --------------------------------------------------------------------------- */
+
+/* An edge for a backing child of BS. */
+BdrvChild *bdrv__new_backing_edge(BlockDriverState *bs);
+/*
+ * As steps of TRAN, with BS drained and the graph lock held: EDGE to BACKING_HD in place of
+ * bs->backing (both NULL: nothing). 0 or -errno. Permissions are the caller's.
+ */
+int bdrv__change_backing(BlockDriverState *bs, BdrvChild *edge, BlockDriverState *backing_hd,
+                         Transaction *tran, Error **errp);
+
+/* ---- perm.c ------------------------------------------------------------------------------ */
+
+/*
+ * Recompute the permissions of two nodes (either may be NULL), or of all of NODES, and of what
+ * this changes below them, as steps of TRAN. 0 or -errno.
+ */
+int bdrv__refresh_perms(BlockDriverState *a, BlockDriverState *b, Transaction *tran,
+                        Error **errp);
+int bdrv__refresh_perms_of_all(GPtrArray *nodes, BlockReopenQueue *q, Transaction *tran,
                                Error **errp);
 /* What parent BS needs and shares on a child edge of ROLE (C NULL: yet to be made). */
 void bdrv__child_perm(BlockDriverState *bs, BlockDriverState *child_bs, BdrvChild *c,
-                      BdrvChildRole role, uint64_t parent_perm, uint64_t parent_shared,
-                      uint64_t *nperm, uint64_t *nshared);
+                      BdrvChildRole role, BlockReopenQueue *q, uint64_t parent_perm,
+                      uint64_t parent_shared, uint64_t *nperm, uint64_t *nshared);
 void bdrv__set_child_perm(BdrvChild *c, uint64_t perm, uint64_t shared, Transaction *tran);
 
 /* ---- drain.c ----------------------------------------------------------------------------- */

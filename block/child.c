@@ -27,40 +27,32 @@ static bool child_drained_poll(BdrvChild *c)
     return bdrv__drain_poll(parent_of(c));
 }
 
-/* The field of the parent that an edge of this role is kept in; NULL if in none. */
-static BdrvChild **role_field(BdrvChild *c)
+static void replace_string(char **field, const char *value)
 {
-    BlockDriverState *parent = parent_of(c);
-
-    if (c->role & BDRV_CHILD_COW) {
-        return &parent->backing;
-    }
-    if (c->role & BDRV_CHILD_FILTERED) {
-        return parent->drv && parent->drv->filtered_child_is_backing ? &parent->backing
-                                                                     : &parent->file;
-    }
-    return c->role & BDRV_CHILD_PRIMARY ? &parent->file : NULL;
+    char *copy = g_strdup(value ? value : "");
+    g_free(*field);
+    *field = copy;
 }
 
-static void child_attach(BdrvChild *c)
+int bdrv_change_backing_file(BlockDriverState *bs, const char *backing_file,
+                             const char *backing_fmt)
 {
-    BdrvChild **field = role_field(c);
-
-    if (field && !*field) {
-        *field = c;
+    GLOBAL_STATE_CODE();
+    if (!bs->drv) {
+        return -ENOMEDIUM;
     }
-}
-
-static void child_detach(BdrvChild *c)
-{
-    BlockDriverState *parent = parent_of(c);
-
-    if (parent->file == c) {
-        parent->file = NULL;
+    if (backing_fmt && !backing_file) {
+        return -EINVAL;
     }
-    if (parent->backing == c) {
-        parent->backing = NULL;
+    if (!bs->drv->bdrv_change_backing_file) {
+        return -ENOTSUP;
     }
+    int ret = bs->drv->bdrv_change_backing_file(bs, backing_file, backing_fmt);
+    if (ret == 0) {
+        replace_string(&bs->backing_file, backing_file);
+        replace_string(&bs->backing_format, backing_fmt);
+    }
+    return ret;
 }
 
 static int child_update_filename(BdrvChild *c, BlockDriverState *new_base,
@@ -68,12 +60,10 @@ static int child_update_filename(BdrvChild *c, BlockDriverState *new_base,
 {
     BlockDriverState *parent = parent_of(c);
 
-    if (!parent->drv || !parent->drv->bdrv_change_backing_file) {
-        error_setg(errp, "Node '%s' cannot change its backing file", parent->node_name);
-        return -ENOTSUP;
+    if (!(c->role & BDRV_CHILD_COW)) {
+        return 0;               /* what a filter or a format is over is nowhere written down */
     }
-    int ret = parent->drv->bdrv_change_backing_file(parent, filename,
-                                                    new_base->drv->format_name);
+    int ret = bdrv_change_backing_file(parent, filename, new_base->drv->format_name);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Could not update backing file link of node '%s'",
                          parent->node_name);
@@ -116,8 +106,6 @@ const BdrvChildClass child_of_bds = {
     .drained_begin = child_drained_begin,
     .drained_end = child_drained_end,
     .drained_poll = child_drained_poll,
-    .attach = child_attach,
-    .detach = child_detach,
     .update_filename = child_update_filename,
     .change_aio_ctx = child_change_aio_ctx,
     .get_parent_aio_context = child_parent_aio_context,

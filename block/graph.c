@@ -1,20 +1,93 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Edges: attaching, detaching, re-pointing; and the changes built from these. */
+/*
+ * Edges: the steps that change them, and attaching and detaching one.
+ *
+ * A change has two parts. First all that polls: bring nodes into one context, let parents come
+ * to rest, wait for readers of the graph. Then, holding the graph lock, the change itself: look
+ * up, edit, recompute permissions, as steps of one transaction, and commit or roll back. The
+ * second part does not poll, so that nobody sees half of it. Parents that need not rest any
+ * more are released when the outcome is certain.
+ *
+ * RANK orders the nodes: that of a parent is above those of its children. It need not be
+ * tight, and so it only ever grows. With it, neither looking for a cycle nor recomputing
+ * permissions (perm.c) has to walk through the whole of a deep graph.
+ */
 #include "block/block-internal.h"
+
+/* ---- order ------------------------------------------------------------------------------------- */
+
+static BlockDriverState *parent_node(BdrvChild *c)
+{
+    return c->klass->parent_is_bds ? c->opaque : NULL;
+}
+
+/* BS has got a child of rank BELOW: raise it, and what is above it, as far as needed. */
+static void raise_rank(BlockDriverState *bs, uint64_t below)
+{
+    BdrvChild *c;
+
+    if (bs->rank > below) {
+        return;
+    }
+    g_autoptr(GPtrArray) raised = g_ptr_array_new();
+    bs->rank = below + 1;
+    g_ptr_array_add(raised, bs);
+    while (raised->len) {
+        bs = g_ptr_array_steal_index_fast(raised, raised->len - 1);
+        QLIST_FOREACH(c, &bs->parents, next_parent) {
+            BlockDriverState *parent = parent_node(c);
+            if (parent && parent->rank <= bs->rank) {
+                parent->rank = bs->rank + 1;
+                g_ptr_array_add(raised, parent);
+            }
+        }
+    }
+}
+
+bool bdrv__would_cycle(BlockDriverState *parent, BlockDriverState *child)
+{
+    BdrvChild *c;
+
+    if (parent == child) {
+        return true;
+    }
+    if (parent->rank > child->rank) {
+        return false;
+    }
+    /* Look upwards from PARENT for CHILD; ranks grow on the way. */
+    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
+    g_autoptr(GPtrArray) todo = g_ptr_array_new();
+    g_ptr_array_add(todo, parent);
+    while (todo->len) {
+        BlockDriverState *bs = g_ptr_array_steal_index_fast(todo, todo->len - 1);
+        QLIST_FOREACH(c, &bs->parents, next_parent) {
+            BlockDriverState *above = parent_node(c);
+            if (above == child) {
+                return true;
+            }
+            if (above && above->rank < child->rank && g_hash_table_add(seen, above)) {
+                g_ptr_array_add(todo, above);
+            }
+        }
+    }
+    return false;
+}
 
 /* ---- primitives -------------------------------------------------------------------------------- */
 
-void bdrv__replace_child_noperm(BdrvChild *child, BlockDriverState *new_bs)
+/*
+ * Point CHILD at NEW_BS (may be NULL). A parent is at rest before it gets a child that is
+ * drained; one that could go on is not released here, see bdrv__settle_parents().
+ */
+static void repoint(BdrvChild *child, BlockDriverState *new_bs)
 {
-    BlockDriverState *old_bs = child->bs;
-    bool drained = new_bs && new_bs->quiesce_counter > 0;
+    BlockDriverState *parent = parent_node(child);
 
-    GLOBAL_STATE_CODE();
-    /* A parent must be at rest before it sees a child that is drained. */
-    if (drained && !child->quiesced_parent) {
+    assert_bdrv_graph_writable();
+    if (new_bs && new_bs->quiesce_counter > 0 && !child->quiesced_parent) {
         bdrv__parent_drained_begin(child);
     }
-    if (old_bs) {
+    if (child->bs) {
         if (child->klass->detach) {
             child->klass->detach(child);
         }
@@ -23,30 +96,208 @@ void bdrv__replace_child_noperm(BdrvChild *child, BlockDriverState *new_bs)
     child->bs = new_bs;
     if (new_bs) {
         QLIST_INSERT_HEAD(&new_bs->parents, child, next_parent);
+        if (parent) {
+            raise_rank(parent, new_bs->rank);
+        }
         if (child->klass->attach) {
             child->klass->attach(child);
         }
     }
-    if (!drained && child->quiesced_parent) {
-        bdrv__parent_drained_end(child);
+}
+
+static BdrvChild *parent_to_release(BlockDriverState *bs)
+{
+    BdrvChild *c;
+
+    QLIST_FOREACH(c, &bs->parents, next_parent) {
+        if (c->quiesced_parent) {
+            return c;
+        }
+    }
+    return NULL;
+}
+
+void bdrv__settle_parents(BlockDriverState *bs)
+{
+    BdrvChild *c;
+
+    /* A released parent may change the graph at once: look again each time. */
+    while (bs->quiesce_counter == 0 && (c = parent_to_release(bs))) {
+        bdrv__parent_drained_end(c);
     }
 }
 
-static void free_child(BdrvChild *child)
-{
-    g_assert(!child->bs && !child->quiesced_parent);
-    g_free(child->name);
-    g_free(child);
-}
-
-static BdrvChild *new_child(const char *name, const BdrvChildClass *klass,
-                            BdrvChildRole role, uint64_t perm, uint64_t shared, void *opaque)
+BdrvChild *bdrv__new_edge(const char *name, const BdrvChildClass *klass, BdrvChildRole role,
+                          uint64_t perm, uint64_t shared, void *opaque)
 {
     BdrvChild *child = g_new0(BdrvChild, 1);
     *child = (BdrvChild) { .name = g_strdup(name), .klass = klass, .role = role,
                            .perm = perm, .shared_perm = shared, .opaque = opaque };
     return child;
 }
+
+void bdrv__free_edge(BdrvChild *child)
+{
+    g_assert(!child->bs);
+    if (child->quiesced_parent) {
+        bdrv__parent_drained_end(child);
+    }
+    g_free(child->name);
+    g_free(child);
+}
+
+/* The field of the parent that an edge of this role is kept in; NULL if in none. */
+static BdrvChild **role_field(BdrvChild *c)
+{
+    BlockDriverState *parent = c->opaque;
+
+    if (c->role & BDRV_CHILD_COW) {
+        return &parent->backing;
+    }
+    if (c->role & BDRV_CHILD_FILTERED) {
+        return parent->drv && parent->drv->filtered_child_is_backing ? &parent->backing
+                                                                     : &parent->file;
+    }
+    return c->role & BDRV_CHILD_PRIMARY ? &parent->file : NULL;
+}
+
+/* LINK: what is to point to C from now on, in the parent's list; NULL: the head. */
+static void enter_parent(BdrvChild *c, BdrvChild **link)
+{
+    BlockDriverState *parent = parent_node(c);
+    BdrvChild **field;
+
+    if (!parent) {
+        return;
+    }
+    link = link ? link : &parent->children.lh_first;
+    c->next.le_next = *link;
+    c->next.le_prev = link;
+    if (*link) {
+        (*link)->next.le_prev = &c->next.le_next;
+    }
+    *link = c;
+    field = role_field(c);
+    if (field && !*field) {
+        *field = c;
+    }
+}
+
+static void leave_parent(BdrvChild *c)
+{
+    BlockDriverState *parent = parent_node(c);
+
+    if (!parent) {
+        return;
+    }
+    QLIST_REMOVE(c, next);
+    if (parent->file == c) {
+        parent->file = NULL;
+    }
+    if (parent->backing == c) {
+        parent->backing = NULL;
+    }
+}
+
+/* ---- steps of a transaction -------------------------------------------------------------------- */
+
+/* Give up a reference that is not the last: a step must not poll, and closing a node does. */
+static void drop_reference(BlockDriverState *bs)
+{
+    g_assert(bs->refcnt > 1);
+    bs->refcnt--;
+}
+
+static void attach_abort(void *opaque)
+{
+    BdrvChild *child = opaque;
+    BlockDriverState *bs = child->bs;
+
+    repoint(child, NULL);
+    leave_parent(child);
+    drop_reference(bs);
+}
+
+static const TransactionActionDrv attach_drv = { .abort = attach_abort };
+
+void bdrv__attach_edge(BdrvChild *child, BlockDriverState *child_bs, Transaction *tran)
+{
+    bdrv_ref(child_bs);
+    enter_parent(child, NULL);
+    repoint(child, child_bs);
+    tran_add(tran, &attach_drv, child);
+}
+
+typedef struct EdgeStep {
+    BdrvChild *child;
+    BlockDriverState *old_bs;
+    BdrvChild **link;           /* where in the parent's list it has to go back to */
+} EdgeStep;
+
+static void detach_commit(void *opaque)
+{
+    EdgeStep *s = opaque;
+
+    drop_reference(s->old_bs);
+    bdrv__free_edge(s->child);
+}
+
+static void detach_abort(void *opaque)
+{
+    EdgeStep *s = opaque;
+
+    enter_parent(s->child, s->link);
+    repoint(s->child, s->old_bs);
+}
+
+static const TransactionActionDrv detach_drv = {
+    .commit = detach_commit,
+    .abort = detach_abort,
+    .clean = g_free,
+};
+
+void bdrv__detach_edge(BdrvChild *child, Transaction *tran)
+{
+    EdgeStep *s = g_new(EdgeStep, 1);
+
+    *s = (EdgeStep) { child, child->bs, child->next.le_prev };
+    tran_add(tran, &detach_drv, s);
+    repoint(child, NULL);
+    leave_parent(child);
+}
+
+static void move_commit(void *opaque)
+{
+    EdgeStep *s = opaque;
+    drop_reference(s->old_bs);
+}
+
+static void move_abort(void *opaque)
+{
+    EdgeStep *s = opaque;
+    BlockDriverState *new_bs = s->child->bs;
+
+    repoint(s->child, s->old_bs);
+    drop_reference(new_bs);
+}
+
+static const TransactionActionDrv move_drv = {
+    .commit = move_commit,
+    .abort = move_abort,
+    .clean = g_free,
+};
+
+void bdrv__move_edge(BdrvChild *child, BlockDriverState *new_bs, Transaction *tran)
+{
+    EdgeStep *s = g_new(EdgeStep, 1);
+
+    *s = (EdgeStep) { child, child->bs, NULL };
+    tran_add(tran, &move_drv, s);
+    bdrv_ref(new_bs);
+    repoint(child, new_bs);
+}
+
+/* ---- what comes before: all that polls ---------------------------------------------------------- */
 
 /* Bring CHILD_BS and the parent of CHILD into one context, whichever of them can move. */
 static int same_context(BdrvChild *child, BlockDriverState *child_bs, Error **errp)
@@ -71,8 +322,39 @@ static int same_context(BdrvChild *child, BlockDriverState *child_bs, Error **er
     return -EPERM;
 }
 
-/* Undo what same_context() did to BS (may be NULL). */
-static void move_back(BlockDriverState *bs, AioContext *ctx)
+static bool is_ready(BdrvChild *edge, BlockDriverState *child_bs)
+{
+    if (edge->klass->get_parent_aio_context &&
+        edge->klass->get_parent_aio_context(edge) != child_bs->aio_context) {
+        return false;
+    }
+    return child_bs->quiesce_counter == 0 ||
+           (edge->quiesced_parent && !bdrv__parent_drained_poll(edge));
+}
+
+int bdrv__lock_for_edge(BdrvChild *edge, BlockDriverState *child_bs, Error **errp)
+{
+    for (;;) {
+        int ret = same_context(edge, child_bs, errp);
+        if (ret < 0) {
+            return ret;
+        }
+        if (child_bs->quiesce_counter > 0 && !edge->quiesced_parent) {
+            bdrv__parent_drained_begin(edge);
+        }
+        if (edge->quiesced_parent) {
+            AIO_WAIT_WHILE(child_bs->aio_context, bdrv__parent_drained_poll(edge));
+        }
+        bdrv_graph_wrlock();
+        /* Each of the waits may have undone what the one before was for. */
+        if (is_ready(edge, child_bs)) {
+            return 0;
+        }
+        bdrv_graph_wrunlock();
+    }
+}
+
+void bdrv__move_back(BlockDriverState *bs, AioContext *ctx)
 {
     if (bs && bs->aio_context != ctx) {
         AioContext *now = bs->aio_context;
@@ -82,13 +364,13 @@ static void move_back(BlockDriverState *bs, AioContext *ctx)
     }
 }
 
-/* Let the parent of a new edge to a drained CHILD_BS come to rest first. Polls. */
-static void rest_before_attach(BdrvChild *child, BlockDriverState *child_bs)
+/*
+ * The edges of a node in another thread change only while it is drained, because its requests
+ * look at them. In our own thread nobody looks while we change them.
+ */
+static bool must_drain(BlockDriverState *parent)
 {
-    if (child_bs->quiesce_counter > 0 && child->klass->drained_begin) {
-        bdrv__parent_drained_begin(child);
-        AIO_WAIT_WHILE(child_bs->aio_context, bdrv__parent_drained_poll(child));
-    }
+    return parent && parent->aio_context != qemu_get_aio_context();
 }
 
 /* ---- attaching and detaching -------------------------------------------------------------------- */
@@ -102,63 +384,32 @@ static BdrvChild *attach(BlockDriverState *parent, BlockDriverState *child_bs,
 {
     AioContext *child_ctx = child_bs->aio_context;
     AioContext *parent_ctx = parent ? parent->aio_context : NULL;
-    int ret = same_context(child, child_bs, errp);
+    bool drain = must_drain(parent);
 
+    if (drain) {
+        bdrv_drained_begin(parent);
+    }
+    int ret = bdrv__lock_for_edge(child, child_bs, errp);
     if (ret == 0) {
-        rest_before_attach(child, child_bs);
-        if (parent) {
-            QLIST_INSERT_HEAD(&parent->children, child, next);
-        }
-        bdrv__replace_child_noperm(child, child_bs);
-
         Transaction *tran = tran_new();
-        ret = bdrv__refresh_perms(parent ? parent : child_bs, tran, errp);
+        bdrv__attach_edge(child, child_bs, tran);
+        ret = bdrv__refresh_perms(parent, child_bs, tran, errp);
         tran_finalize(tran, ret);
-        if (ret < 0) {
-            bdrv__replace_child_noperm(child, NULL);
-            if (parent) {
-                QLIST_REMOVE(child, next);
-            }
-            /* what was given up for the edge is taken back; less is always possible */
-            tran = tran_new();
-            tran_finalize(tran, bdrv__refresh_perms(child_bs, tran, NULL));
-        }
+        bdrv_graph_wrunlock();
     }
     if (ret < 0) {
-        free_child(child);
-        move_back(child_bs, child_ctx);
-        move_back(parent, parent_ctx);
-        aio_context_acquire(child_ctx);
-        bdrv_unref(child_bs);
-        aio_context_release(child_ctx);
-        return NULL;
+        bdrv__free_edge(child);
+        child = NULL;
+        bdrv__move_back(child_bs, child_ctx);
+        bdrv__move_back(parent, parent_ctx);
+    } else {
+        bdrv__settle_parents(child_bs);
     }
+    if (drain) {
+        bdrv_drained_end(parent);
+    }
+    bdrv_unref(child_bs);       /* the edge has its own */
     return child;
-}
-
-/* Whether NODE is BELOW or somewhere under it. */
-static bool reaches(BlockDriverState *from, BlockDriverState *node, GHashTable *seen)
-{
-    BdrvChild *c;
-
-    if (from == node) {
-        return true;
-    }
-    if (!g_hash_table_add(seen, from)) {
-        return false;
-    }
-    QLIST_FOREACH(c, &from->children, next) {
-        if (reaches(c->bs, node, seen)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool would_cycle(BlockDriverState *parent, BlockDriverState *child)
-{
-    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
-    return reaches(child, parent, seen);
 }
 
 BdrvChild *bdrv_attach_child(BlockDriverState *parent_bs, BlockDriverState *child_bs,
@@ -168,16 +419,16 @@ BdrvChild *bdrv_attach_child(BlockDriverState *parent_bs, BlockDriverState *chil
     uint64_t perm, shared;
 
     GLOBAL_STATE_CODE();
-    if (would_cycle(parent_bs, child_bs)) {
+    if (bdrv__would_cycle(parent_bs, child_bs)) {
         error_setg(errp, "Making '%s' a %s child of '%s' would create a cycle",
                    child_bs->node_name, child_name, parent_bs->node_name);
         bdrv_unref(child_bs);
         return NULL;
     }
-    bdrv__child_perm(parent_bs, child_bs, NULL, child_role, parent_bs->cum_perm,
+    bdrv__child_perm(parent_bs, child_bs, NULL, child_role, NULL, parent_bs->cum_perm,
                      parent_bs->cum_shared, &perm, &shared);
-    BdrvChild *child = new_child(child_name, child_class, child_role, perm, shared,
-                                 parent_bs);
+    BdrvChild *child = bdrv__new_edge(child_name, child_class, child_role, perm, shared,
+                                      parent_bs);
     return attach(parent_bs, child_bs, child, errp);
 }
 
@@ -187,199 +438,58 @@ BdrvChild *bdrv_root_attach_child(BlockDriverState *child_bs, const char *child_
                                   uint64_t shared_perm, void *opaque, Error **errp)
 {
     GLOBAL_STATE_CODE();
-    BdrvChild *child = new_child(child_name, child_class, child_role, perm, shared_perm,
-                                 opaque);
+    BdrvChild *child = bdrv__new_edge(child_name, child_class, child_role, perm, shared_perm,
+                                      opaque);
     return attach(NULL, child_bs, child, errp);
+}
+
+void bdrv__go_home(BlockDriverState *bs)
+{
+    /* not worth it for a node that is closed next */
+    if (bs->refcnt > 1 && QLIST_EMPTY(&bs->parents)) {
+        bdrv_try_change_aio_context(bs, qemu_get_aio_context(), NULL, NULL);
+    }
+}
+
+BlockDriverState *bdrv__detach_child(BlockDriverState *parent, BdrvChild *child)
+{
+    bool drain = must_drain(parent);
+
+    GLOBAL_STATE_CODE();
+    g_assert(!child->frozen);
+    if (drain) {
+        bdrv_drained_begin(parent);
+    }
+    bdrv_graph_wrlock();
+    BlockDriverState *child_bs = child->bs;
+    AioContext *ctx = child_bs->aio_context;
+    aio_context_acquire(ctx);
+    bdrv_ref(child_bs);
+
+    Transaction *tran = tran_new();
+    bdrv__detach_edge(child, tran);
+    tran_commit(tran);
+    /* Less than before is always possible; a driver that fails keeps what it has. */
+    tran = tran_new();
+    tran_finalize(tran, bdrv__refresh_perms(child_bs, NULL, tran, NULL));
+    bdrv_graph_wrunlock();
+    if (drain) {
+        bdrv_drained_end(parent);
+    }
+    bdrv__go_home(child_bs);
+    aio_context_release(ctx);
+    return child_bs;
 }
 
 void bdrv_root_unref_child(BdrvChild *child)
 {
-    BlockDriverState *child_bs = child->bs;
-
-    GLOBAL_STATE_CODE();
-    AioContext *ctx = child_bs->aio_context;
-    aio_context_acquire(ctx);
-    bdrv__replace_child_noperm(child, NULL);
-    free_child(child);
-
-    Transaction *tran = tran_new();
-    tran_finalize(tran, bdrv__refresh_perms(child_bs, tran, NULL));
-    if (child_bs->refcnt > 1 && QLIST_EMPTY(&child_bs->parents)) {
-        /* nobody wants the node to be elsewhere any more */
-        bdrv_try_change_aio_context(child_bs, qemu_get_aio_context(), NULL, NULL);
-    }
-    bdrv_unref(child_bs);
-    aio_context_release(ctx);
+    bdrv_unref(bdrv__detach_child(NULL, child));
 }
 
 void bdrv_unref_child(BlockDriverState *parent, BdrvChild *child)
 {
     GLOBAL_STATE_CODE();
     if (child) {
-        QLIST_REMOVE(child, next);
-        bdrv_root_unref_child(child);
+        bdrv_unref(bdrv__detach_child(parent, child));
     }
-}
-
-/* ---- compound changes ---------------------------------------------------------------------------- */
-
-static int attach_backing(BlockDriverState *bs, BlockDriverState *backing, Error **errp)
-{
-    BdrvChildRole role = bs->drv->is_filter ? BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY
-                                            : BDRV_CHILD_COW;
-    bdrv_ref(backing);
-    return bdrv_attach_child(bs, backing, "backing", &child_of_bds, role, errp) ? 0 : -EPERM;
-}
-
-int bdrv_set_backing_hd(BlockDriverState *bs, BlockDriverState *backing_hd, Error **errp)
-{
-    BlockDriverState *old = bs->backing ? bs->backing->bs : NULL;
-    int ret = 0;
-
-    GLOBAL_STATE_CODE();
-    if (old == backing_hd) {
-        return 0;
-    }
-    if (backing_hd && !bs->drv->is_filter && !bs->drv->supports_backing) {
-        error_setg(errp, "Driver '%s' of node '%s' does not support backing files",
-                   bs->drv->format_name, bs->node_name);
-        return -EINVAL;
-    }
-    bdrv_drained_begin(bs);
-    if (old) {
-        bdrv_ref(old);
-        bdrv_unref_child(bs, bs->backing);
-    }
-    if (backing_hd) {
-        ret = attach_backing(bs, backing_hd, errp);
-    }
-    if (ret < 0 && old) {
-        attach_backing(bs, old, &error_abort);
-    }
-    if (old) {
-        bdrv_unref(old);
-    }
-    bdrv_refresh_limits(bs, NULL, NULL);
-    bdrv_drained_end(bs);
-    return ret;
-}
-
-typedef struct ReplaceChild {
-    BdrvChild *child;
-    BlockDriverState *old_bs;
-} ReplaceChild;
-
-static void replace_child_abort(void *opaque)
-{
-    ReplaceChild *s = opaque;
-    bdrv__replace_child_noperm(s->child, s->old_bs);
-}
-
-static const TransactionActionDrv replace_child_drv = {
-    .abort = replace_child_abort,
-    .clean = g_free,
-};
-
-/* Re-point all edges to FROM that may and can be; how many. Both nodes are drained. */
-static unsigned replace_parents(BlockDriverState *from, BlockDriverState *to,
-                                Transaction *tran)
-{
-    BdrvChild *c, *next;
-    unsigned moved = 0;
-
-    QLIST_FOREACH_SAFE(c, &from->parents, next_parent, next) {
-        if (c->klass->stay_at_node ||
-            (c->klass->parent_is_bds && would_cycle(c->opaque, to))) {
-            continue;
-        }
-        ReplaceChild *s = g_new(ReplaceChild, 1);
-        *s = (ReplaceChild) { c, from };
-        tran_add(tran, &replace_child_drv, s);
-        bdrv__replace_child_noperm(c, to);
-        moved++;
-    }
-    return moved;
-}
-
-/* Move the references that the edges own. */
-static void move_references(BlockDriverState *from, BlockDriverState *to, unsigned edges)
-{
-    to->refcnt += edges;
-    while (edges--) {
-        bdrv_unref(from);
-    }
-}
-
-int bdrv_replace_node(BlockDriverState *from, BlockDriverState *to, Error **errp)
-{
-    GLOBAL_STATE_CODE();
-    g_assert(from->aio_context == to->aio_context);
-
-    /*
-     * Both are drained, so that no parent is released before the outcome is certain: a
-     * request that it starts must not go to a node that it is then taken away from.
-     */
-    bdrv_ref(from);
-    bdrv_ref(to);
-    bdrv_drained_begin(from);
-    bdrv_drained_begin(to);
-    Transaction *tran = tran_new();
-    unsigned moved = replace_parents(from, to, tran);
-    int ret = bdrv__refresh_perms_of_two(to, from, tran, errp);
-    tran_finalize(tran, ret);
-    if (ret == 0) {
-        move_references(from, to, moved);
-    }
-    bdrv_drained_end(to);
-    bdrv_drained_end(from);
-    bdrv_unref(to);
-    bdrv_unref(from);
-    return ret;
-}
-
-int bdrv_append(BlockDriverState *bs_new, BlockDriverState *bs_top, Error **errp)
-{
-    GLOBAL_STATE_CODE();
-    g_assert(!bs_new->backing);
-
-    BdrvChildRole role = bs_new->drv->is_filter ? BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY
-                                                : BDRV_CHILD_COW;
-    bdrv_ref(bs_top);
-    bdrv_drained_begin(bs_top);
-    bdrv_drained_begin(bs_new);
-
-    /* The new edge needs nothing until BS_NEW has its parents. */
-    BdrvChild *edge = new_child("backing", &child_of_bds, role, 0, BLK_PERM_ALL, bs_new);
-    AioContext *top_ctx = bs_top->aio_context, *new_ctx = bs_new->aio_context;
-    int ret = same_context(edge, bs_top, errp);
-    if (ret == 0) {
-        Transaction *tran = tran_new();
-        unsigned moved = replace_parents(bs_top, bs_new, tran);
-
-        bdrv_ref(bs_top);               /* the edge's */
-        QLIST_INSERT_HEAD(&bs_new->children, edge, next);
-        bdrv__replace_child_noperm(edge, bs_top);
-        ret = bdrv__refresh_perms(bs_new, tran, errp);
-        if (ret < 0) {
-            QLIST_REMOVE(edge, next);
-            bdrv__replace_child_noperm(edge, NULL);
-            bdrv_unref(bs_top);
-            tran_abort(tran);
-        } else {
-            tran_commit(tran);
-            move_references(bs_top, bs_new, moved);
-            bdrv_refresh_limits(bs_new, NULL, NULL);
-        }
-    }
-    if (ret < 0) {
-        free_child(edge);
-    }
-    bdrv_drained_end(bs_new);
-    bdrv_drained_end(bs_top);
-    if (ret < 0) {
-        move_back(bs_top, top_ctx);
-        move_back(bs_new, new_ctx);
-    }
-    bdrv_unref(bs_top);
-    return ret;
 }

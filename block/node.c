@@ -170,7 +170,8 @@ void bdrv_ref(BlockDriverState *bs)
     bs->refcnt++;
 }
 
-static void close_node(BlockDriverState *bs)
+/* Close BS; the references it had on its children are added to CHILDREN. */
+static void close_node(BlockDriverState *bs, GPtrArray *children)
 {
     BdrvChild *child, *next;
     AioContext *ctx = bs->aio_context;
@@ -186,7 +187,7 @@ static void close_node(BlockDriverState *bs)
         bs->drv->bdrv_close(bs);
     }
     QLIST_FOREACH_SAFE(child, &bs->children, next, next) {
-        bdrv_unref_child(bs, child);
+        g_ptr_array_add(children, bdrv__detach_child(bs, child));
     }
     g_assert(!bs->file && !bs->backing);
     bdrv_drained_end(bs);
@@ -214,6 +215,10 @@ static void free_node(BlockDriverState *bs)
     g_free(bs);
 }
 
+/*
+ * A node that is closed gives up its children, which may be closed in turn: chains are long,
+ * so this is a loop.
+ */
 void no_coroutine_fn bdrv_unref(BlockDriverState *bs)
 {
     GLOBAL_STATE_CODE();
@@ -225,13 +230,23 @@ void no_coroutine_fn bdrv_unref(BlockDriverState *bs)
         bs->refcnt--;
         return;
     }
-    /*
-     * Closing polls, and what runs then may take and drop references of its own: ours keeps
-     * the count from reaching zero a second time.
-     */
-    close_node(bs);
-    g_assert(bs->refcnt == 1);
-    free_node(bs);
+    g_autoptr(GPtrArray) dropped = g_ptr_array_new();
+    g_ptr_array_add(dropped, bs);
+    while (dropped->len) {
+        bs = g_ptr_array_steal_index(dropped, dropped->len - 1);
+        g_assert(bs->refcnt > 0);
+        if (bs->refcnt > 1) {
+            bs->refcnt--;
+            continue;
+        }
+        /*
+         * Closing polls, and what runs then may take and drop references of its own: ours
+         * keeps the count from reaching zero a second time.
+         */
+        close_node(bs, dropped);
+        g_assert(bs->refcnt == 1);
+        free_node(bs);
+    }
 }
 
 void bdrv_close_all(void)

@@ -3,7 +3,8 @@
  * Permissions: what each parent needs of a node and what it lets others have.
  *
  * They are recomputed from a node downwards in topological order (every parent before its
- * children), so that each node is looked at once, when all its parents are final.
+ * children), so that each node is looked at once, when all its parents are final; where an
+ * edge comes out as it was, there is nothing to do below it.
  */
 #include "block/block-internal.h"
 
@@ -20,7 +21,7 @@ static void cow_perms(BlockDriverState *bs, uint64_t perm, uint64_t shared,
     /* A backing file is only ever read, and must make sense if we must. */
     *nperm = perm & BLK_PERM_CONSISTENT_READ;
     *nshared = BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE_UNCHANGED;
-    if (shared & BLK_PERM_WRITE) {
+    if ((shared & BLK_PERM_WRITE) || (bs->open_flags & BDRV_O_INACTIVE)) {
         *nshared |= BLK_PERM_WRITE | BLK_PERM_RESIZE;
     }
 }
@@ -28,20 +29,28 @@ static void cow_perms(BlockDriverState *bs, uint64_t perm, uint64_t shared,
 static void image_perms(BlockDriverState *bs, BdrvChildRole role, uint64_t perm,
                         uint64_t shared, uint64_t *nperm, uint64_t *nshared)
 {
-    *nperm = perm;
+    *nperm = perm & PERM_ALL_DATA;
     *nshared = shared;
     if (role & BDRV_CHILD_METADATA) {
         /* Metadata changes without a user's request, and nobody else may change it. */
         if (bdrv_is_writable(bs)) {
             *nperm |= BLK_PERM_WRITE | BLK_PERM_RESIZE;
         }
+        if (!(bs->open_flags & BDRV_O_NO_IO)) {
+            *nperm |= BLK_PERM_CONSISTENT_READ;
+        }
         *nshared &= ~(BLK_PERM_WRITE | BLK_PERM_RESIZE);
     }
-    if ((role & BDRV_CHILD_DATA) && (perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED))) {
-        *nperm |= BLK_PERM_WRITE | BLK_PERM_RESIZE;     /* writing allocates */
+    if (role & BDRV_CHILD_DATA) {
+        /* Writing allocates, and that is never without change; its length is ours to know. */
+        if (*nperm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED)) {
+            *nperm |= BLK_PERM_WRITE | BLK_PERM_RESIZE;
+        }
+        *nshared &= ~BLK_PERM_RESIZE;
     }
-    if (!(bs->open_flags & BDRV_O_NO_IO)) {
-        *nperm |= BLK_PERM_CONSISTENT_READ;
+    if (bs->open_flags & BDRV_O_INACTIVE) {
+        /* whoever the image has been handed to may do as they like */
+        *nshared |= BLK_PERM_WRITE | BLK_PERM_RESIZE;
     }
 }
 
@@ -60,14 +69,13 @@ void bdrv_default_perms(BlockDriverState *bs, BdrvChild *c, BdrvChildRole role,
 }
 
 void bdrv__child_perm(BlockDriverState *bs, BlockDriverState *child_bs, BdrvChild *c,
-                      BdrvChildRole role, uint64_t parent_perm, uint64_t parent_shared,
-                      uint64_t *nperm, uint64_t *nshared)
+                      BdrvChildRole role, BlockReopenQueue *q, uint64_t parent_perm,
+                      uint64_t parent_shared, uint64_t *nperm, uint64_t *nshared)
 {
     if (bs->drv && bs->drv->bdrv_child_perm) {
-        bs->drv->bdrv_child_perm(bs, c, role, NULL, parent_perm, parent_shared, nperm,
-                                 nshared);
+        bs->drv->bdrv_child_perm(bs, c, role, q, parent_perm, parent_shared, nperm, nshared);
     } else {
-        bdrv_default_perms(bs, c, role, NULL, parent_perm, parent_shared, nperm, nshared);
+        bdrv_default_perms(bs, c, role, q, parent_perm, parent_shared, nperm, nshared);
     }
     if (child_bs && child_bs->force_share) {
         *nshared = BLK_PERM_ALL;
@@ -106,16 +114,34 @@ static bool compatible(BdrvChild *a, BdrvChild *b, Error **errp)
     return false;
 }
 
-static bool parents_compatible(BlockDriverState *bs, Error **errp)
+/* Name two parents that are in each other's way. */
+static void report_conflict(BlockDriverState *bs, Error **errp)
 {
     BdrvChild *a, *b;
 
     QLIST_FOREACH(a, &bs->parents, next_parent) {
         QLIST_FOREACH(b, &bs->parents, next_parent) {
             if (a != b && !compatible(a, b, errp)) {
-                return false;
+                return;
             }
         }
+    }
+    g_assert_not_reached();
+}
+
+static bool parents_compatible(BlockDriverState *bs, Error **errp)
+{
+    uint64_t needed = 0, shared = BLK_PERM_ALL;
+    BdrvChild *c;
+
+    /* Each against all before it, both ways. A parent may deny to others what it needs. */
+    QLIST_FOREACH(c, &bs->parents, next_parent) {
+        if ((c->perm & ~shared) || (needed & ~c->shared_perm)) {
+            report_conflict(bs, errp);
+            return false;
+        }
+        needed |= c->perm;
+        shared &= c->shared_perm;
     }
     return true;
 }
@@ -208,79 +234,126 @@ static int set_node_perm(BlockDriverState *bs, Transaction *tran, Error **errp)
     return 0;
 }
 
-static int refresh_node(BlockDriverState *bs, Transaction *tran, Error **errp)
+/* ---- downwards, in topological order ------------------------------------------------------------ */
+
+/*
+ * The nodes yet to be looked at, those of the highest rank first: what is taken out has no
+ * parent that is still in it or could come into it, so its edges from above are final.
+ */
+typedef struct Refresh {
+    GSequence *todo;
+    GHashTable *seen;           /* all that have ever been in it */
+    bool whole;                 /* also below edges that have not changed */
+    BlockReopenQueue *q;
+    Transaction *tran;
+} Refresh;
+
+static int compare_ranks(gconstpointer a, gconstpointer b, gpointer opaque)
+{
+    const BlockDriverState *x = a, *y = b;
+    return x->rank > y->rank ? -1 : x->rank < y->rank;
+}
+
+static void refresh_later(Refresh *r, BlockDriverState *bs)
+{
+    if (bs && g_hash_table_add(r->seen, bs)) {
+        g_sequence_insert_sorted(r->todo, bs, compare_ranks, NULL);
+    }
+}
+
+static int refresh_node(Refresh *r, BlockDriverState *bs, Error **errp)
 {
     BdrvChild *c;
 
     if (!parents_compatible(bs, errp)) {
         return -EPERM;
     }
-    int ret = set_node_perm(bs, tran, errp);
+    int ret = set_node_perm(bs, r->tran, errp);
     if (ret < 0) {
         return ret;
     }
     QLIST_FOREACH(c, &bs->children, next) {
         uint64_t perm, shared;
-        bdrv__child_perm(bs, c->bs, c, c->role, bs->cum_perm, bs->cum_shared, &perm, &shared);
-        bdrv__set_child_perm(c, perm, shared, tran);
+        bdrv__child_perm(bs, c->bs, c, c->role, r->q, bs->cum_perm, bs->cum_shared, &perm,
+                         &shared);
+        if (c->perm != perm || c->shared_perm != shared) {
+            bdrv__set_child_perm(c, perm, shared, r->tran);
+            refresh_later(r, c->bs);
+        } else if (r->whole) {
+            refresh_later(r, c->bs);
+        }
     }
     return 0;
 }
 
-/* ---- topological order ------------------------------------------------------------------------- */
-
-/* Append BS to ORDER after everything below it; the list is then read backwards. */
-static void postorder(BlockDriverState *bs, GHashTable *seen, GPtrArray *order)
+static int refresh(Refresh *r, Error **errp)
 {
-    BdrvChild *c;
-
-    if (!g_hash_table_add(seen, bs)) {
-        return;
-    }
-    QLIST_FOREACH(c, &bs->children, next) {
-        postorder(c->bs, seen, order);
-    }
-    g_ptr_array_add(order, bs);
-}
-
-int bdrv__refresh_perms_of_two(BlockDriverState *a, BlockDriverState *b, Transaction *tran,
-                               Error **errp)
-{
-    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
-    g_autoptr(GPtrArray) order = g_ptr_array_new();
     int ret = 0;
 
-    GLOBAL_STATE_CODE();
-    postorder(a, seen, order);
-    if (b) {
-        postorder(b, seen, order);
+    while (ret == 0 && !g_sequence_is_empty(r->todo)) {
+        GSequenceIter *first = g_sequence_get_begin_iter(r->todo);
+        BlockDriverState *bs = g_sequence_get(first);
+        g_sequence_remove(first);
+        ret = refresh_node(r, bs, errp);
     }
-    for (unsigned i = order->len; i-- > 0 && ret == 0; ) {
-        ret = refresh_node(g_ptr_array_index(order, i), tran, errp);
-    }
+    g_sequence_free(r->todo);
+    g_hash_table_destroy(r->seen);
     return ret;
 }
 
-int bdrv__refresh_perms(BlockDriverState *bs, Transaction *tran, Error **errp)
+static Refresh refresh_new(bool whole, BlockReopenQueue *q, Transaction *tran)
 {
-    return bdrv__refresh_perms_of_two(bs, NULL, tran, errp);
+    GLOBAL_STATE_CODE();
+    return (Refresh) { g_sequence_new(NULL), g_hash_table_new(NULL, NULL), whole, q, tran };
+}
+
+int bdrv__refresh_perms(BlockDriverState *a, BlockDriverState *b, Transaction *tran,
+                        Error **errp)
+{
+    Refresh r = refresh_new(false, NULL, tran);
+
+    refresh_later(&r, a);
+    refresh_later(&r, b);
+    return refresh(&r, errp);
+}
+
+int bdrv__refresh_perms_of_all(GPtrArray *nodes, BlockReopenQueue *q, Transaction *tran,
+                               Error **errp)
+{
+    Refresh r = refresh_new(false, q, tran);
+
+    for (unsigned i = 0; i < nodes->len; i++) {
+        refresh_later(&r, g_ptr_array_index(nodes, i));
+    }
+    return refresh(&r, errp);
+}
+
+static int try_set_perm(BdrvChild *c, uint64_t perm, uint64_t shared, bool whole,
+                        Error **errp)
+{
+    Transaction *tran = tran_new();
+    Refresh r = refresh_new(whole, NULL, tran);
+
+    bdrv__set_child_perm(c, perm, shared, tran);
+    refresh_later(&r, c->bs);
+    int ret = refresh(&r, errp);
+    tran_finalize(tran, ret);
+    return ret;
 }
 
 int bdrv_child_try_set_perm(BdrvChild *c, uint64_t perm, uint64_t shared, Error **errp)
 {
-    Transaction *tran = tran_new();
-
     GLOBAL_STATE_CODE();
-    bdrv__set_child_perm(c, perm, shared, tran);
-    int ret = bdrv__refresh_perms(c->bs, tran, errp);
-    tran_finalize(tran, ret);
-    return ret;
+    return try_set_perm(c, perm, shared, false, errp);
 }
 
 int bdrv_child_refresh_perms(BlockDriverState *bs, BdrvChild *c, Error **errp)
 {
     uint64_t perm, shared;
 
-    bdrv__child_perm(bs, c->bs, c, c->role, bs->cum_perm, bs->cum_shared, &perm, &shared);
-    return bdrv_child_try_set_perm(c, perm, shared, errp);
+    GLOBAL_STATE_CODE();
+    bdrv__child_perm(bs, c->bs, c, c->role, NULL, bs->cum_perm, bs->cum_shared, &perm,
+                     &shared);
+    /* a driver calls this when its wishes have changed, here or further down */
+    return try_set_perm(c, perm, shared, true, errp);
 }

@@ -161,6 +161,7 @@ struct BdrvChild {
     void *opaque;               /* the parent */
     uint64_t perm;              /* written by block/perm.c */
     uint64_t shared_perm;       /* written by block/perm.c */
+    bool frozen;                /* may not be re-pointed or taken out; block/replace.c */
     bool quiesced_parent;       /* the parent has been told drained_begin for this edge;
                                    written by block/drain.c */
     QLIST_ENTRY(BdrvChild) next;        /* in the parent node's children */
@@ -195,6 +196,7 @@ struct BlockDriverState {
     BdrvChild *backing;         /* block/graph.c */
     BdrvChild *file;            /* block/graph.c */
     uint64_t cum_perm, cum_shared;      /* of all parents; block/perm.c */
+    uint64_t rank;              /* above those of all children; block/graph.c */
 
     /* filled by the driver */
     int64_t total_sectors;      /* length, for drivers without has_variable_length */

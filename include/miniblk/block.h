@@ -92,19 +92,76 @@ bool bdrv_has_blk_parent(BlockDriverState *bs);
 
 /* ---- edges (GS) ------------------------------------------------------------------- */
 
+/*
+ * All of these poll before they change anything, and what runs then may change the graph.
+ * The change itself happens at once or, on failure, not at all. Errors: -EPERM (permissions,
+ * a frozen link, a parent that does not follow to another context), -EINVAL (a cycle, a
+ * driver without backing files). The caller holds the lock of the nodes' context once, or
+ * not at all.
+ */
+
+/*
+ * Add an edge at the head of PARENT_BS's children; it is also bs->backing or bs->file when
+ * CHILD_ROLE says so and that is free. Consumes the caller's reference on CHILD_BS, also on
+ * failure. NULL with ERRP set.
+ */
 BdrvChild *bdrv_attach_child(BlockDriverState *parent_bs, BlockDriverState *child_bs,
                              const char *child_name, const BdrvChildClass *child_class,
                              BdrvChildRole child_role, Error **errp);
-/* The child whose parent is not a node (a BlockBackend, a job). Consumes child_bs's ref. */
+/* The same for a parent that is not a node (a BlockBackend, a job). */
 BdrvChild *bdrv_root_attach_child(BlockDriverState *child_bs, const char *child_name,
                                   const BdrvChildClass *child_class,
                                   BdrvChildRole child_role, uint64_t perm,
                                   uint64_t shared_perm, void *opaque, Error **errp);
+/* Take the edge out and drop the reference it held. */
 void bdrv_root_unref_child(BdrvChild *child);
+/* CHILD may be NULL. */
 void bdrv_unref_child(BlockDriverState *parent, BdrvChild *child);
+/* BACKING_HD (NULL: none) in place of bs->backing; takes a reference of its own. */
 int bdrv_set_backing_hd(BlockDriverState *bs, BlockDriverState *backing_hd, Error **errp);
+/*
+ * Put BS_NEW, which has no backing child yet, on top of BS_TOP: BS_TOP becomes its backing
+ * child (filtered, if BS_NEW is a filter), and the parents of BS_TOP become those of BS_NEW.
+ */
 int bdrv_append(BlockDriverState *bs_new, BlockDriverState *bs_top, Error **errp);
+/*
+ * Re-point all parents of FROM to TO, in the same context, except those that are to stay
+ * (stay_at_node) or that TO depends on. FROM is drained meanwhile.
+ */
 int bdrv_replace_node(BlockDriverState *from, BlockDriverState *to, Error **errp);
+/*
+ * Open a node with OPTIONS (consumed; "driver" is needed, and some child option should name
+ * BS) and have it replace BS. One reference for the caller, or NULL with ERRP set.
+ */
+BlockDriverState *bdrv_insert_node(BlockDriverState *bs, QDict *options, int flags,
+                                   Error **errp);
+/* Re-point all parents of BS to its filtered (or backing) child, and take that from it. */
+int bdrv_drop_filter(BlockDriverState *bs, Error **errp);
+/*
+ * Take TOP and what follows below it, down to BASE (which stays), out of the chain: all
+ * parents of TOP write down BACKING_FILE_STR (NULL: BASE's filename) as the name of what is
+ * below them (.update_filename), and are then re-pointed to BASE. The subtree is drained
+ * meanwhile. 0; -EIO when BASE is not below TOP or a link between is frozen; else -errno of
+ * whoever refused, and the parents have their old names back.
+ */
+int bdrv_drop_intermediate(BlockDriverState *top, BlockDriverState *base,
+                           const char *backing_file_str);
+/*
+ * Forbid / allow again that the links of the chain from BS to BASE (NULL: to its end) are
+ * changed. -EPERM with ERRP set when one is frozen already.
+ */
+int bdrv_freeze_backing_chain(BlockDriverState *bs, BlockDriverState *base, Error **errp);
+void bdrv_unfreeze_backing_chain(BlockDriverState *bs, BlockDriverState *base);
+/* Whether one is; then ERRP says which. */
+bool bdrv_is_backing_chain_frozen(BlockDriverState *bs, BlockDriverState *base,
+                                  Error **errp);
+/*
+ * Write down in BS's image that its backing file is called BACKING_FILE (NULL: none), of
+ * format BACKING_FMT (may be NULL). Does not change the graph. -ENOMEDIUM; -EINVAL: a format
+ * without a name; -ENOTSUP: the driver cannot; -errno.
+ */
+int bdrv_change_backing_file(BlockDriverState *bs, const char *backing_file,
+                             const char *backing_fmt);
 /* Change what the parent of C needs and shares; on failure nothing changes. */
 int bdrv_child_try_set_perm(BdrvChild *c, uint64_t perm, uint64_t shared, Error **errp);
 int bdrv_child_refresh_perms(BlockDriverState *bs, BdrvChild *c, Error **errp);
