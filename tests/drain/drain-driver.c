@@ -118,3 +118,40 @@ BlockBackend *test_backend(BlockDriverState *bs)
     blk_set_allow_aio_context_change(blk, true);
     return blk;
 }
+
+/* ---- load -------------------------------------------------------------------------------- */
+
+static void coroutine_fn load_entry(void *opaque)
+{
+    TestLoad *l = opaque;
+    while (!qatomic_read(&l->stop)) {
+        l->request(l);
+        aio_co_schedule(qemu_get_current_aio_context(), qemu_coroutine_self());
+        qemu_coroutine_yield();
+    }
+    qatomic_dec(&l->running);
+    aio_wait_kick();
+}
+
+void test_load_start(TestLoad *l, BlockBackend *blk, int coroutines,
+                     void coroutine_fn (*request)(TestLoad *l))
+{
+    *l = (TestLoad) { .blk = blk, .request = request, .running = coroutines };
+    for (int i = 0; i < coroutines; i++) {
+        aio_co_enter(blk_get_aio_context(blk), qemu_coroutine_create(load_entry, l));
+    }
+}
+
+void test_load_wait_for_progress(TestLoad *l)
+{
+    int64_t before = qatomic_read(&l->requests);
+    while (qatomic_read(&l->requests) == before) {
+        aio_poll(qemu_get_aio_context(), false);
+    }
+}
+
+void test_load_stop(TestLoad *l)
+{
+    qatomic_set(&l->stop, true);
+    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read_sc(&l->running) > 0);
+}

@@ -32,4 +32,21 @@ TestNode *test_state(BlockDriverState *bs);
 /* A backend on BS that lets moves take it along. */
 BlockBackend *test_backend(BlockDriverState *bs);
 
+/* Coroutines that make requests over and over. */
+typedef struct TestLoad TestLoad;
+struct TestLoad {
+    BlockBackend *blk;
+    void coroutine_fn (*request)(TestLoad *l);  /* one; counts itself in REQUESTS */
+    bool stop;                  /* atomic */
+    int running;                /* atomic */
+    int64_t requests;           /* atomic; done so far */
+};
+/* Start COROUTINES of them in BLK's context. */
+void test_load_start(TestLoad *l, BlockBackend *blk, int coroutines,
+                     void coroutine_fn (*request)(TestLoad *l));
+/* Until one more request is done; polls. */
+void test_load_wait_for_progress(TestLoad *l);
+/* Until all have ended; polls. */
+void test_load_stop(TestLoad *l);
+
 #endif

@@ -234,56 +234,20 @@ static void test_flush_without_medium_completes_later(void)
  * drained nothing may start, and afterwards everything must go on: a request that was woken
  * but has not run its first instruction must not slip into the next section.
  */
-typedef struct Load {
-    BlockBackend *blk;
-    bool stop;                  /* atomic */
-    int running;                /* atomic */
-    int64_t requests;           /* atomic */
-} Load;
-
-static void coroutine_fn load_entry(void *opaque)
+static void coroutine_fn read_once(TestLoad *l)
 {
-    Load *l = opaque;
-    while (!qatomic_read(&l->stop)) {
-        int ret = blk_co_pread(l->blk, 0, 512, buffer, 0);
-        g_assert_cmpint(ret, ==, 0);
-        qatomic_inc(&l->requests);
-        aio_co_schedule(qemu_get_current_aio_context(), qemu_coroutine_self());
-        qemu_coroutine_yield();
-    }
-    qatomic_dec(&l->running);
-    aio_wait_kick();
-}
-
-static void load_start(Load *l, BlockBackend *blk, int coroutines)
-{
-    *l = (Load) { .blk = blk, .running = coroutines };
-    for (int i = 0; i < coroutines; i++) {
-        aio_co_enter(blk_get_aio_context(blk), qemu_coroutine_create(load_entry, l));
-    }
-}
-
-static void load_stop(Load *l)
-{
-    qatomic_set(&l->stop, true);
-    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read_sc(&l->running) > 0);
-}
-
-static void wait_for_progress(Load *l)
-{
-    int64_t before = qatomic_read(&l->requests);
-    while (qatomic_read(&l->requests) == before) {
-        aio_poll(qemu_get_aio_context(), false);
-    }
+    int ret = blk_co_pread(l->blk, 0, 512, buffer, 0);
+    g_assert_cmpint(ret, ==, 0);
+    qatomic_inc(&l->requests);
 }
 
 static void test_nothing_starts_while_drained(void)
 {
     Chain c = chain_new();
-    Load l;
+    TestLoad l;
     blk_set_aio_context(c.blk, io_ctx, &error_abort);
     test_state(c.top)->sleep_hops = 1;
-    load_start(&l, c.blk, 8);
+    test_load_start(&l, c.blk, 8, read_once);
     for (int i = 0; i < 1000; i++) {
         TestNode *s = test_state(c.top);
         aio_context_acquire(io_ctx);
@@ -299,10 +263,10 @@ static void test_nothing_starts_while_drained(void)
         bdrv_drained_end(c.top);
         aio_context_release(io_ctx);
         if (i % 16 == 0) {
-            wait_for_progress(&l);
+            test_load_wait_for_progress(&l);
         }
     }
-    load_stop(&l);
+    test_load_stop(&l);
     aio_context_acquire(io_ctx);
     blk_set_aio_context(c.blk, qemu_get_aio_context(), &error_abort);
     aio_context_release(io_ctx);

@@ -191,34 +191,20 @@ static void test_a_thousand_nodes_move_in_linear_time(void)
 
 /* ---- under load ---------------------------------------------------------------------------------- */
 
-typedef struct Load {
-    BlockBackend *blk;
-    bool stop;                  /* atomic */
-    int running;                /* atomic */
-    int64_t requests;           /* atomic */
-} Load;
-
 static char buffer[512];
 
-static void coroutine_fn load_entry(void *opaque)
+static void coroutine_fn read_where_it_is(TestLoad *l)
 {
-    Load *l = opaque;
-    while (!qatomic_read(&l->stop)) {
-        /* where the node is now; it may have moved while we were parked or asleep */
-        aio_co_reschedule_self(blk_get_aio_context(l->blk));
-        blk_inc_in_flight(l->blk);
-        if (!blk_in_drain(l->blk) &&
-            blk_get_aio_context(l->blk) == qemu_get_current_aio_context()) {
-            int ret = blk_co_pread(l->blk, 0, sizeof(buffer), buffer, 0);
-            g_assert_cmpint(ret, ==, 0);
-            qatomic_inc(&l->requests);
-        }
-        blk_dec_in_flight(l->blk);
-        aio_co_schedule(qemu_get_current_aio_context(), qemu_coroutine_self());
-        qemu_coroutine_yield();
+    /* where the node is now; it may have moved while we were parked or asleep */
+    aio_co_reschedule_self(blk_get_aio_context(l->blk));
+    blk_inc_in_flight(l->blk);
+    if (!blk_in_drain(l->blk) &&
+        blk_get_aio_context(l->blk) == qemu_get_current_aio_context()) {
+        int ret = blk_co_pread(l->blk, 0, sizeof(buffer), buffer, 0);
+        g_assert_cmpint(ret, ==, 0);
+        qatomic_inc(&l->requests);
     }
-    qatomic_dec(&l->running);
-    aio_wait_kick();
+    blk_dec_in_flight(l->blk);
 }
 
 static void test_busy_graph_moves_without_losing_requests(void)
@@ -228,21 +214,15 @@ static void test_busy_graph_moves_without_losing_requests(void)
     BlockBackend *blk = test_backend(top);
     /* the load parks by itself, holding a token while it submits */
     blk_set_disable_request_queuing(blk, true);
-    Load l = { .blk = blk, .running = 8 };
+    TestLoad l;
     test_state(top)->sleep_hops = 2;
-    for (int i = 0; i < 8; i++) {
-        aio_co_enter(qemu_get_aio_context(), qemu_coroutine_create(load_entry, &l));
-    }
+    test_load_start(&l, blk, 8, read_where_it_is);
     AioContext *stops[] = { io_ctx[0], io_ctx[1], qemu_get_aio_context() };
     for (int i = 0; i < 600; i++) {
-        int64_t before = qatomic_read(&l.requests);
         move(i % 2 ? top : base, stops[i % 3]);
-        while (qatomic_read(&l.requests) == before) {
-            aio_poll(qemu_get_aio_context(), false);    /* until one got through there */
-        }
+        test_load_wait_for_progress(&l);        /* until one got through there */
     }
-    qatomic_set(&l.stop, true);
-    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read_sc(&l.running) > 0);
+    test_load_stop(&l);
     g_assert_cmpint(test_state(top)->requests_started, ==, l.requests);
     g_assert_cmpint(test_state(top)->requests_finished, ==, l.requests);
     move_home(top);

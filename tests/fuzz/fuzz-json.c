@@ -19,8 +19,7 @@
 #include "qmp/json.h"
 #include "qmp/qmp.h"
 #include "qmp/schema.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "replay.h"
 
 static void set_up(void)
 {
@@ -230,26 +229,11 @@ static void test_generated(void)
     g_rand_free(rand);
 }
 
-static int run_files(char **names)
-{
-    for (; *names; names++) {
-        g_autofree char *data = NULL;
-        g_autoptr(GError) err = NULL;
-        gsize len;
-
-        if (!g_file_get_contents(*names, &data, &len, &err)) {
-            g_error("%s", err->message);
-        }
-        LLVMFuzzerTestOneInput((const uint8_t *)data, len);
-    }
-    return 0;
-}
-
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     if (argc > 1) {
-        return run_files(argv + 1);
+        return fuzz_replay(argv + 1);
     }
     g_test_add_func("/fuzz/json/generated", test_generated);
     return g_test_run();

@@ -10,6 +10,7 @@
 #include "miniblk/main-loop.h"
 #include "tests/unit/nbd-fixture.h"
 #include <sys/socket.h>
+#include "replay.h"
 
 #define EXPORT_SIZE (256 * 1024)
 /* Far more turns of the loop than any session takes. */
@@ -64,7 +65,6 @@ static void session(const uint8_t *data, size_t len, size_t piece)
     close(fd);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     static const size_t pieces[] = { 1, 7, 28, 500, 4096, 1024 * 1024 };
@@ -213,26 +213,11 @@ static void test_generated(void)
     g_rand_free(rand);
 }
 
-static int run_files(char **names)
-{
-    for (; *names; names++) {
-        g_autofree char *data = NULL;
-        g_autoptr(GError) err = NULL;
-        gsize len;
-
-        if (!g_file_get_contents(*names, &data, &len, &err)) {
-            g_error("%s", err->message);
-        }
-        LLVMFuzzerTestOneInput((const uint8_t *)data, len);
-    }
-    return 0;
-}
-
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     if (argc > 1) {
-        return run_files(argv + 1);
+        return fuzz_replay(argv + 1);
     }
     g_test_add_func("/fuzz/nbd/generated", test_generated);
     return g_test_run();
