@@ -14,6 +14,8 @@ typedef struct BlkAioNotifier {
 } BlkAioNotifier;
 
 struct BlockBackend {
+    BlockBackendPublic public;  /* block/throttle-groups.c */
+
     /* main thread */
     int refcnt;
     char *name;                 /* NULL: anonymous */
@@ -36,6 +38,14 @@ struct BlockBackend {
     QemuMutex parked_lock;      /* protects PARKED */
     CoQueue parked;             /* requests held back until the section ends */
 };
+
+/*
+ * A drained section of BLK alone: nobody starts a request, and those that are being throttled
+ * go at once. Neither polls; poll until section_poll() is false. Main thread.
+ */
+void blk__begin_section(BlockBackend *blk);
+void blk__end_section(BlockBackend *blk);
+bool blk__section_poll(BlockBackend *blk);
 
 /*
  * Begin a request: wait while the backend is drained. The caller holds exactly one token for

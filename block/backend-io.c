@@ -25,14 +25,28 @@ static int check_range(BlockBackend *blk, int64_t offset, int64_t bytes)
     return offset > len || len - offset < bytes ? -EIO : 0;
 }
 
+/* Wait until the limits of the backend's group, if it is in one, let the request go. */
+static inline void coroutine_fn throttle(BlockBackend *blk, int64_t bytes,
+                                         ThrottleDirection direction)
+{
+    ThrottleGroupMember *tgm = &blk->public.throttle_group_member;
+
+    if (unlikely(qatomic_read(&tgm->throttle_state))) {
+        throttle_group_co_io_limits_intercept(tgm, bytes, direction);
+    }
+}
+
 int coroutine_fn blk__do_preadv_part(BlockBackend *blk, int64_t offset, int64_t bytes,
                                      QEMUIOVector *qiov, size_t qiov_offset,
                                      BdrvRequestFlags flags)
 {
     blk__wait_while_drained(blk);
     int ret = check_range(blk, offset, bytes);
-    return likely(ret == 0)
-           ? bdrv_co_preadv_part(blk->root, offset, bytes, qiov, qiov_offset, flags) : ret;
+    if (unlikely(ret < 0)) {
+        return ret;
+    }
+    throttle(blk, bytes, THROTTLE_READ);
+    return bdrv_co_preadv_part(blk->root, offset, bytes, qiov, qiov_offset, flags);
 }
 
 int coroutine_fn blk__do_pwritev_part(BlockBackend *blk, int64_t offset, int64_t bytes,
@@ -41,8 +55,11 @@ int coroutine_fn blk__do_pwritev_part(BlockBackend *blk, int64_t offset, int64_t
 {
     blk__wait_while_drained(blk);
     int ret = check_range(blk, offset, bytes);
-    return likely(ret == 0)
-           ? bdrv_co_pwritev_part(blk->root, offset, bytes, qiov, qiov_offset, flags) : ret;
+    if (unlikely(ret < 0)) {
+        return ret;
+    }
+    throttle(blk, bytes, THROTTLE_WRITE);
+    return bdrv_co_pwritev_part(blk->root, offset, bytes, qiov, qiov_offset, flags);
 }
 
 static int coroutine_fn do_pdiscard(BlockBackend *blk, int64_t offset, int64_t bytes)

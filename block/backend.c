@@ -101,14 +101,18 @@ static void tell_device(BlockBackend *blk)
     }
 }
 
-static void begin_section(BlockBackend *blk)
+void blk__begin_section(BlockBackend *blk)
 {
-    if (qatomic_fetch_inc(&blk->quiesce_counter) == 0 && blk->dev_ops) {
+    if (qatomic_fetch_inc(&blk->quiesce_counter) > 0) {
+        return;
+    }
+    if (blk->dev_ops) {
         tell_device(blk);
     }
+    throttle_group_disable_limits(&blk->public.throttle_group_member);
 }
 
-static void end_section(BlockBackend *blk)
+void blk__end_section(BlockBackend *blk)
 {
     int old = qatomic_fetch_dec(&blk->quiesce_counter);
 
@@ -116,6 +120,7 @@ static void end_section(BlockBackend *blk)
     if (old > 1) {
         return;
     }
+    throttle_group_enable_limits(&blk->public.throttle_group_member);
     if (blk->dev_drained) {
         blk->dev_drained = false;
         if (blk->dev_ops->drained_end) {
@@ -125,7 +130,7 @@ static void end_section(BlockBackend *blk)
     wake_parked(blk);
 }
 
-static bool section_poll(BlockBackend *blk)
+bool blk__section_poll(BlockBackend *blk)
 {
     /* the device's own state first: it may be about to become a request */
     bool busy = blk->dev_drained && blk->dev_ops->drained_poll &&
@@ -135,17 +140,17 @@ static bool section_poll(BlockBackend *blk)
 
 static void root_drained_begin(BdrvChild *child)
 {
-    begin_section(child->opaque);
+    blk__begin_section(child->opaque);
 }
 
 static void root_drained_end(BdrvChild *child)
 {
-    end_section(child->opaque);
+    blk__end_section(child->opaque);
 }
 
 static bool root_drained_poll(BdrvChild *child)
 {
-    return section_poll(child->opaque);
+    return blk__section_poll(child->opaque);
 }
 
 /*
@@ -172,6 +177,18 @@ static void root_detach(BdrvChild *child)
     blk->root = NULL;
 }
 
+/* Nothing is in flight. */
+static void set_ctx(BlockBackend *blk, AioContext *ctx)
+{
+    ThrottleGroupMember *tgm = &blk->public.throttle_group_member;
+
+    if (blk->ctx != ctx) {
+        throttle_group_detach_aio_context(tgm);
+        throttle_group_attach_aio_context(tgm, ctx);
+    }
+    qatomic_set(&blk->ctx, ctx);
+}
+
 typedef struct SetContext {
     BlockBackend *blk;
     AioContext *ctx;
@@ -180,7 +197,7 @@ typedef struct SetContext {
 static void set_context_commit(void *opaque)
 {
     SetContext *s = opaque;
-    qatomic_set(&s->blk->ctx, s->ctx);
+    set_ctx(s->blk, s->ctx);
 }
 
 static const TransactionActionDrv set_context_drv = {
@@ -307,6 +324,9 @@ void no_coroutine_fn blk_unref(BlockBackend *blk)
     blk_drain(blk);
     if (blk->root) {
         blk_remove_bs(blk);
+    }
+    if (blk->public.throttle_group_member.throttle_state) {
+        blk_io_limits_disable(blk);
     }
     g_assert(blk->refcnt == 1 && !blk->name && QLIST_EMPTY(&blk->aio_notifiers));
     g_assert(qemu_co_queue_empty(&blk->parked));
@@ -462,14 +482,14 @@ void blk_drain(BlockBackend *blk)
         bdrv_ref(bs);
         bdrv_drained_begin(bs);
     } else {
-        begin_section(blk);
+        blk__begin_section(blk);
     }
-    AIO_WAIT_WHILE(blk_get_aio_context(blk), section_poll(blk));
+    AIO_WAIT_WHILE(blk_get_aio_context(blk), blk__section_poll(blk));
     if (bs) {
         bdrv_drained_end(bs);
         bdrv_unref(bs);
     } else {
-        end_section(blk);
+        blk__end_section(blk);
     }
 }
 
@@ -511,7 +531,7 @@ int blk_set_aio_context(BlockBackend *blk, AioContext *new_context, Error **errp
         blk->allow_aio_context_change = allowed;
     }
     if (ret == 0) {
-        qatomic_set(&blk->ctx, new_context);
+        set_ctx(blk, new_context);
     }
     return ret;
 }

@@ -7,6 +7,7 @@
 #define MINIBLK_BLOCK_BACKEND_H
 
 #include "block.h"
+#include "throttle-groups.h"
 
 /* The user's callbacks. All Optional. Main thread; may not poll. */
 typedef struct BlockDevOps {
@@ -38,6 +39,27 @@ BlockBackend *blk_all_next(BlockBackend *blk);
 bool monitor_add_blk(BlockBackend *blk, const char *name, Error **errp);
 void monitor_remove_blk(BlockBackend *blk);
 const char *blk_name(const BlockBackend *blk);
+
+/* ---- I/O limits (GS) -------------------------------------------------------------- */
+
+/* What others may look at. */
+typedef struct BlockBackendPublic {
+    ThrottleGroupMember throttle_group_member;
+} BlockBackendPublic;
+BlockBackendPublic *blk_get_public(BlockBackend *blk);
+BlockBackend *blk_by_public(BlockBackendPublic *public);
+/*
+ * Put the backend, which is in none, into throttle group GROUP / take it out (or nothing) /
+ * move it to another one, if it is in one. Poll until its requests in flight have ended; new
+ * ones are parked meanwhile.
+ */
+void blk_io_limits_enable(BlockBackend *blk, const char *group);
+void blk_io_limits_disable(BlockBackend *blk);
+void blk_io_limits_update_group(BlockBackend *blk, const char *group);
+/* Change the limits of its group. */
+void blk_set_io_limits(BlockBackend *blk, ThrottleConfig *cfg);
+
+/* ---- the node --------------------------------------------------------------------- */
 
 /* Root node or NULL. */
 BlockDriverState *blk_bs(BlockBackend *blk);

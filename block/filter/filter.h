@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What filters have in common: their one filtered child is bs->file, and what a filter has no
+ * opinion about goes to it unchanged.
+ */
+#ifndef BLOCK_FILTER_H
+#define BLOCK_FILTER_H
+
+#include "miniblk/osdep.h"
+#include "miniblk/block-driver.h"
+
+/*
+ * Open the child "file" of a filter and take over the flags that it supports, for writes,
+ * for zeroes and for truncation. 0 or -errno.
+ */
+int bdrv__filter_open_file(BlockDriverState *bs, QDict *options, Error **errp);
+/* The flags alone, for filters whose child has another name. */
+void bdrv__filter_inherit_flags(BlockDriverState *bs);
+
+int64_t coroutine_fn bdrv__filter_co_getlength(BlockDriverState *bs);
+int coroutine_fn bdrv__filter_co_preadv_part(BlockDriverState *bs, int64_t offset,
+                                             int64_t bytes, QEMUIOVector *qiov,
+                                             size_t qiov_offset, BdrvRequestFlags flags);
+int coroutine_fn bdrv__filter_co_pwritev_part(BlockDriverState *bs, int64_t offset,
+                                              int64_t bytes, QEMUIOVector *qiov,
+                                              size_t qiov_offset, BdrvRequestFlags flags);
+int coroutine_fn bdrv__filter_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
+                                               int64_t bytes, BdrvRequestFlags flags);
+int coroutine_fn bdrv__filter_co_pdiscard(BlockDriverState *bs, int64_t offset,
+                                          int64_t bytes);
+/* For drivers that handle compressed writes as a flag, or leave them to the child. */
+int coroutine_fn bdrv__filter_co_pwritev_compressed(BlockDriverState *bs, int64_t offset,
+                                                    int64_t bytes, QEMUIOVector *qiov,
+                                                    size_t qiov_offset);
+
+#endif

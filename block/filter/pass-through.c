@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Requests that a filter hands to its child as they are. */
+#include "block/filter/filter.h"
+
+void bdrv__filter_inherit_flags(BlockDriverState *bs)
+{
+    const BlockDriverState *child = bdrv_filter_bs(bs);
+
+    bs->supported_read_flags = child->supported_read_flags;
+    bs->supported_write_flags = BDRV_REQ_WRITE_UNCHANGED |
+                                (BDRV_REQ_FUA & child->supported_write_flags);
+    bs->supported_zero_flags = BDRV_REQ_WRITE_UNCHANGED |
+                               ((BDRV_REQ_FUA | BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK) &
+                                child->supported_zero_flags);
+    bs->supported_truncate_flags = BDRV_REQ_ZERO_WRITE & child->supported_truncate_flags;
+}
+
+int bdrv__filter_open_file(BlockDriverState *bs, QDict *options, Error **errp)
+{
+    int ret = bdrv_open_file_child(NULL, options, "file", bs, errp);
+
+    if (ret == 0) {
+        bdrv__filter_inherit_flags(bs);
+    }
+    return ret;
+}
+
+int64_t coroutine_fn bdrv__filter_co_getlength(BlockDriverState *bs)
+{
+    return bdrv_getlength(bs->file->bs);
+}
+
+int coroutine_fn bdrv__filter_co_preadv_part(BlockDriverState *bs, int64_t offset,
+                                             int64_t bytes, QEMUIOVector *qiov,
+                                             size_t qiov_offset, BdrvRequestFlags flags)
+{
+    return bdrv_co_preadv_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
+}
+
+int coroutine_fn bdrv__filter_co_pwritev_part(BlockDriverState *bs, int64_t offset,
+                                              int64_t bytes, QEMUIOVector *qiov,
+                                              size_t qiov_offset, BdrvRequestFlags flags)
+{
+    return bdrv_co_pwritev_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
+}
+
+int coroutine_fn bdrv__filter_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
+                                               int64_t bytes, BdrvRequestFlags flags)
+{
+    return bdrv_co_pwrite_zeroes(bs->file, offset, bytes, flags);
+}
+
+int coroutine_fn bdrv__filter_co_pdiscard(BlockDriverState *bs, int64_t offset,
+                                          int64_t bytes)
+{
+    return bdrv_co_pdiscard(bs->file, offset, bytes);
+}
+
+int coroutine_fn bdrv__filter_co_pwritev_compressed(BlockDriverState *bs, int64_t offset,
+                                                    int64_t bytes, QEMUIOVector *qiov,
+                                                    size_t qiov_offset)
+{
+    return bdrv_co_pwritev_part(bs->file, offset, bytes, qiov, qiov_offset,
+                                BDRV_REQ_WRITE_COMPRESSED);
+}
