@@ -61,6 +61,8 @@ struct AioContext {
     QemuMutex engine_lock;      /* protects the making of engines */
     struct ThreadPool *thread_pool;
     struct LinuxAioState *linux_aio;
+    struct LuringState *linux_io_uring;
+    int64_t aio_max_batch;      /* atomic; 0: the engines' choice */
 };
 
 /* aio/notify.c */
@@ -103,6 +105,7 @@ bool aio__timers_run(AioContext *ctx);
 
 /* aio/batch.c */
 void aio__batch_flush(AioContext *ctx);
+void aio__batch_disarm(AioContext *ctx, AioBatchHook *hook);
 
 /* aio/context-lock.c */
 /*

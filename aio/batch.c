@@ -11,6 +11,18 @@ void aio_batch_arm(AioContext *ctx, AioBatchHook *hook)
     }
 }
 
+void aio__batch_disarm(AioContext *ctx, AioBatchHook *hook)
+{
+    if (hook->armed) {
+        AioBatchHook **p = &ctx->batch_hooks;
+        while (*p != hook) {
+            p = &(*p)->next;
+        }
+        *p = hook->next;
+        hook->armed = false;
+    }
+}
+
 void aio__batch_flush(AioContext *ctx)
 {
     while (unlikely(ctx->batch_hooks)) {

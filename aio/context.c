@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* AioContext: life, the loop as a list of phases, and the loop as a GSource. */
 #include "aio/aio-internal.h"
-#include "miniblk/linux-aio.h"
+#include "miniblk/raw-aio.h"
 #include "miniblk/thread-pool.h"
 
 static PORT_THREAD_LOCAL AioContext *current_context;
@@ -66,7 +66,12 @@ static void context_free(AioContext *ctx)
         thread_pool_free(ctx->thread_pool);
     }
     if (ctx->linux_aio) {
+        laio_detach_aio_context(ctx->linux_aio, ctx);
         laio_cleanup(ctx->linux_aio);
+    }
+    if (ctx->linux_io_uring) {
+        luring_detach_aio_context(ctx->linux_io_uring, ctx);
+        luring_cleanup(ctx->linux_io_uring);
     }
     qemu_bh_delete(ctx->kick_bh);
     aio__messages_destroy(ctx);
@@ -237,7 +242,10 @@ LinuxAioState *aio_setup_linux_aio(AioContext *ctx, Error **errp)
 {
     QEMU_MUTEX_GUARD(&ctx->engine_lock);
     if (!ctx->linux_aio) {
-        ctx->linux_aio = laio_init(ctx, errp);
+        ctx->linux_aio = laio_init(errp);
+        if (ctx->linux_aio) {
+            laio_attach_aio_context(ctx->linux_aio, ctx);
+        }
     }
     return ctx->linux_aio;
 }
@@ -246,4 +254,28 @@ LinuxAioState *aio_get_linux_aio(AioContext *ctx)
 {
     g_assert(ctx->linux_aio);
     return ctx->linux_aio;
+}
+
+LuringState *aio_setup_linux_io_uring(AioContext *ctx, Error **errp)
+{
+    QEMU_MUTEX_GUARD(&ctx->engine_lock);
+    if (!ctx->linux_io_uring) {
+        ctx->linux_io_uring = luring_init(errp);
+        if (ctx->linux_io_uring) {
+            luring_attach_aio_context(ctx->linux_io_uring, ctx);
+        }
+    }
+    return ctx->linux_io_uring;
+}
+
+LuringState *aio_get_linux_io_uring(AioContext *ctx)
+{
+    g_assert(ctx->linux_io_uring);
+    return ctx->linux_io_uring;
+}
+
+void aio_context_set_aio_params(AioContext *ctx, int64_t max_batch)
+{
+    g_assert(max_batch >= 0);
+    qatomic_set(&ctx->aio_max_batch, max_batch);
 }

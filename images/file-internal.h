@@ -15,6 +15,9 @@ enum {
     FILE_NO_NOWAIT     = 1 << 5,        /* preadv2(RWF_NOWAIT) */
 };
 
+/* How requests are made: the option "aio". */
+typedef enum FileEngine { FILE_THREADS, FILE_NATIVE, FILE_IO_URING } FileEngine;
+
 /* The bits (BLK_PERM_*) that a node holds, or has others not hold, in a file's lock bytes. */
 typedef struct FileLocks {
     bool enabled;
@@ -31,11 +34,11 @@ typedef struct FileState {
     bool in_memory;             /* the file system has no storage behind it */
     bool no_flush;              /* cache.no-flush: completed means done */
     uint32_t request_alignment, mem_alignment;
+    FileEngine engine_wanted;
+    uint64_t max_batch;         /* aio-max-batch; 0: not given */
 
     /* images/file.c; main thread, while no request is in flight */
-    bool native_wanted, native;         /* aio=native; and the context has an engine */
-    bool native_warned;
-    uint64_t option_max_batch, max_batch;
+    FileEngine engine;          /* as wanted, or FILE_THREADS: the context has no such */
 
     /* images/file-ops.c; atomic */
     unsigned unsupported;       /* FILE_NO_* */

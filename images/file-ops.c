@@ -3,14 +3,14 @@
  * Reading, writing and flushing a host file. A request takes the first of these that fits:
  *
  *      bounced     O_DIRECT, and the buffers are not aligned: in pieces, through our own
- *      native      Linux AIO
+ *      engine      Linux AIO or io_uring, as asked for
  *      inline      small, and a copy within memory: a tmpfs file, or a read that the page
  *                  cache answers at once; handing it to a worker would cost far more
  *      worker      a blocking call in the context's worker pool
  */
 #include "miniblk/osdep.h"
 #include "miniblk/atomic.h"
-#include "miniblk/linux-aio.h"
+#include "miniblk/raw-aio.h"
 #include "miniblk/thread-pool.h"
 #include "images/file-internal.h"
 
@@ -165,15 +165,64 @@ static bool rw_inline(FileRw *rw, int *ret)
 
 /* ---- requests -------------------------------------------------------------------------- */
 
+static int flush_blocking(void *opaque)
+{
+    return sync_data(opaque);
+}
+
+static int coroutine_fn flush(FileState *s)
+{
+    int ret;
+
+    if (s->engine == FILE_IO_URING) {
+        ret = luring_co_submit(s->fd, 0, NULL, QEMU_AIO_FLUSH, s->max_batch);
+    } else if (s->in_memory) {
+        ret = sync_data(s);     /* nothing to wait for where nothing is stored */
+    } else {
+        ret = thread_pool_submit_co(flush_blocking, s);
+    }
+    remember_flush_error(s, ret);
+    return ret;
+}
+
+static int coroutine_fn submit(FileState *s, int64_t offset, QEMUIOVector *qiov, int type)
+{
+    return s->engine == FILE_NATIVE
+        ? laio_co_submit(s->fd, offset, qiov, type, s->max_batch)
+        : luring_co_submit(s->fd, offset, qiov, type, s->max_batch);
+}
+
+/* By the node's engine. */
+static int coroutine_fn rw_engine(FileState *s, int64_t offset, QEMUIOVector *qiov,
+                                  bool write, bool fua)
+{
+    int type = write ? QEMU_AIO_WRITE : QEMU_AIO_READ;
+
+    if (likely(!fua)) {
+        return submit(s, offset, qiov, type);
+    }
+    if (!(qatomic_read(&s->unsupported) & FILE_NO_DSYNC)) {
+        int ret = submit(s, offset, qiov, type | QEMU_AIO_FUA);
+        if (!refused_as_unsupported(-ret)) {
+            if (ret == -EIO) {
+                remember_flush_error(s, ret);
+            }
+            return ret;
+        }
+        qatomic_or(&s->unsupported, FILE_NO_DSYNC);
+    }
+    int ret = submit(s, offset, qiov, type);
+    return ret < 0 ? ret : flush(s);
+}
+
 static int coroutine_fn rw_aligned(FileState *s, int64_t offset, QEMUIOVector *qiov,
                                    bool write, bool fua)
 {
     FileRw rw = { .s = s, .offset = offset, .qiov = qiov, .write = write, .fua = fua };
     int ret;
 
-    if (s->native && !fua) {
-        return laio_co_submit(s->fd, offset, qiov, write ? LAIO_WRITE : LAIO_READ,
-                              s->max_batch);
+    if (s->engine != FILE_THREADS) {
+        return rw_engine(s, offset, qiov, write, fua);
     }
     if (rw_inline(&rw, &ret)) {
         return ret;
@@ -244,15 +293,6 @@ int coroutine_fn file_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t b
     return rw(bs, offset, qiov, true, (flags & BDRV_REQ_FUA) && !s->no_flush);
 }
 
-static int flush_blocking(void *opaque)
-{
-    FileState *s = opaque;
-    int ret = sync_data(s);
-
-    remember_flush_error(s, ret);
-    return ret;
-}
-
 int coroutine_fn file_co_flush(BlockDriverState *bs)
 {
     FileState *s = bs->opaque;
@@ -264,6 +304,5 @@ int coroutine_fn file_co_flush(BlockDriverState *bs)
     if (s->no_flush) {
         return 0;
     }
-    /* Nothing to wait for where nothing is stored. */
-    return s->in_memory ? flush_blocking(s) : thread_pool_submit_co(flush_blocking, s);
+    return flush(s);
 }

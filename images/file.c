@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The drivers "file" (a regular file of the host) and "host_device" (a device file). */
 #include "miniblk/osdep.h"
-#include "miniblk/iothread.h"
 #include "images/file-internal.h"
 
 /* ---- options --------------------------------------------------------------------------- */
 
-enum { AIO_THREADS, AIO_NATIVE, AIO_IO_URING };
+/* By FileEngine. */
 static const char *const aio_names[] = { "threads", "native", "io_uring", NULL };
 
 enum { LOCKING_AUTO, LOCKING_ON, LOCKING_OFF };
@@ -28,8 +27,8 @@ static bool parse_options(BlockDriverState *bs, QDict *options, int flags, FileO
                           Error **errp)
 {
     *o = (FileOptions) {
-        .aio = flags & BDRV_O_NATIVE_AIO ? AIO_NATIVE :
-               flags & BDRV_O_IO_URING ? AIO_IO_URING : AIO_THREADS,
+        .aio = flags & BDRV_O_NATIVE_AIO ? FILE_NATIVE :
+               flags & BDRV_O_IO_URING ? FILE_IO_URING : FILE_THREADS,
         .drop_cache = true,
     };
     if (!bdrv_opt_str(options, "filename", &o->filename, errp) ||
@@ -44,15 +43,17 @@ static bool parse_options(BlockDriverState *bs, QDict *options, int flags, FileO
                    bs->drv->format_name);
         return false;
     }
-    if (o->aio == AIO_NATIVE && !(flags & BDRV_O_NOCACHE)) {
+    if (o->aio == FILE_NATIVE && !(flags & BDRV_O_NOCACHE)) {
         error_setg(errp, "aio=native was specified, but it requires cache.direct=on, "
                    "which was not specified.");
         return false;
     }
-    if (o->aio == AIO_IO_URING) {
-        error_setg(errp, "aio=io_uring was specified, but is not supported in this build");
+#ifndef CONFIG_LINUX_IO_URING
+    if (o->aio == FILE_IO_URING) {
+        error_setg(errp, "aio=io_uring was specified, but is not supported in this build.");
         return false;
     }
+#endif
     return true;
 }
 
@@ -78,33 +79,38 @@ static void device_parse_filename(const char *filename, QDict *options, Error **
 
 /* ---- engines --------------------------------------------------------------------------- */
 
-static uint64_t min_non_zero(uint64_t a, uint64_t b)
+/* Have CTX make the engine that was asked for. */
+static bool setup_engine(FileState *s, AioContext *ctx, Error **errp)
 {
-    return a && b ? MIN(a, b) : MAX(a, b);
-}
-
-/* Settle how requests are made while the node lives in CTX. Main thread. */
-static void choose_engine(FileState *s, AioContext *ctx)
-{
-    Error *err = NULL;
-    IOThread *iothread = iothread_by_aio_context(ctx);
-
-    s->max_batch = min_non_zero(s->option_max_batch,
-                                iothread ? iothread_get_params(iothread)->aio_max_batch : 0);
-    s->native = s->native_wanted && aio_setup_linux_aio(ctx, &err) != NULL;
-    if (err && !s->native_warned) {
-        s->native_warned = true;
-        error_prepend(&err, "Unable to use native AIO for '%s', falling back to thread pool: ",
-                      s->filename);
-        warn_report_err(err);
-    } else {
-        error_free(err);
+    switch (s->engine_wanted) {
+    case FILE_NATIVE:
+        return aio_setup_linux_aio(ctx, errp) != NULL;
+    case FILE_IO_URING:
+        return aio_setup_linux_io_uring(ctx, errp) != NULL;
+    case FILE_THREADS:
+        break;
     }
+    return true;
 }
 
+static const char *engine_name(FileState *s)
+{
+    return s->engine_wanted == FILE_NATIVE ? "native AIO" : "linux io_uring";
+}
+
+/* After a move there is no way back: do without what the new context cannot have. */
 static void file_attach_aio_context(BlockDriverState *bs, AioContext *new_context)
 {
-    choose_engine(bs->opaque, new_context);
+    FileState *s = bs->opaque;
+    Error *err = NULL;
+
+    s->engine = s->engine_wanted;
+    if (!setup_engine(s, new_context, &err)) {
+        s->engine = FILE_THREADS;
+        error_prepend(&err, "Unable to use %s for '%s', falling back to thread pool: ",
+                      engine_name(s), s->filename);
+        error_report_err(err);
+    }
 }
 
 /* ---- opening --------------------------------------------------------------------------- */
@@ -234,19 +240,23 @@ static int open_common(BlockDriverState *bs, QDict *options, int flags, bool dev
         return ret;
     }
     s->filename = o.filename;
-    s->option_max_batch = o.aio_max_batch;
+    s->max_batch = o.aio_max_batch;
     s->direct = flags & BDRV_O_NOCACHE;
     s->no_flush = flags & BDRV_O_NO_FLUSH;
-    s->native_wanted = o.aio == AIO_NATIVE;
+    s->engine = s->engine_wanted = o.aio;
 
     s->fd = open_file(bs, s->filename, &flags, errp);
     ret = s->fd < 0 && *errp ? s->fd : examine(bs, s, device, errp);
+    if (ret >= 0 && !setup_engine(s, bdrv_get_aio_context(bs), errp)) {
+        error_prepend(errp, "Unable to use %s: ",
+                      s->engine == FILE_NATIVE ? "native AIO" : "io_uring");
+        ret = -EINVAL;
+    }
     if (ret < 0) {
         release(s);
         return ret;
     }
     set_supported_flags(bs, s);
-    choose_engine(s, bdrv_get_aio_context(bs));
     return 0;
 }
 

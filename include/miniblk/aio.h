@@ -146,6 +146,7 @@ void coroutine_fn aio_co_reschedule_self(AioContext *new_ctx);
 
 struct ThreadPool;
 struct LinuxAioState;
+struct LuringState;
 /* The worker pool of CTX, made at the first call. Home thread or any thread. */
 struct ThreadPool *aio_get_thread_pool(AioContext *ctx);
 /*
@@ -154,6 +155,14 @@ struct ThreadPool *aio_get_thread_pool(AioContext *ctx);
  */
 struct LinuxAioState *aio_setup_linux_aio(AioContext *ctx, Error **errp);
 struct LinuxAioState *aio_get_linux_aio(AioContext *ctx);
+/* The same for io_uring; refused also when it is disabled, too old or not in this build. */
+struct LuringState *aio_setup_linux_io_uring(AioContext *ctx, Error **errp);
+struct LuringState *aio_get_linux_io_uring(AioContext *ctx);
+/*
+ * Have CTX's engines hand at most MAX_BATCH requests to the kernel at a time (0: as they
+ * think best), from the next one on. Any thread.
+ */
+void aio_context_set_aio_params(AioContext *ctx, int64_t max_batch);
 
 /*
  * A hook that the loop calls each time before it looks for events, so that an engine can

@@ -28,8 +28,10 @@ static void test_refused_opens(void)
         { "driver=file,filename=%s/file", BDRV_O_NATIVE_AIO,
           "aio=native was specified, but it requires cache.direct=on, which was not "
           "specified." },
+#ifndef CONFIG_LINUX_IO_URING
         { "driver=file,filename=%s/file,aio=io_uring", 0,
-          "aio=io_uring was specified, but is not supported in this build" },
+          "aio=io_uring was specified, but is not supported in this build." },
+#endif
         { "driver=file,filename=%s/file,colour=red", 0,
           "Block protocol 'file' doesn't support the option 'colour'" },
         { "driver=file,filename=/proc/version,cache.direct=on", 0,

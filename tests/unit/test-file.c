@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include "miniblk/atomic.h"
 #include "miniblk/iothread.h"
+#include "miniblk/thread-pool.h"
 
 enum { FILE_BYTES = 1024 * 1024 };
 
@@ -18,6 +19,9 @@ static const Engine engines[] = {
     { "threads-direct", ",cache.direct=on", true },
     { "native", ",cache.direct=on,aio=native", true },
     { "native-batch-1", ",cache.direct=on,aio=native,aio-max-batch=1", true },
+    { "io_uring", ",aio=io_uring", false },
+    { "io_uring-direct", ",cache.direct=on,aio=io_uring", true },
+    { "io_uring-batch-1", ",cache.direct=on,aio=io_uring,aio-max-batch=1", true },
 };
 
 static bool has_direct(void)
@@ -30,8 +34,28 @@ static bool has_direct(void)
     return fd >= 0;
 }
 
+/* Why the system has no engine for OPTIONS; NULL when it has. Newly allocated. */
+static char *why_no_engine(const char *options)
+{
+    Error *err = NULL;
+
+    if (strstr(options, "aio=io_uring")) {
+        aio_setup_linux_io_uring(qemu_get_aio_context(), &err);
+    } else if (strstr(options, "aio=native")) {
+        aio_setup_linux_aio(qemu_get_aio_context(), &err);
+    }
+    char *why = err ? g_strdup(error_get_pretty(err)) : NULL;
+    error_free(err);
+    return why;
+}
+
 static bool skip(const Engine *e)
 {
+    g_autofree char *why = why_no_engine(e->options);
+    if (why) {
+        g_test_skip(why);
+        return true;
+    }
     if (e->direct && !has_direct()) {
         g_test_skip("the file system has no O_DIRECT");
         return true;
@@ -369,10 +393,14 @@ static int driver_fd(const char *path)
  * A flush fails: here because the descriptor is, for a moment, that of a pipe. What the
  * page cache holds is unknown from then on, so later flushes must not succeed either.
  */
-static void test_failed_flush_is_remembered(void)
+static void test_failed_flush_is_remembered(gconstpointer data)
 {
+    const Engine *e = data;
+    if (skip(e)) {
+        return;
+    }
     g_autofree char *path = scratch_file("flush", FILE_BYTES);
-    BlockBackend *blk = open_file(path, "");
+    BlockBackend *blk = open_file(path, e->options);
     int pipe_fds[2], fd = driver_fd(path), saved = dup(fd);
 
     g_assert_cmpint(pipe(pipe_fds), ==, 0);
@@ -389,7 +417,7 @@ static void test_failed_flush_is_remembered(void)
     blk_unref(blk);
 
     /* opening again starts afresh */
-    blk = open_file(path, "");
+    blk = open_file(path, e->options);
     write_pattern(blk, 0, 4096, 0x33);
     g_assert_cmpint(blk_flush(blk), ==, 0);
     blk_unref(blk);
@@ -399,14 +427,14 @@ static void test_failed_flush_is_remembered(void)
 }
 
 /* No descriptors left for an AIO engine in the new context: worker threads do it. */
-static void test_falls_back_to_threads(void)
+static void test_falls_back_to_threads(gconstpointer data)
 {
-    const Engine *native = &engines[2];
-    if (skip(native)) {
+    const Engine *e = data;
+    if (skip(e)) {
         return;
     }
     g_autofree char *path = scratch_file("fallback", FILE_BYTES);
-    BlockBackend *blk = open_file(path, native->options);
+    BlockBackend *blk = open_file(path, e->options);
     IOThread *iothread = iothread_create("fallback", &error_abort);
     AioContext *main_ctx = qemu_get_aio_context();
     struct rlimit old, limit;
@@ -429,6 +457,54 @@ static void test_falls_back_to_threads(void)
     assert_content(blk, 100, 10000, 0x11);
     blk_unref(blk);
     iothread_destroy(iothread);
+}
+
+typedef struct Cancelled {
+    int ret, calls;
+} Cancelled;
+
+static void note_end(void *opaque, int ret)
+{
+    Cancelled *c = opaque;
+    c->ret = ret;
+    c->calls++;
+}
+
+/*
+ * A cancelled request may still be done; it ends once, either way, and a drained section
+ * has waited for its end.
+ */
+static void test_cancelled_and_drained(gconstpointer data)
+{
+    enum { N = 64, BYTES = 4096 };
+    const Engine *e = data;
+    if (skip(e)) {
+        return;
+    }
+    g_autofree char *path = scratch_file("cancel", N * BYTES);
+    BlockBackend *blk = open_file(path, e->options);
+    uint8_t *buf = qemu_memalign(4096, N * BYTES);
+    QEMUIOVector qiovs[N];
+    BlockAIOCB *acbs[N];
+    Cancelled ends[N] = { { 0 } };
+
+    for (int i = 0; i < N; i++) {
+        qemu_iovec_init_buf(&qiovs[i], buf + i * BYTES, BYTES);
+        acbs[i] = blk_aio_preadv(blk, i * BYTES, &qiovs[i], 0, note_end, &ends[i]);
+    }
+    for (int i = 0; i < N; i += 3) {
+        bdrv_aio_cancel_async(acbs[i]);
+    }
+    bdrv_aio_cancel(acbs[1]);
+    g_assert_cmpint(ends[1].calls, ==, 1);
+    bdrv_drained_begin(blk_bs(blk));
+    for (int i = 0; i < N; i++) {
+        g_assert_cmpint(ends[i].calls, ==, 1);
+        g_assert_true(ends[i].ret == 0 || (ends[i].ret == -ECANCELED && i % 3 != 2));
+    }
+    bdrv_drained_end(blk_bs(blk));
+    blk_unref(blk);
+    qemu_vfree(buf);
 }
 
 static void test_io_errors_are_reported(gconstpointer data)
@@ -478,7 +554,20 @@ int main(int argc, char **argv)
             g_test_add_data_func(path, &engines[e], tests[i].fn);
         }
     }
-    g_test_add_func("/file/failed-flush-is-remembered", test_failed_flush_is_remembered);
-    g_test_add_func("/file/falls-back-to-threads", test_falls_back_to_threads);
+    for (unsigned e = 0; e < ARRAY_SIZE(engines); e++) {
+        g_autofree char *flush = g_strdup_printf("/file/%s/failed-flush-is-remembered",
+                                                 engines[e].name);
+        g_autofree char *threads = g_strdup_printf("/file/%s/falls-back-to-threads",
+                                                   engines[e].name);
+        g_autofree char *cancel = g_strdup_printf("/file/%s/cancelled-and-drained",
+                                                  engines[e].name);
+        if (!engines[e].direct) {
+            g_test_add_data_func(flush, &engines[e], test_failed_flush_is_remembered);
+        }
+        if (strstr(engines[e].options, "aio=")) {
+            g_test_add_data_func(threads, &engines[e], test_falls_back_to_threads);
+        }
+        g_test_add_data_func(cancel, &engines[e], test_cancelled_and_drained);
+    }
     return image_test_run();
 }
