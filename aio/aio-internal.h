@@ -13,6 +13,8 @@
 #include "aio/port.h"
 
 typedef struct AioHandler AioHandler;
+typedef struct FdMonitor FdMonitor;
+typedef struct FdRing FdRing;
 typedef struct TimerHeap {
     GPtrArray *timers;          /* binary heap by expire_time; of QEMUTimer */
 } TimerHeap;
@@ -32,18 +34,31 @@ struct AioContext {
     unsigned bhs_alive;         /* atomic; made with aio_bh_new() and not deleted */
 
     /* aio/context-lock.c */
-    QemuMutex lock;
-    const void *lock_owner;     /* atomic; identity of the owning thread */
+    unsigned lock_word;         /* atomic; who owns it, see there */
     unsigned lock_depth;        /* owner only */
     AioContext *lock_next_held; /* owner only */
+    char *lock_name;            /* what messages call the context; NULL: its address */
 
     /* aio/fd.c */
-    int epoll_fd;
-    QemuMutex fd_lock;          /* protects HANDLERS; taken to write the next two */
+    const FdMonitor *fd_monitor;
+    QemuMutex fd_lock;          /* protects HANDLERS; taken to write the next three */
     GHashTable *handlers;       /* fd -> AioHandler in force */
-    unsigned always_ready;      /* atomic; how many of them epoll cannot watch */
+    unsigned fd_changes;        /* atomic; counts changes of HANDLERS */
+    unsigned unpollable;        /* atomic; how many of them have no io_poll */
+    bool pollers_stale;         /* atomic; HANDLERS has changed since POLLERS was made */
     AioHandler *garbage;        /* atomic; replaced, to be freed when no dispatch can see them */
+    GPtrArray *pollers;         /* of AioHandler that have io_poll; home thread */
     AioHandler *ready_fds, **ready_fds_tail;    /* FIFO being dispatched; home thread */
+
+    /* aio/fdmon-epoll.c */
+    int epoll_fd;
+    unsigned always_ready;      /* atomic; under fd_lock; handlers that epoll cannot watch */
+
+    FdRing *fd_ring;            /* aio/fdmon-io-uring.c; NULL when not in use */
+
+    /* aio/busy-poll.c */
+    int64_t poll_max_ns, poll_grow, poll_shrink;    /* atomic; any thread */
+    int64_t poll_window_ns;     /* home thread */
 
     /* aio/timer.c */
     QemuMutex timer_lock;       /* protects TIMERS and the expire_time of each */
@@ -53,7 +68,7 @@ struct AioContext {
     /* aio/context.c */
     unsigned poll_depth;        /* nesting of aio_poll(); home thread */
     GSource *source;            /* made by aio_get_g_source() */
-    int64_t poll_max_ns, poll_grow, poll_shrink;
+    bool source_checked;        /* since the last dispatch; home thread */
     QEMUBH *kick_bh;            /* does nothing; see aio/wait.c */
 
     AioBatchHook *batch_hooks;  /* armed ones; home thread; aio/batch.c */
@@ -73,6 +88,8 @@ void aio__notify_accept(AioContext *ctx);
 /* About to sleep: false when notified since aio__notify_accept(). Home thread. */
 bool aio__sleep_begin(AioContext *ctx);
 void aio__sleep_end(AioContext *ctx);
+/* Notified since aio__notify_accept(). Home thread. */
+bool aio__notified(AioContext *ctx);
 
 /* aio/bh.c */
 /*
@@ -92,9 +109,21 @@ int aio__fds_init(AioContext *ctx);
 void aio__fds_destroy(AioContext *ctx);
 /* Wait at most TIMEOUT_NS (-1: for ever) and queue the ready handlers. Home thread. */
 void aio__fds_wait(AioContext *ctx, int64_t timeout_ns);
+/* Queue the ready handlers, by the cheapest way that finds them all. Home thread. */
+void aio__fds_look(AioContext *ctx);
+/* Look without a system call: queue those whose io_poll says so. True if anything is ready. */
+bool aio__fds_poll(AioContext *ctx);
+/* Whether aio__fds_poll() can find all that aio__fds_wait() would. */
+bool aio__fds_can_poll(AioContext *ctx);
 bool aio__fds_ready(AioContext *ctx);
 bool aio__fds_dispatch(AioContext *ctx);
 void aio__fds_collect_garbage(AioContext *ctx);
+
+/* aio/busy-poll.c */
+/* Look for work until the window or TIMEOUT_NS (-1: none) has passed; whether it came. */
+bool aio__busy_poll(AioContext *ctx, int64_t start_ns, int64_t timeout_ns);
+/* It took WAITED_NS until there was something to do: set the next window. */
+void aio__busy_poll_adapt(AioContext *ctx, int64_t waited_ns);
 
 /* aio/timer.c */
 void aio__timers_init(AioContext *ctx);
@@ -114,7 +143,15 @@ void aio__batch_disarm(AioContext *ctx, AioBatchHook *hook);
  */
 GArray *aio__context_locks_drop(AioContext *ctx);
 void aio__context_locks_retake(GArray *dropped);
+/* The calling thread is about to take the big lock: it must not hold a context yet. */
+void aio__check_bql_order(void);
 /* The calling thread holds / does not hold the big lock, and so may hold many contexts. */
 void aio__thread_set_bql(bool held);
+/* What messages about its lock call CTX. Before other threads know CTX. */
+void aio__context_set_name(AioContext *ctx, const char *name);
+/* How many levels of CTX's lock the calling thread holds. */
+unsigned aio__context_lock_depth(AioContext *ctx);
+/* Abort when anybody holds CTX's lock. CTX is being freed. */
+void aio__context_lock_destroy(AioContext *ctx);
 
 #endif

@@ -49,15 +49,20 @@ AioContext *aio_context_new(Error **errp)
     }
     ctx->refcount = 1;
     ctx->ready_tail = &ctx->ready;
-    qemu_mutex_init(&ctx->lock);
     qemu_mutex_init(&ctx->engine_lock);
     aio__timers_init(ctx);
     ctx->kick_bh = aio_bh_new(ctx, nothing, NULL);
+    const char *monitor = getenv("MINIBLK_FD_MONITOR");
+    if (monitor && !aio_context_set_fd_monitor(ctx, monitor, errp)) {
+        aio_context_unref(ctx);
+        return NULL;
+    }
     return ctx;
 }
 
 static void context_free(AioContext *ctx)
 {
+    aio__context_lock_destroy(ctx);
     if (ctx->source) {
         g_source_destroy(ctx->source);
         g_source_unref(ctx->source);
@@ -79,7 +84,6 @@ static void context_free(AioContext *ctx)
     aio__fds_destroy(ctx);
     aio__wake_destroy(ctx);
     qemu_mutex_destroy(&ctx->engine_lock);
-    qemu_mutex_destroy(&ctx->lock);
     g_free(ctx);
 }
 
@@ -127,6 +131,26 @@ static bool run_ready(AioContext *ctx)
     return progress;
 }
 
+static void sleep_until_event(AioContext *ctx, int64_t timeout_ns)
+{
+    bool sleeping = timeout_ns != 0 && aio__sleep_begin(ctx);
+    aio__fds_wait(ctx, sleeping ? timeout_ns : 0);
+    if (sleeping) {
+        aio__sleep_end(ctx);
+    }
+}
+
+static void poll_then_sleep(AioContext *ctx, int64_t timeout_ns)
+{
+    int64_t start_ns = get_clock();
+
+    if (!aio__busy_poll(ctx, start_ns, timeout_ns)) {
+        /* time has passed: the first timer is nearer now */
+        sleep_until_event(ctx, sleep_time_ns(ctx));
+    }
+    aio__busy_poll_adapt(ctx, get_clock() - start_ns);
+}
+
 bool aio_poll(AioContext *ctx, bool blocking)
 {
     if (unlikely(!in_aio_context_home_thread(ctx))) {
@@ -140,10 +164,12 @@ bool aio_poll(AioContext *ctx, bool blocking)
     /* First forget old notifications, then look for work: see notify.c. */
     aio__notify_accept(ctx);
     int64_t timeout_ns = blocking ? sleep_time_ns(ctx) : 0;
-    bool sleeping = timeout_ns != 0 && aio__sleep_begin(ctx);
-    aio__fds_wait(ctx, sleeping ? timeout_ns : 0);
-    if (sleeping) {
-        aio__sleep_end(ctx);
+    if (timeout_ns == 0) {
+        aio__fds_look(ctx);
+    } else if (qatomic_read(&ctx->poll_max_ns)) {
+        poll_then_sleep(ctx, timeout_ns);
+    } else {
+        sleep_until_event(ctx, timeout_ns);
     }
 
     bool progress = run_ready(ctx);
@@ -151,19 +177,6 @@ bool aio_poll(AioContext *ctx, bool blocking)
         aio__fds_collect_garbage(ctx);
     }
     return progress;
-}
-
-void aio_context_set_poll_params(AioContext *ctx, int64_t max_ns, int64_t grow,
-                                 int64_t shrink, Error **errp)
-{
-    if (max_ns < 0 || grow < 0 || shrink < 0) {
-        error_setg(errp, "poll-max-ns, poll-grow and poll-shrink must not be negative");
-        return;
-    }
-    qatomic_set(&ctx->poll_max_ns, max_ns);
-    qatomic_set(&ctx->poll_grow, grow);
-    qatomic_set(&ctx->poll_shrink, shrink);
-    aio_notify(ctx);
 }
 
 /* ---- the loop as a GSource ------------------------------------------------------------- */
@@ -195,6 +208,7 @@ static gboolean source_check(GSource *source)
 
     aio__sleep_end(ctx);
     aio__fds_wait(ctx, 0);
+    ctx->source_checked = true;
     return aio__messages_pending(ctx) || aio__fds_ready(ctx) ||
            aio__messages_idle_pending(ctx) || aio__timers_deadline_ns(ctx) == 0;
 }
@@ -204,7 +218,10 @@ static gboolean source_dispatch(GSource *source, GSourceFunc callback, void *use
     AioContext *ctx = ((AioSource *)source)->ctx;
 
     ctx->poll_depth++;
-    aio__fds_wait(ctx, 0);
+    if (!ctx->source_checked) {
+        aio__fds_wait(ctx, 0);  /* GLib skips check when prepare has said ready */
+    }
+    ctx->source_checked = false;
     run_ready(ctx);
     if (--ctx->poll_depth == 0) {
         aio__fds_collect_garbage(ctx);
@@ -219,6 +236,7 @@ GSource *aio_get_g_source(AioContext *ctx)
 {
     QEMU_MUTEX_GUARD(&ctx->engine_lock);
     if (!ctx->source) {
+        aio_context_set_fd_monitor(ctx, "epoll", &error_abort);
         ctx->source = g_source_new(&source_funcs, sizeof(AioSource));
         ((AioSource *)ctx->source)->ctx = ctx;
         g_source_set_can_recurse(ctx->source, TRUE);

@@ -1,44 +1,24 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * File descriptor handlers, watched with epoll.
+ * File descriptor handlers.
  *
  * A handler is immutable once it is registered: changing it makes a new one. The old one is
  * marked deleted and becomes garbage, which the home thread frees when no dispatch, however
  * nested, can still hold a pointer to it. Ready handlers are queued in the context, one
  * entry each, so that a nested aio_poll() goes on where the outer one stood.
  */
-#include "aio/aio-internal.h"
-
-struct AioHandler {
-    int fd;
-    IOHandler *io_read;
-    IOHandler *io_write;
-    AioPollFn *io_poll;
-    IOHandler *io_poll_ready;
-    void *opaque;
-    bool deleted;               /* atomic; set under fd_lock */
-    bool always_ready;          /* epoll cannot watch it (a regular file) */
-    uint32_t ready_events;      /* home thread; not 0 while queued in ready_fds */
-    AioHandler *next_ready;
-    AioHandler *next_garbage;
-};
-
-enum { EVENTS_PER_WAIT = 64 };
+#include "aio/fd-internal.h"
 
 int aio__fds_init(AioContext *ctx)
 {
-    struct epoll_event ev = { .events = EPOLLIN, .data.ptr = NULL };
-    int fd = port_epoll_create();
-    if (fd < 0) {
-        return fd;
-    }
-    int ret = port_epoll_ctl(fd, EPOLL_CTL_ADD, event_notifier_get_fd(&ctx->notifier), &ev);
+    const FdMonitor *monitor = &fd_monitor_epoll;
+    int ret = monitor->init(ctx);
     if (ret < 0) {
-        close(fd);
         return ret;
     }
-    ctx->epoll_fd = fd;
+    ctx->fd_monitor = monitor;
     ctx->handlers = g_hash_table_new(g_direct_hash, g_direct_equal);
+    ctx->pollers = g_ptr_array_new();
     ctx->ready_fds_tail = &ctx->ready_fds;
     qemu_mutex_init(&ctx->fd_lock);
     return 0;
@@ -46,11 +26,17 @@ int aio__fds_init(AioContext *ctx)
 
 static void free_garbage(AioContext *ctx)
 {
-    AioHandler *h;
+    AioHandler *keep = NULL, *h;
     while ((h = ctx->garbage)) {
         qatomic_set(&ctx->garbage, h->next_garbage);
-        g_free(h);
+        if (h->armed || h->pending) {
+            h->next_garbage = keep;     /* the ring still knows its address */
+            keep = h;
+        } else {
+            g_free(h);
+        }
     }
+    qatomic_set(&ctx->garbage, keep);
 }
 
 void aio__fds_destroy(AioContext *ctx)
@@ -60,76 +46,103 @@ void aio__fds_destroy(AioContext *ctx)
                 "registered\n", g_hash_table_size(ctx->handlers));
         abort();
     }
+    ctx->fd_monitor->destroy(ctx);
     free_garbage(ctx);
+    g_ptr_array_free(ctx->pollers, true);
     g_hash_table_destroy(ctx->handlers);
     qemu_mutex_destroy(&ctx->fd_lock);
-    close(ctx->epoll_fd);
 }
 
-static uint32_t wanted_events(const AioHandler *h)
+/* ---- which monitor ------------------------------------------------------------------------ */
+
+static const FdMonitor *find_monitor(const char *name, Error **errp)
+{
+    static const FdMonitor *const monitors[] = {
+        &fd_monitor_epoll,
+#ifdef CONFIG_LINUX_IO_URING
+        &fd_monitor_io_uring,
+#endif
+    };
+    for (unsigned i = 0; i < G_N_ELEMENTS(monitors); i++) {
+        if (!strcmp(monitors[i]->name, name)) {
+            return monitors[i];
+        }
+    }
+    error_setg(errp, "There is no fd monitor '%s' in this build", name);
+    return NULL;
+}
+
+bool aio_context_set_fd_monitor(AioContext *ctx, const char *name, Error **errp)
+{
+    const FdMonitor *monitor = find_monitor(name, errp);
+    GHashTableIter iter;
+    void *handler;
+
+    if (!monitor) {
+        return false;
+    }
+    QEMU_MUTEX_GUARD(&ctx->fd_lock);
+    if (monitor == ctx->fd_monitor) {
+        return true;
+    }
+    int ret = monitor->init(ctx);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Failed to set up the fd monitor '%s'", name);
+        return false;
+    }
+    ctx->fd_monitor->destroy(ctx);
+    ctx->fd_monitor = monitor;
+    g_hash_table_iter_init(&iter, ctx->handlers);
+    while (g_hash_table_iter_next(&iter, NULL, &handler)) {
+        monitor->update(ctx, handler, NULL);
+    }
+    return true;
+}
+
+uint32_t fd__wanted_events(const AioHandler *h)
 {
     return (h->io_read ? EPOLLIN | EPOLLRDHUP : 0) | (h->io_write ? EPOLLOUT : 0);
 }
 
-/* Tell epoll that H is in force for its fd now (OLD was before, or NULL). */
-static void watch(AioContext *ctx, AioHandler *h, AioHandler *old)
+/* H goes in force in place of OLD; either may be NULL. Under fd_lock. */
+static void replace(AioContext *ctx, int fd, AioHandler *h, AioHandler *old)
 {
-    struct epoll_event ev = { .events = wanted_events(h), .data.ptr = h };
-    int ret = -ENOENT;
-
-    if (old && !old->always_ready) {
-        ret = port_epoll_ctl(ctx->epoll_fd, EPOLL_CTL_MOD, h->fd, &ev);
+    /* pairs with the load in fdmon-epoll.c: who gets H's address there sees it initialised */
+    qatomic_store_release(&ctx->fd_changes, ctx->fd_changes + 1);
+    ctx->fd_monitor->update(ctx, h, old);
+    if (h) {
+        g_hash_table_insert(ctx->handlers, GINT_TO_POINTER(fd), h);
+    } else {
+        g_hash_table_remove(ctx->handlers, GINT_TO_POINTER(fd));
     }
-    if (ret == -ENOENT) {
-        /* also when the fd was closed and opened again behind our back */
-        ret = port_epoll_ctl(ctx->epoll_fd, EPOLL_CTL_ADD, h->fd, &ev);
+    if (old) {
+        qatomic_set(&old->deleted, true);
+        old->next_garbage = ctx->garbage;
+        qatomic_set(&ctx->garbage, old);
     }
-    if (ret == -EPERM) {
-        h->always_ready = true;
-        qatomic_set(&ctx->always_ready, ctx->always_ready + 1);
-    } else if (ret < 0) {
-        fprintf(stderr, "miniblk: aio_set_fd_handler: fd %d: %s\n", h->fd, strerror(-ret));
-        abort();
+    int unpollable = (h && !h->io_poll) - (old && !old->io_poll);
+    qatomic_set(&ctx->unpollable, ctx->unpollable + unpollable);
+    if ((h && h->io_poll) || (old && old->io_poll)) {
+        qatomic_set(&ctx->pollers_stale, true);
     }
-}
-
-static void retire(AioContext *ctx, AioHandler *h)
-{
-    if (h->always_ready) {
-        qatomic_set(&ctx->always_ready, ctx->always_ready - 1);
-    }
-    qatomic_set(&h->deleted, true);
-    h->next_garbage = ctx->garbage;
-    qatomic_set(&ctx->garbage, h);
 }
 
 void aio_set_fd_handler(AioContext *ctx, int fd, IOHandler *io_read, IOHandler *io_write,
                         AioPollFn *io_poll, IOHandler *io_poll_ready, void *opaque)
 {
-    bool notify = false;
+    AioHandler *h = NULL;
 
-    WITH_QEMU_LOCK_GUARD(&ctx->fd_lock) {
-        AioHandler *old = g_hash_table_lookup(ctx->handlers, GINT_TO_POINTER(fd));
-
-        if (io_read || io_write) {
-            AioHandler *h = g_new0(AioHandler, 1);
-            *h = (AioHandler) { .fd = fd, .io_read = io_read, .io_write = io_write,
-                                .io_poll = io_poll, .io_poll_ready = io_poll_ready,
-                                .opaque = opaque };
-            watch(ctx, h, old);
-            notify = h->always_ready;
-            g_hash_table_insert(ctx->handlers, GINT_TO_POINTER(fd), h);
-        } else if (old) {
-            /* fails when the fd was closed first: then epoll has forgotten it already */
-            port_epoll_ctl(ctx->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
-            g_hash_table_remove(ctx->handlers, GINT_TO_POINTER(fd));
-        }
-        if (old) {
-            retire(ctx, old);
-        }
+    if (io_read || io_write) {
+        h = g_new0(AioHandler, 1);
+        /* polling for what nobody would handle makes no sense */
+        *h = (AioHandler) { .fd = fd, .io_read = io_read, .io_write = io_write,
+                            .io_poll = io_poll_ready ? io_poll : NULL,
+                            .io_poll_ready = io_poll_ready, .opaque = opaque };
     }
-    if (notify) {
-        aio_notify(ctx);        /* a sleeping epoll does not learn of this one by itself */
+    QEMU_MUTEX_GUARD(&ctx->fd_lock);
+    AioHandler *old = g_hash_table_lookup(ctx->handlers, GINT_TO_POINTER(fd));
+    if (h || old) {
+        replace(ctx, fd, h, old);
     }
 }
 
@@ -141,7 +154,9 @@ void aio_set_event_notifier(AioContext *ctx, EventNotifier *notifier,
                        io_poll, (IOHandler *)io_poll_ready, notifier);
 }
 
-static void queue_ready(AioContext *ctx, AioHandler *h, uint32_t events)
+/* ---- finding out what is ready ------------------------------------------------------------ */
+
+void fd__queue_ready(AioContext *ctx, AioHandler *h, uint32_t events)
 {
     if (!h->ready_events) {
         h->next_ready = NULL;
@@ -151,59 +166,98 @@ static void queue_ready(AioContext *ctx, AioHandler *h, uint32_t events)
     h->ready_events |= events;
 }
 
-static void queue_always_ready(AioContext *ctx)
+bool aio__fds_ready(AioContext *ctx)
+{
+    return ctx->ready_fds;
+}
+
+void aio__fds_wait(AioContext *ctx, int64_t timeout_ns)
+{
+    ctx->fd_monitor->wait(ctx, timeout_ns);
+}
+
+/*
+ * The home thread's own list of the handlers that have io_poll, so that it need not hold
+ * fd_lock while it calls them. What it lists may be deleted but is not freed: garbage is
+ * collected after dispatch, and by then the list is stale and made anew before its next use.
+ */
+static void refresh_pollers(AioContext *ctx)
 {
     GHashTableIter iter;
     void *value;
 
     QEMU_MUTEX_GUARD(&ctx->fd_lock);
+    qatomic_set(&ctx->pollers_stale, false);
+    g_ptr_array_set_size(ctx->pollers, 0);
     g_hash_table_iter_init(&iter, ctx->handlers);
     while (g_hash_table_iter_next(&iter, NULL, &value)) {
-        AioHandler *h = value;
-        if (h->always_ready) {
-            queue_ready(ctx, h, wanted_events(h) & (EPOLLIN | EPOLLOUT));
+        if (((AioHandler *)value)->io_poll) {
+            g_ptr_array_add(ctx->pollers, value);
         }
     }
 }
 
-void aio__fds_wait(AioContext *ctx, int64_t timeout_ns)
+bool aio__fds_poll(AioContext *ctx)
 {
-    struct epoll_event events[EVENTS_PER_WAIT];
+    bool found = false;
 
-    if (unlikely(qatomic_read(&ctx->always_ready))) {
-        queue_always_ready(ctx);
-        timeout_ns = 0;
+    if (unlikely(qatomic_read(&ctx->pollers_stale))) {
+        refresh_pollers(ctx);
     }
-    int n = port_epoll_wait(ctx->epoll_fd, events, EVENTS_PER_WAIT, timeout_ns);
-    for (int i = 0; i < n; i++) {
-        if (events[i].data.ptr) {
-            queue_ready(ctx, events[i].data.ptr, events[i].events);
-        } else {
-            event_notifier_test_and_clear(&ctx->notifier);
+    for (unsigned i = 0; i < ctx->pollers->len; i++) {
+        AioHandler *h = g_ptr_array_index(ctx->pollers, i);
+        /* one that is being dispatched further up the stack is not entered again */
+        if (!qatomic_read(&h->deleted) && !h->in_poll_ready && h->io_poll(h->opaque)) {
+            fd__queue_ready(ctx, h, FD_READY_POLLED);
+            found = true;
         }
+    }
+    if (ctx->fd_monitor->poll) {
+        found |= ctx->fd_monitor->poll(ctx);
+    }
+    return found;
+}
+
+bool aio__fds_can_poll(AioContext *ctx)
+{
+    return !qatomic_read(&ctx->unpollable) || ctx->fd_monitor->poll;
+}
+
+void aio__fds_look(AioContext *ctx)
+{
+    /* When every handler can be asked directly, the system call has nothing to add. */
+    if (qatomic_read(&ctx->unpollable)) {
+        aio__fds_wait(ctx, 0);
+    } else {
+        aio__fds_poll(ctx);
     }
 }
 
-bool aio__fds_ready(AioContext *ctx)
+/* ---- dispatching ---------------------------------------------------------------------------- */
+
+static bool call(AioHandler *h, IOHandler *fn)
 {
-    return ctx->ready_fds;
+    if (!fn || qatomic_read(&h->deleted)) {
+        return false;
+    }
+    fn(h->opaque);
+    return true;
 }
 
 static bool dispatch_one(AioHandler *h, uint32_t events)
 {
     bool called = false;
 
+    if (events & FD_READY_POLLED) {
+        h->in_poll_ready = true;
+        called |= call(h, h->io_poll_ready);
+        h->in_poll_ready = false;
+    }
     if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
-        if (h->io_read && !qatomic_read(&h->deleted)) {
-            h->io_read(h->opaque);
-            called = true;
-        }
+        called |= call(h, h->io_read);
     }
     if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) {
-        if (h->io_write && !qatomic_read(&h->deleted)) {
-            h->io_write(h->opaque);
-            called = true;
-        }
+        called |= call(h, h->io_write);
     }
     return called;
 }

@@ -77,3 +77,8 @@ void aio__sleep_end(AioContext *ctx)
 {
     qatomic_set_mb(&ctx->wake_state, AIO_AWAKE);
 }
+
+bool aio__notified(AioContext *ctx)
+{
+    return qatomic_read(&ctx->wake_state) != AIO_AWAKE;
+}

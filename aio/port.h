@@ -14,11 +14,13 @@
 #define AIO_PORT_H
 
 #include <errno.h>
+#include <fcntl.h>
 #include <libaio.h>
 #include <linux/futex.h>
 #include <linux/membarrier.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -151,6 +153,28 @@ static inline int port_thread_id(void)
 {
     return (int)syscall(SYS_gettid);
 }
+/* The name of the thread that the kernel calls ID, for messages; empty when there is none. */
+static inline void port_thread_name(int id, char name[16])
+{
+    char path[40];
+    snprintf(path, sizeof(path), "/proc/self/task/%d/comm", id);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? 0 : read(fd, name, 15);
+    name[n > 0 && name[n - 1] == '\n' ? n - 1 : n > 0 ? n : 0] = '\0';
+    if (fd >= 0) {
+        close(fd);
+    }
+}
+/* Let THREAD run on the processors of CPUS only. -EINVAL: none of them can be used. */
+static inline int port_thread_set_affinity(pthread_t thread, const cpu_set_t *cpus)
+{
+    return -pthread_setaffinity_np(thread, sizeof(*cpus), cpus);
+}
+/* Where the process as a whole, that is its first thread, may run. */
+static inline int port_process_affinity(cpu_set_t *cpus)
+{
+    return sched_getaffinity(getpid(), sizeof(*cpus), cpus) < 0 ? -errno : 0;
+}
 /* Call FN(value) when a thread that has set a value ends. */
 typedef pthread_key_t port_thread_key;
 static inline void port_thread_key_init(port_thread_key *key, void (*fn)(void *))
@@ -166,6 +190,16 @@ typedef pthread_once_t port_once;
 static inline void port_once_run(port_once *once, void (*fn)(void))
 {
     port_check(pthread_once(once, fn), "once");
+}
+
+/* A turn of a busy-waiting loop. */
+static inline void port_cpu_relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
 }
 
 /* Sleep while *F == VAL; may return without reason. */

@@ -65,12 +65,24 @@ void aio_context_release(AioContext *ctx);
 bool aio_poll(AioContext *ctx, bool blocking);
 /* Make a sleeping (or about to sleep) aio_poll() look again. Any thread. */
 void aio_notify(AioContext *ctx);
-/* A new reference to CTX as a GSource; its GMainContext's thread must be the home thread. */
+/*
+ * How CTX finds out which descriptors are ready: "epoll" or "io_uring". A new context has
+ * what MINIBLK_FD_MONITOR in the environment says, or else epoll. False with ERRP set when
+ * there is no such monitor or the kernel refuses; then nothing has changed. Home thread,
+ * outside of aio_poll(), or before the loop runs for the first time. Under io_uring a handler
+ * may be called for what somebody else has read since: its descriptor must not block.
+ */
+bool aio_context_set_fd_monitor(AioContext *ctx, const char *name, Error **errp);
+/*
+ * A new reference to CTX as a GSource. As a side effect its fd monitor becomes epoll, whose
+ * one descriptor stands for all the others in GLib's poll(). The GMainContext's thread must
+ * be the home thread.
+ */
 GSource *aio_get_g_source(AioContext *ctx);
 /*
- * Busy polling before sleeping: at most MAX_NS (0: off), window multiplied by GROW (0: 2)
- * and divided by SHRINK (0: back to zero). Negative values are an error. The values are
- * kept; the loop does not poll yet.
+ * Adaptive busy polling before sleeping: at most MAX_NS (0: off); the window is multiplied by
+ * GROW (0: 2) when a longer one would have caught the event, and divided by SHRINK (0: back
+ * to zero) when none would. Negative values are an error. Any thread, at any time.
  */
 void aio_context_set_poll_params(AioContext *ctx, int64_t max_ns, int64_t grow,
                                  int64_t shrink, Error **errp);
@@ -111,9 +123,15 @@ void aio_message_post(AioContext *ctx, AioMessage *msg);
 
 /*
  * Call IO_READ(OPAQUE) / IO_WRITE(OPAQUE) in CTX's home thread while FD is readable /
- * writable; hang-up and error count as both. IO_POLL and IO_POLL_READY are for busy polling,
- * which the loop does not do yet: they are never called. Replaces what was set before;
- * NULL for both IO_READ and IO_WRITE unregisters. Unregister before closing FD.
+ * writable; hang-up and error count as both. Replaces what was set before; NULL for both
+ * unregisters. Any thread; unregister before closing FD, and free OPAQUE only in the home
+ * thread or when no callback can be running there.
+ *
+ * IO_POLL (may be NULL) tells through memory whether there is something to do; the loop asks
+ * it while it busy-polls, and also in place of a system call that would not sleep. When it
+ * says true, IO_POLL_READY is called, once, and never inside itself. IO_POLL must see whatever
+ * makes FD readable, must not poll and needs IO_POLL_READY, or else it is ignored. The
+ * loop busy-polls only while every descriptor has one.
  */
 void aio_set_fd_handler(AioContext *ctx, int fd, IOHandler *io_read, IOHandler *io_write,
                         AioPollFn *io_poll, IOHandler *io_poll_ready, void *opaque);
