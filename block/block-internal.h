@@ -18,6 +18,31 @@ BlockDriverState *bdrv__new(void);
 int bdrv__set_node_name(BlockDriverState *bs, const char *node_name, Error **errp);
 BlockDriverState *bdrv__next_any(BlockDriverState *bs);
 
+/* ---- open.c / open-child.c --------------------------------------------------------------- */
+
+/* Options of all drivers, taken out before the driver sees the others. */
+typedef struct BdrvCommonOptions {
+    char *node_name;            /* NULL: not given */
+    json_t *backing;            /* NULL: not given */
+    int flags;                  /* in: without any option; out: in force */
+    int explicit_flags;         /* those that an option has set or cleared */
+    int detect_zeroes;
+    bool force_share;
+} BdrvCommonOptions;
+void bdrv__common_options_clear(BdrvCommonOptions *co);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(BdrvCommonOptions, bdrv__common_options_clear)
+bool bdrv__take_common_options(QDict *options, BdrvCommonOptions *co, Error **errp);
+/*
+ * What a child that is opened along with PARENT inherits, when PARENT has PARENT_FLAGS; an
+ * option in its own subset wins.
+ */
+int bdrv__child_flags(BlockDriverState *parent, int parent_flags, BdrvChildRole role);
+
+/* ---- open.c ------------------------------------------------------------------------------- */
+
+/* Open and attach the backing file that BS's image names, if it has none yet. 0 or -errno. */
+int bdrv__open_backing_file(BlockDriverState *bs, Error **errp);
+
 /* ---- graph.c: holding the graph lock, in a transaction; none polls ------------------------ */
 
 /* An edge that is in no list yet, and the end of one that no longer is. */

@@ -63,10 +63,20 @@ static int child_update_filename(BdrvChild *c, BlockDriverState *new_base,
     if (!(c->role & BDRV_CHILD_COW)) {
         return 0;               /* what a filter or a format is over is nowhere written down */
     }
+    bool read_only = bdrv_is_read_only(parent);
+    if (read_only) {
+        int ret = bdrv_reopen_set_read_only(parent, false, errp);
+        if (ret < 0) {
+            return ret;
+        }
+    }
     int ret = bdrv_change_backing_file(parent, filename, new_base->drv->format_name);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Could not update backing file link of node '%s'",
                          parent->node_name);
+    }
+    if (read_only) {
+        bdrv_reopen_set_read_only(parent, true, NULL);
     }
     return ret;
 }

@@ -76,10 +76,23 @@ bool bdrv__would_cycle(BlockDriverState *parent, BlockDriverState *child)
 /* ---- primitives -------------------------------------------------------------------------------- */
 
 /*
- * Point CHILD at NEW_BS (may be NULL). A parent is at rest before it gets a child that is
- * drained; one that could go on is not released here, see bdrv__settle_parents().
+ * Put CHILD into a list, where LINK, a pointer in the list, points to it from now on. A step
+ * that is undone finds the lists as it left them, so that LINK is where CHILD was before.
  */
-static void repoint(BdrvChild *child, BlockDriverState *new_bs)
+#define INSERT_AT(link, child, field) do {                                      \
+        (child)->field.le_next = *(link);                                       \
+        (child)->field.le_prev = (link);                                        \
+        if (*(link)) {                                                          \
+            (*(link))->field.le_prev = &(child)->field.le_next;                 \
+        }                                                                       \
+        *(link) = (child); } while (0)
+
+/*
+ * Point CHILD at NEW_BS (may be NULL), at LINK of its parents (NULL: the head). A parent is at
+ * rest before it gets a child that is drained; one that could go on is not released here, see
+ * bdrv__settle_parents().
+ */
+static void repoint(BdrvChild *child, BlockDriverState *new_bs, BdrvChild **link)
 {
     BlockDriverState *parent = parent_node(child);
 
@@ -95,7 +108,8 @@ static void repoint(BdrvChild *child, BlockDriverState *new_bs)
     }
     child->bs = new_bs;
     if (new_bs) {
-        QLIST_INSERT_HEAD(&new_bs->parents, child, next_parent);
+        link = link ? link : &new_bs->parents.lh_first;
+        INSERT_AT(link, child, next_parent);
         if (parent) {
             raise_rank(parent, new_bs->rank);
         }
@@ -161,7 +175,7 @@ static BdrvChild **role_field(BdrvChild *c)
     return c->role & BDRV_CHILD_PRIMARY ? &parent->file : NULL;
 }
 
-/* LINK: what is to point to C from now on, in the parent's list; NULL: the head. */
+/* At LINK of the parent's children; NULL: the head. */
 static void enter_parent(BdrvChild *c, BdrvChild **link)
 {
     BlockDriverState *parent = parent_node(c);
@@ -171,12 +185,7 @@ static void enter_parent(BdrvChild *c, BdrvChild **link)
         return;
     }
     link = link ? link : &parent->children.lh_first;
-    c->next.le_next = *link;
-    c->next.le_prev = link;
-    if (*link) {
-        (*link)->next.le_prev = &c->next.le_next;
-    }
-    *link = c;
+    INSERT_AT(link, c, next);
     field = role_field(c);
     if (field && !*field) {
         *field = c;
@@ -213,7 +222,7 @@ static void attach_abort(void *opaque)
     BdrvChild *child = opaque;
     BlockDriverState *bs = child->bs;
 
-    repoint(child, NULL);
+    repoint(child, NULL, NULL);
     leave_parent(child);
     drop_reference(bs);
 }
@@ -224,14 +233,15 @@ void bdrv__attach_edge(BdrvChild *child, BlockDriverState *child_bs, Transaction
 {
     bdrv_ref(child_bs);
     enter_parent(child, NULL);
-    repoint(child, child_bs);
+    repoint(child, child_bs, NULL);
     tran_add(tran, &attach_drv, child);
 }
 
 typedef struct EdgeStep {
     BdrvChild *child;
     BlockDriverState *old_bs;
-    BdrvChild **link;           /* where in the parent's list it has to go back to */
+    BdrvChild **children_link;  /* where in the lists it has to go back to */
+    BdrvChild **parents_link;
 } EdgeStep;
 
 static void detach_commit(void *opaque)
@@ -246,8 +256,8 @@ static void detach_abort(void *opaque)
 {
     EdgeStep *s = opaque;
 
-    enter_parent(s->child, s->link);
-    repoint(s->child, s->old_bs);
+    enter_parent(s->child, s->children_link);
+    repoint(s->child, s->old_bs, s->parents_link);
 }
 
 static const TransactionActionDrv detach_drv = {
@@ -260,9 +270,9 @@ void bdrv__detach_edge(BdrvChild *child, Transaction *tran)
 {
     EdgeStep *s = g_new(EdgeStep, 1);
 
-    *s = (EdgeStep) { child, child->bs, child->next.le_prev };
+    *s = (EdgeStep) { child, child->bs, child->next.le_prev, child->next_parent.le_prev };
     tran_add(tran, &detach_drv, s);
-    repoint(child, NULL);
+    repoint(child, NULL, NULL);
     leave_parent(child);
 }
 
@@ -277,7 +287,7 @@ static void move_abort(void *opaque)
     EdgeStep *s = opaque;
     BlockDriverState *new_bs = s->child->bs;
 
-    repoint(s->child, s->old_bs);
+    repoint(s->child, s->old_bs, s->parents_link);
     drop_reference(new_bs);
 }
 
@@ -291,30 +301,37 @@ void bdrv__move_edge(BdrvChild *child, BlockDriverState *new_bs, Transaction *tr
 {
     EdgeStep *s = g_new(EdgeStep, 1);
 
-    *s = (EdgeStep) { child, child->bs, NULL };
+    *s = (EdgeStep) { child, child->bs, NULL, child->next_parent.le_prev };
     tran_add(tran, &move_drv, s);
     bdrv_ref(new_bs);
-    repoint(child, new_bs);
+    repoint(child, new_bs, NULL);
 }
 
 /* ---- what comes before: all that polls ---------------------------------------------------------- */
 
-/* Bring CHILD_BS and the parent of CHILD into one context, whichever of them can move. */
+/*
+ * Bring CHILD_BS and the parent of CHILD into one context: to the parent's or, if somebody
+ * holds the child where it is, to the child's. A node that nobody uses yet goes to its child.
+ */
 static int same_context(BdrvChild *child, BlockDriverState *child_bs, Error **errp)
 {
+    BlockDriverState *parent = parent_node(child);
+
     if (!child->klass->get_parent_aio_context) {
         return 0;
     }
     AioContext *parent_ctx = child->klass->get_parent_aio_context(child);
     AioContext *child_ctx = child_bs->aio_context;
+    bool idle_parent = parent && QLIST_EMPTY(&parent->parents) &&
+                       parent_ctx == qemu_get_aio_context();
     Error *local_err = NULL;
 
     if (parent_ctx == child_ctx ||
+        (idle_parent && bdrv_try_change_aio_context(parent, child_ctx, NULL, NULL) == 0) ||
         bdrv_try_change_aio_context(child_bs, parent_ctx, NULL, &local_err) == 0) {
         return 0;
     }
-    if (child->klass->parent_is_bds &&
-        bdrv_try_change_aio_context(child->opaque, child_ctx, NULL, NULL) == 0) {
+    if (parent && bdrv_try_change_aio_context(parent, child_ctx, NULL, NULL) == 0) {
         error_free(local_err);
         return 0;
     }

@@ -2,16 +2,20 @@
 /* The life of a node: making, naming, finding, references, closing. */
 #include "block/block-internal.h"
 #include "miniblk/block-backend.h"
+#include "miniblk/dirty-bitmap.h"
 
 static QTAILQ_HEAD(, BlockDriverState) all_nodes = QTAILQ_HEAD_INITIALIZER(all_nodes);
 static QTAILQ_HEAD(, BlockDriverState) named_nodes = QTAILQ_HEAD_INITIALIZER(named_nodes);
 
 BlockDriverState *bdrv__new(void)
 {
+    static uint64_t last_serial;
+
     GLOBAL_STATE_CODE();
     BlockDriverState *bs = g_new0(BlockDriverState, 1);
 
     bs->refcnt = 1;
+    bs->serial = ++last_serial;
     bs->aio_context = qemu_get_aio_context();
     bs->filename = g_strdup("");
     bs->exact_filename = g_strdup("");
@@ -182,6 +186,7 @@ static void close_node(BlockDriverState *bs, GPtrArray *children)
         bdrv_flush(bs);         /* an error was reported to whoever wrote and flushed */
     }
     g_assert(QLIST_EMPTY(&bs->parents));
+    bdrv_release_named_dirty_bitmaps(bs);
     bdrv__driver_closed(bs);
     if (bs->drv && bs->drv->bdrv_close) {
         bs->drv->bdrv_close(bs);
@@ -211,6 +216,8 @@ static void free_node(BlockDriverState *bs)
     g_free(bs->backing_file);
     g_free(bs->backing_format);
     json_decref(bs->options);
+    g_assert(QLIST_EMPTY(&bs->dirty_bitmaps));
+    qemu_mutex_destroy(&bs->dirty_bitmap_lock);
     qemu_mutex_destroy(&bs->reqs_lock);
     g_free(bs);
 }

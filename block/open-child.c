@@ -2,14 +2,10 @@
 /* Opening the children that a node's options name. */
 #include "block/block-internal.h"
 
-/*
- * What a child inherits when it is opened along with its parent (and not referenced by
- * name): an option in its own subset wins.
- */
-static int child_flags(BlockDriverState *parent, BdrvChildRole role)
+int bdrv__child_flags(BlockDriverState *parent, int parent_flags, BdrvChildRole role)
 {
-    int flags = parent->open_flags & (BDRV_O_CACHE_MASK | BDRV_O_RDWR | BDRV_O_AUTO_RDONLY |
-                                      BDRV_O_NO_IO | BDRV_O_CHECK);
+    int flags = parent_flags & (BDRV_O_CACHE_MASK | BDRV_O_RDWR | BDRV_O_AUTO_RDONLY |
+                                BDRV_O_NO_IO | BDRV_O_CHECK);
 
     if (role & BDRV_CHILD_COW) {
         flags &= ~(BDRV_O_RDWR | BDRV_O_CHECK);  /* a backing file is only read */
@@ -75,9 +71,14 @@ BdrvChild *bdrv_open_child(const char *filename, QDict *options, const char *bdr
         qdict_put_bool(child_options, "force-share", true);
     }
     bs = bdrv_open(filename, reference, child_options,
-                   child_flags(parent, child_role), errp);
-    return bs ? bdrv_attach_child(parent, bs, bdref_key, child_class, child_role, errp)
-              : NULL;
+                   bdrv__child_flags(parent, parent->open_flags, child_role), errp);
+    if (!bs) {
+        return NULL;
+    }
+    if (!reference) {
+        bs->opened_by = parent->serial;
+    }
+    return bdrv_attach_child(parent, bs, bdref_key, child_class, child_role, errp);
 }
 
 int bdrv_open_file_child(const char *filename, QDict *options, const char *bdref_key,

@@ -7,37 +7,29 @@ enum { PROBE_BYTES = 2048 };
 
 /* ---- options common to all drivers ------------------------------------------------------------- */
 
-/* What is taken out of the options before the driver sees them. */
-typedef struct CommonOptions {
-    char *node_name;
-    json_t *backing;            /* NULL: not given */
-    int flags;
-    int detect_zeroes;
-    bool force_share;
-} CommonOptions;
-
-static void common_options_clear(CommonOptions *co)
+void bdrv__common_options_clear(BdrvCommonOptions *co)
 {
     g_free(co->node_name);
     json_decref(co->backing);
 }
-G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(CommonOptions, common_options_clear)
 
 static void set_flag(int *flags, int flag, bool on)
 {
     *flags = on ? *flags | flag : *flags & ~flag;
 }
 
-static bool take_cache_options(QDict *options, int *flags, Error **errp)
+static bool take_cache_options(QDict *options, BdrvCommonOptions *co, Error **errp)
 {
     json_t *cache = json_object_get(options, "cache");
-    bool direct = *flags & BDRV_O_NOCACHE, no_flush = *flags & BDRV_O_NO_FLUSH;
+    bool direct = co->flags & BDRV_O_NOCACHE, no_flush = co->flags & BDRV_O_NO_FLUSH;
 
     if (cache) {
         if (!json_is_object(cache)) {
             error_setg(errp, "Invalid parameter type for 'cache', expected: object");
             return false;
         }
+        set_flag(&co->explicit_flags, BDRV_O_NOCACHE, qdict_haskey(cache, "direct"));
+        set_flag(&co->explicit_flags, BDRV_O_NO_FLUSH, qdict_haskey(cache, "no-flush"));
         if (!bdrv_opt_bool(cache, "direct", &direct, errp) ||
             !bdrv_opt_bool(cache, "no-flush", &no_flush, errp)) {
             return false;
@@ -49,12 +41,12 @@ static bool take_cache_options(QDict *options, int *flags, Error **errp)
         }
         json_object_del(options, "cache");
     }
-    set_flag(flags, BDRV_O_NOCACHE, direct);
-    set_flag(flags, BDRV_O_NO_FLUSH, no_flush);
+    set_flag(&co->flags, BDRV_O_NOCACHE, direct);
+    set_flag(&co->flags, BDRV_O_NO_FLUSH, no_flush);
     return true;
 }
 
-static bool take_common_options(QDict *options, CommonOptions *co, Error **errp)
+bool bdrv__take_common_options(QDict *options, BdrvCommonOptions *co, Error **errp)
 {
     static const char *const discard_names[] = { "ignore", "unmap", NULL };
     static const char *const zeroes_names[] = { "off", "on", "unmap", NULL };
@@ -62,13 +54,17 @@ static bool take_common_options(QDict *options, CommonOptions *co, Error **errp)
     bool auto_read_only = co->flags & BDRV_O_AUTO_RDONLY;
     int discard = !!(co->flags & BDRV_O_UNMAP);
 
+    set_flag(&co->explicit_flags, BDRV_O_RDWR, qdict_haskey(options, "read-only"));
+    set_flag(&co->explicit_flags, BDRV_O_AUTO_RDONLY,
+             qdict_haskey(options, "auto-read-only"));
+    set_flag(&co->explicit_flags, BDRV_O_UNMAP, qdict_haskey(options, "discard"));
     if (!bdrv_opt_str(options, "node-name", &co->node_name, errp) ||
         !bdrv_opt_bool(options, "read-only", &read_only, errp) ||
         !bdrv_opt_bool(options, "auto-read-only", &auto_read_only, errp) ||
         !bdrv_opt_bool(options, "force-share", &co->force_share, errp) ||
         !bdrv_opt_enum(options, "discard", discard_names, &discard, errp) ||
         !bdrv_opt_enum(options, "detect-zeroes", zeroes_names, &co->detect_zeroes, errp) ||
-        !take_cache_options(options, &co->flags, errp)) {
+        !take_cache_options(options, co, errp)) {
         return false;
     }
     set_flag(&co->flags, BDRV_O_RDWR, !read_only);
@@ -264,7 +260,7 @@ static bool filename_to_options(BlockDriver *drv, const char *filename, QDict *o
 
 /* Find the driver to open BS with, and complete OPTIONS for it. */
 static BlockDriver *choose_driver(BlockDriverState *bs, const char *filename, QDict *options,
-                                  const CommonOptions *co, Error **errp)
+                                  const BdrvCommonOptions *co, Error **errp)
 {
     g_autofree char *name = NULL;
     BlockDriver *drv = NULL;
@@ -299,10 +295,14 @@ static BlockDriver *choose_driver(BlockDriverState *bs, const char *filename, QD
     if (drv && !filename) {
         return drv;             /* a format or filter with its children in the options */
     }
+    bool referenced = json_is_string(json_object_get(options, "file"));
     BlockDriverState *file = open_protocol_layer(filename, options, co->flags,
                                                  co->force_share, errp);
     if (!file) {
         return NULL;
+    }
+    if (!referenced) {
+        file->opened_by = bs->serial;
     }
     if (!drv) {
         drv = probe_content(file, filename, errp);
@@ -375,7 +375,15 @@ static int open_backing(BlockDriverState *bs, json_t *option, int flags, Error *
         error_prepend(errp, "Could not open backing file: ");
         return -EINVAL;
     }
+    backing->opened_by = bs->serial;
     return attach_backing(bs, backing, errp);
+}
+
+int bdrv__open_backing_file(BlockDriverState *bs, Error **errp)
+{
+    GLOBAL_STATE_CODE();
+    return bdrv_cow_child(bs) || !bs->drv->supports_backing
+           ? 0 : open_backing(bs, NULL, bs->open_flags & ~BDRV_O_NO_BACKING, errp);
 }
 
 /* ---- putting it together ----------------------------------------------------------------------------- */
@@ -418,12 +426,13 @@ static int open_node(BlockDriverState *bs, const char *filename, QDict *options,
                      Error **errp)
 {
     ERRP_GUARD();
-    g_auto(CommonOptions) co = { .flags = flags };
+    g_auto(BdrvCommonOptions) co = { .flags = flags };
 
-    if (!take_common_options(options, &co, errp)) {
+    if (!bdrv__take_common_options(options, &co, errp)) {
         return -EINVAL;
     }
     bs->open_flags = co.flags & ~BDRV_O_PROTOCOL;
+    bs->explicit_flags = co.explicit_flags;
     bs->force_share = co.force_share;
     bs->detect_zeroes = co.detect_zeroes;
     if (bdrv__set_node_name(bs, co.node_name, errp) < 0) {

@@ -204,7 +204,8 @@ static const TransactionActionDrv set_node_perm_drv = {
     .clean = g_free,
 };
 
-static int set_node_perm(BlockDriverState *bs, Transaction *tran, Error **errp)
+static int set_node_perm(BlockDriverState *bs, BlockReopenQueue *q, Transaction *tran,
+                         Error **errp)
 {
     uint64_t perm = 0, shared = BLK_PERM_ALL;
     BdrvChild *c;
@@ -214,7 +215,12 @@ static int set_node_perm(BlockDriverState *bs, Transaction *tran, Error **errp)
         shared &= c->shared_perm;
     }
     if ((perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED)) && !bdrv_is_writable(bs)) {
-        error_setg(errp, "Block node is read-only");
+        if (q) {
+            error_setg(errp, "Read-only block node '%s' cannot support read-write users",
+                       bs->node_name);
+        } else {
+            error_setg(errp, "Block node is read-only");
+        }
         return -EPERM;
     }
     SetNodePerm *s = g_new0(SetNodePerm, 1);
@@ -268,7 +274,7 @@ static int refresh_node(Refresh *r, BlockDriverState *bs, Error **errp)
     if (!parents_compatible(bs, errp)) {
         return -EPERM;
     }
-    int ret = set_node_perm(bs, r->tran, errp);
+    int ret = set_node_perm(bs, r->q, r->tran, errp);
     if (ret < 0) {
         return ret;
     }

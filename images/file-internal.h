@@ -48,6 +48,17 @@ typedef struct FileState {
     FileLocks locks;            /* images/file-lock.c; main thread */
 } FileState;
 
+/* ---- images/file.c ---------------------------------------------------------------------- */
+
+/* BDRV_O_* as flags for open(2). */
+int file_open_flags(int flags);
+
+/* ---- images/file-reopen.c: see BlockDriver ---------------------------------------------- */
+
+int file_reopen_prepare(BDRVReopenState *state, BlockReopenQueue *queue, Error **errp);
+void file_reopen_commit(BDRVReopenState *state);
+void file_reopen_abort(BDRVReopenState *state);
+
 /* ---- images/file-lock.c: main thread or a file nobody else knows of yet ----------------- */
 
 /*
@@ -59,6 +70,8 @@ int file_locks_prepare(FileLocks *locks, int fd, const char *name, uint64_t perm
 /* Make it so / return to the last commit: drop what is locked beyond. */
 void file_locks_commit(FileLocks *locks, int fd, uint64_t perm, uint64_t shared);
 void file_locks_abort(FileLocks *locks, int fd);
+/* Lock in NEW_FD, the same file opened again, all that is locked right now. 0 or -errno. */
+int file_locks_copy(const FileLocks *locks, int new_fd);
 
 /* ---- images/file-probe.c: main thread; blocking ----------------------------------------- */
 

@@ -183,3 +183,12 @@ void file_locks_abort(FileLocks *locks, int fd)
     unlock_down_to(fd, LOCK_HELD_BASE, &locks->locked_held, locks->held);
     unlock_down_to(fd, LOCK_UNSHARED_BASE, &locks->locked_unshared, locks->unshared);
 }
+
+int file_locks_copy(const FileLocks *locks, int new_fd)
+{
+    uint64_t held = 0, unshared = 0;
+    int ret = lock_up_to(new_fd, LOCK_HELD_BASE, &held, locks->locked_held, NULL);
+
+    return ret < 0 ? ret : lock_up_to(new_fd, LOCK_UNSHARED_BASE, &unshared,
+                                      locks->locked_unshared, NULL);
+}

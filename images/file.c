@@ -115,7 +115,7 @@ static void file_attach_aio_context(BlockDriverState *bs, AioContext *new_contex
 
 /* ---- opening --------------------------------------------------------------------------- */
 
-static int open_flags(int flags)
+int file_open_flags(int flags)
 {
     return ((flags & BDRV_O_RDWR) ? O_RDWR : O_RDONLY) | O_CLOEXEC |
            ((flags & BDRV_O_NOCACHE) ? O_DIRECT : 0);
@@ -129,12 +129,12 @@ static int open_file(BlockDriverState *bs, const char *filename, int *flags, Err
     if (stat(filename, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode))) {
         return -ENOTSUP;
     }
-    int fd = open(filename, open_flags(*flags));
+    int fd = open(filename, file_open_flags(*flags));
     bool forbidden = fd < 0 && (errno == EACCES || errno == EPERM || errno == EROFS);
     if (forbidden && (*flags & BDRV_O_RDWR) && (*flags & BDRV_O_AUTO_RDONLY)) {
         *flags &= ~BDRV_O_RDWR;
         bs->open_flags &= ~BDRV_O_RDWR;
-        fd = open(filename, open_flags(*flags));
+        fd = open(filename, file_open_flags(*flags));
     }
     if (fd >= 0) {
         return fd;
@@ -359,6 +359,9 @@ static json_t *file_get_specific_info(BlockDriverState *bs)
 #define FILE_DRIVER_COMMON                                                      \
     .instance_size = sizeof(FileState),                                         \
     .bdrv_close = file_close,                                                   \
+    .bdrv_reopen_prepare = file_reopen_prepare,                                 \
+    .bdrv_reopen_commit = file_reopen_commit,                                   \
+    .bdrv_reopen_abort = file_reopen_abort,                                     \
     .bdrv_refresh_filename = file_refresh_filename,                             \
     .bdrv_refresh_limits = file_refresh_limits,                                 \
     .bdrv_co_preadv = file_co_preadv,                                           \

@@ -38,9 +38,8 @@ static void null_aio_parse_filename(const char *filename, QDict *options, Error 
     parse_filename(filename, "null-aio", errp);
 }
 
-static int null_open(BlockDriverState *bs, QDict *options, int flags, Error **errp)
+static bool parse_options(NullState *s, QDict *options, Error **errp)
 {
-    NullState *s = bs->opaque;
     uint64_t latency_ns = 0;
     g_autofree char *filename = NULL;
 
@@ -49,22 +48,65 @@ static int null_open(BlockDriverState *bs, QDict *options, int flags, Error **er
         !bdrv_opt_size(options, "size", &s->size, errp) ||
         !bdrv_opt_size(options, "latency-ns", &latency_ns, errp) ||
         !bdrv_opt_bool(options, "read-zeroes", &s->read_zeroes, errp)) {
-        return -EINVAL;
+        return false;
     }
     if (latency_ns > INT64_MAX) {
         error_setg(errp, "latency-ns is invalid");
-        return -EINVAL;
+        return false;
     }
     if (s->size > BDRV_MAX_LENGTH) {
         error_setg(errp, "size is invalid");
-        return -EINVAL;
+        return false;
     }
     s->latency_ns = latency_ns;
+    return true;
+}
+
+static int null_open(BlockDriverState *bs, QDict *options, int flags, Error **errp)
+{
+    NullState *s = bs->opaque;
+
+    if (!parse_options(s, options, errp)) {
+        return -EINVAL;
+    }
     s->later = strcmp(bs->drv->format_name, "null-aio") == 0;
     bs->total_sectors = DIV_ROUND_UP(s->size, BDRV_SECTOR_SIZE);
     bs->supported_write_flags = BDRV_REQ_FUA;
     bs->supported_zero_flags = BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK | BDRV_REQ_FUA;
     return 0;
+}
+
+/* Everything but the size, which users may rely on. */
+static const char *const mutable_opts[] = { "latency-ns", "read-zeroes", NULL };
+
+static int null_reopen_prepare(BDRVReopenState *state, BlockReopenQueue *queue, Error **errp)
+{
+    const NullState *s = state->bs->opaque;
+    NullState *new_state = g_new0(NullState, 1);
+
+    if (!parse_options(new_state, state->options, errp)) {
+        g_free(new_state);
+        return -EINVAL;
+    }
+    if (new_state->size != s->size) {
+        error_setg(errp, "Cannot change the option 'size'");
+        g_free(new_state);
+        return -EINVAL;
+    }
+    new_state->later = s->later;
+    state->opaque = new_state;
+    return 0;
+}
+
+static void null_reopen_commit(BDRVReopenState *state)
+{
+    *(NullState *)state->bs->opaque = *(NullState *)state->opaque;
+    g_free(state->opaque);
+}
+
+static void null_reopen_abort(BDRVReopenState *state)
+{
+    g_free(state->opaque);
 }
 
 /* ---- requests -------------------------------------------------------------------------- */
@@ -144,6 +186,10 @@ static int64_t coroutine_fn null_co_get_allocated_file_size(BlockDriverState *bs
 #define NULL_DRIVER_COMMON                                                      \
     .instance_size = sizeof(NullState),                                         \
     .bdrv_file_open = null_open,                                                \
+    .bdrv_reopen_prepare = null_reopen_prepare,                                 \
+    .bdrv_reopen_commit = null_reopen_commit,                                   \
+    .bdrv_reopen_abort = null_reopen_abort,                                     \
+    .mutable_opts = mutable_opts,                                               \
     .bdrv_co_preadv = null_co_preadv,                                           \
     .bdrv_co_pwritev = null_co_pwritev,                                         \
     .bdrv_co_pwrite_zeroes = null_co_pwrite_zeroes,                             \

@@ -128,8 +128,7 @@ static int repair_dirty(Qcow2State *s, Error **errp)
     return r.ret;
 }
 
-/* What has to be done to the file before it is written to. */
-static int prepare_writing(Qcow2State *s, int flags, Error **errp)
+int qcow2_prepare_writing(Qcow2State *s, int flags, Error **errp)
 {
     const Qcow2Header *h = &s->header;
 
@@ -165,7 +164,7 @@ static int open_image(Qcow2State *s, QDict *options, int flags, Error **errp)
     }
     s->bs->total_sectors = DIV_ROUND_UP(s->header.size, BDRV_SECTOR_SIZE);
     ret = read_tables(s, flags, errp);
-    return ret < 0 ? ret : prepare_writing(s, flags, errp);
+    return ret < 0 ? ret : qcow2_prepare_writing(s, flags, errp);
 }
 
 static int qcow2_open(BlockDriverState *bs, QDict *options, int flags, Error **errp)
@@ -189,29 +188,43 @@ static int qcow2_open(BlockDriverState *bs, QDict *options, int flags, Error **e
 
 /* ---- close ------------------------------------------------------------------------- */
 
-static void coroutine_fn close_entry(void *opaque)
+typedef struct Clean {
+    Qcow2State *s;
+    int ret;
+} Clean;
+
+static void coroutine_fn clean_entry(void *opaque)
 {
-    Qcow2State *s = opaque;
+    Clean *c = opaque;
+    Qcow2State *s = c->s;
     uint64_t bits = s->header.incompat & ~QCOW2_INCOMPAT_DIRTY;
 
     qemu_co_mutex_lock(&s->lock);
-    int ret = qcow2_writeback_all(s);
-    if (ret >= 0 && bits != s->header.incompat && !s->unrepaired) {
-        ret = qcow2_header_set_incompat(s, bits);
+    c->ret = qcow2_writeback_all(s);
+    if (c->ret >= 0 && bits != s->header.incompat && !s->unrepaired) {
+        c->ret = qcow2_header_set_incompat(s, bits);
     }
     qemu_co_mutex_unlock(&s->lock);
-    if (ret < 0) {
-        error_report("Lost changes to the metadata of qcow2 image '%s': %s",
-                     s->bs->filename ?: "", strerror(-ret));
+}
+
+int qcow2_make_clean(Qcow2State *s)
+{
+    Clean c = { .s = s };
+
+    if (s->writable && !s->corrupt) {
+        bdrv__run_co(bdrv_get_aio_context(s->bs), clean_entry, &c);
     }
+    return c.ret;
 }
 
 static void qcow2_close(BlockDriverState *bs)
 {
     Qcow2State *s = bs->opaque;
+    int ret = qcow2_make_clean(s);
 
-    if (s->writable && !s->corrupt) {
-        bdrv__run_co(bdrv_get_aio_context(bs), close_entry, s);
+    if (ret < 0) {
+        error_report("Lost changes to the metadata of qcow2 image '%s': %s",
+                     s->bs->filename ?: "", strerror(-ret));
     }
     free_state(s);
 }
@@ -283,6 +296,11 @@ static BlockDriver bdrv_qcow2 = {
     .bdrv_probe                 = qcow2_probe,
     .bdrv_open                  = qcow2_open,
     .bdrv_close                 = qcow2_close,
+    .bdrv_reopen_prepare        = qcow2_reopen_prepare,
+    .bdrv_reopen_commit         = qcow2_reopen_commit,
+    .bdrv_reopen_commit_post    = qcow2_reopen_commit_post,
+    .bdrv_reopen_abort          = qcow2_reopen_abort,
+    .mutable_opts               = qcow2_mutable_opts,
     .bdrv_co_create_opts        = qcow2_co_create_opts,
     .create_opts                = qcow2_create_option_names,
     .bdrv_refresh_limits        = qcow2_refresh_limits,

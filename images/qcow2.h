@@ -447,4 +447,19 @@ int coroutine_fn qcow2_co_create_opts(BlockDriver *drv, const char *filename, QD
 /* Take our runtime options out of OPTIONS and set up the caches. */
 int qcow2_options_apply(Qcow2State *s, QDict *options, int flags, Error **errp);
 
+/* ---- qcow2.c, main thread: polls ------------------------------------------------------------ */
+
+/* What has to be done to the file before it is written to. 0 or -errno. */
+int qcow2_prepare_writing(Qcow2State *s, int flags, Error **errp);
+/* Write back everything, after which the image needs no repair. 0 or -errno. */
+int qcow2_make_clean(Qcow2State *s);
+
+/* ---- qcow2-reopen.c: see BlockDriver ---------------------------------------------------------- */
+
+extern const char *const qcow2_mutable_opts[];
+int qcow2_reopen_prepare(BDRVReopenState *state, BlockReopenQueue *queue, Error **errp);
+void qcow2_reopen_commit(BDRVReopenState *state);
+void qcow2_reopen_commit_post(BDRVReopenState *state);
+void qcow2_reopen_abort(BDRVReopenState *state);
+
 #endif

@@ -108,6 +108,59 @@ static int raw_open(BlockDriverState *bs, QDict *options, int flags, Error **err
     return 0;
 }
 
+/* ---- reopening ------------------------------------------------------------------------- */
+
+static const char *const mutable_opts[] = { "offset", "size", NULL };
+
+/* A window may be moved and resized, but there stays one if there was one: the edge to the
+ * file has another role without it. */
+static int raw_reopen_prepare(BDRVReopenState *state, BlockReopenQueue *queue, Error **errp)
+{
+    BlockDriverState *bs = state->bs;
+    RawState *s = g_new0(RawState, 1);
+    int64_t file_length = bdrv_getlength(bs->file->bs);
+    int ret = file_length < 0 ? (int)file_length : -EINVAL;
+
+    if (file_length < 0) {
+        error_setg_errno(errp, -ret, "Could not get image size");
+    } else if (parse_options(s, state->options, errp)) {
+        bool window = s->offset || s->has_size;
+        if (window != !(bs->file->role & BDRV_CHILD_FILTERED)) {
+            error_setg(errp, "Cannot change the option '%s'",
+                       s->has_size ? "size" : "offset");
+        } else {
+            ret = check_window(s, file_length, errp);
+        }
+    }
+    if (ret < 0) {
+        g_free(s);
+        return ret;
+    }
+    state->opaque = s;
+    return 0;
+}
+
+static void raw_reopen_commit(BDRVReopenState *state)
+{
+    *(RawState *)state->bs->opaque = *(RawState *)state->opaque;
+    g_free(state->opaque);
+}
+
+/* The window may have another length: it is what bdrv_getlength() says. */
+static void raw_reopen_commit_post(BDRVReopenState *state)
+{
+    int64_t length = bdrv_getlength(state->bs);
+
+    if (length >= 0) {
+        state->bs->total_sectors = DIV_ROUND_UP(length, BDRV_SECTOR_SIZE);
+    }
+}
+
+static void raw_reopen_abort(BDRVReopenState *state)
+{
+    g_free(state->opaque);
+}
+
 /* ---- requests -------------------------------------------------------------------------- */
 
 /* From the window to the file; -errno when the request does not lie in it. */
@@ -134,6 +187,7 @@ static int coroutine_fn raw_co_preadv_part(BlockDriverState *bs, int64_t offset,
     if (ret < 0) {
         return ret;
     }
+    BLKDBG_EVENT(bs->file, BLKDBG_READ_AIO);
     return bdrv_co_preadv_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
 }
 
@@ -192,6 +246,7 @@ static int coroutine_fn raw_co_pwritev_part(BlockDriverState *bs, int64_t offset
     if (ret < 0) {
         return ret;
     }
+    BLKDBG_EVENT(bs->file, BLKDBG_WRITE_AIO);
     if (unlikely(first_sector)) {
         return write_first_sector(bs, bytes, qiov, qiov_offset, flags);
     }
@@ -308,6 +363,11 @@ static BlockDriver bdrv_raw = {
     .has_variable_length = true,
     .bdrv_probe = raw_probe,
     .bdrv_open = raw_open,
+    .bdrv_reopen_prepare = raw_reopen_prepare,
+    .bdrv_reopen_commit = raw_reopen_commit,
+    .bdrv_reopen_commit_post = raw_reopen_commit_post,
+    .bdrv_reopen_abort = raw_reopen_abort,
+    .mutable_opts = mutable_opts,
     .bdrv_child_perm = raw_child_perm,
     .bdrv_refresh_limits = raw_refresh_limits,
     .bdrv_refresh_filename = raw_refresh_filename,

@@ -78,6 +78,47 @@ static json_t *cmd_blockdev_del(json_t *args, Error **errp)
     return NULL;
 }
 
+/* ---- blockdev-reopen -------------------------------------------------------------- */
+
+/* All of NODES (arrays of BlockdevOptions), or none. */
+static void reopen(const json_t *nodes, Error **errp)
+{
+    BlockReopenQueue *queue = NULL;
+    size_t i;
+    json_t *options;
+
+    json_array_foreach(nodes, i, options) {
+        if (!qdict_haskey(options, "node-name")) {
+            error_setg(errp, "node-name not specified");
+            bdrv_reopen_queue_free(queue);
+            return;
+        }
+        BlockDriverState *bs = find_node(options, errp);
+        if (!bs) {
+            bdrv_reopen_queue_free(queue);
+            return;
+        }
+        queue = bdrv_reopen_queue(queue, bs, json_deep_copy(options), false);
+    }
+    if (queue) {
+        bdrv_reopen_multiple(queue, errp);
+    }
+}
+
+static json_t *cmd_blockdev_reopen(json_t *args, Error **errp)
+{
+    reopen(json_object_get(args, "options"), errp);
+    return NULL;
+}
+
+/* The command before it was stable: one node. */
+static json_t *cmd_x_blockdev_reopen(json_t *args, Error **errp)
+{
+    g_autoptr(json_t) nodes = json_pack("[O]", args);
+    reopen(nodes, errp);
+    return NULL;
+}
+
 /* ---- moves and drains ------------------------------------------------------------- */
 
 /* The loop that the arguments name: an IOThread's, or, by null, the main one. */
@@ -173,6 +214,8 @@ static json_t *cmd_x_blockdev_drain(json_t *args, Error **errp)
 const QmpCommand qmp_commands_blockdev[] = {
     { "blockdev-add", "BlockdevOptions", cmd_blockdev_add },
     { "blockdev-del", "{node-name:str}", cmd_blockdev_del },
+    { "blockdev-reopen", "{options:[BlockdevOptions]}", cmd_blockdev_reopen },
+    { "x-blockdev-reopen", "BlockdevOptions", cmd_x_blockdev_reopen },
     { "blockdev-set-iothread", SET_IOTHREAD_ARGS, cmd_blockdev_set_iothread },
     { "x-blockdev-set-iothread", SET_IOTHREAD_ARGS, cmd_x_blockdev_set_iothread },
     { "x-blockdev-drain", "{node-name:str}", cmd_x_blockdev_drain },

@@ -5,6 +5,18 @@
 
 #include "block.h"
 
+/* A node that is being reopened, for its driver. */
+typedef struct BDRVReopenState {
+    BlockDriverState *bs;
+    int flags;                  /* BDRV_O_* to be */
+    /*
+     * All of the driver's options as they are to be. Prepare takes out those that it can
+     * change; the others must be what they were.
+     */
+    QDict *options;
+    void *opaque;               /* the driver's, from prepare on; freed by commit or abort */
+} BDRVReopenState;
+
 /*
  * A driver: a plain static structure. Every callback is Optional unless marked Required.
  * I/O callbacks run as coroutines in the node's context; the block layer has checked range
@@ -36,6 +48,20 @@ struct BlockDriver {
     int (*bdrv_file_open)(BlockDriverState *bs, QDict *options, int flags, Error **errp);
     /* Called in a drained section; children are detached afterwards by the block layer. */
     void (*bdrv_close)(BlockDriverState *bs);
+
+    /*
+     * Reopen with other options and flags; see BDRVReopenState. Main thread; the node is
+     * drained. Prepare does all that can fail, and changes nothing that cannot be undone: it
+     * may poll. Then exactly one of commit and abort, which may not. Without prepare a node
+     * cannot be reopened. Commit_post comes when all nodes have been committed and may poll.
+     */
+    int (*bdrv_reopen_prepare)(BDRVReopenState *reopen_state, BlockReopenQueue *queue,
+                               Error **errp);
+    void (*bdrv_reopen_commit)(BDRVReopenState *reopen_state);
+    void (*bdrv_reopen_commit_post)(BDRVReopenState *reopen_state);
+    void (*bdrv_reopen_abort)(BDRVReopenState *reopen_state);
+    /* Options that a reopen may leave out to have the default again, NULL-terminated. */
+    const char *const *mutable_opts;
 
     /* Make an image. OPTS: strings by option name; take the known ones out. */
     int coroutine_fn (*bdrv_co_create_opts)(BlockDriver *drv, const char *filename,
@@ -177,6 +203,7 @@ struct BlockDriverState {
     BlockDriver *drv;           /* NULL before open and after close */
     void *opaque;               /* instance_size bytes for the driver */
     int open_flags;             /* BDRV_O_* in force */
+    int explicit_flags;         /* those that the node's own options have set or cleared */
     char node_name[32];
     char *filename;             /* for messages; see bdrv_refresh_filename() */
     char *exact_filename;       /* what a plain filename would open again; "" if none */
@@ -187,6 +214,10 @@ struct BlockDriverState {
     bool force_share;
     BlockDriverState *implicit_file;    /* during open only: the probed protocol layer */
     int detect_zeroes;          /* 0 off, 1 on, 2 unmap */
+
+    uint64_t serial;            /* no two nodes ever have the same; block/node.c */
+    uint64_t opened_by;         /* serial of the parent that this node was opened along with,
+                                   and whose flags it follows; 0: none; block/open*.c */
 
     int refcnt;                 /* main thread; block/node.c */
     bool monitor_owned;         /* blockdev-add'ed; qmp layer */

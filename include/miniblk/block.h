@@ -66,6 +66,27 @@ void bdrv_close_all(void);
 int coroutine_mixed_fn bdrv_create(BlockDriver *drv, const char *filename, QDict *opts,
                                    Error **errp);
 
+/* ---- reopening (GS) --------------------------------------------------------------- */
+
+/*
+ * Ask for BS to be reopened with OPTIONS (consumed): on top of those in force
+ * (KEEP_OLD_OPTS), or in place of them. Children that were opened along with BS follow its
+ * flags and are added, too. QUEUE NULL: a new one; the queue is returned. Polls: BS is
+ * drained until bdrv_reopen_multiple() returns or the queue is freed.
+ */
+BlockReopenQueue *bdrv_reopen_queue(BlockReopenQueue *queue, BlockDriverState *bs,
+                                    QDict *options, bool keep_old_opts);
+/* NULL is fine. */
+void bdrv_reopen_queue_free(BlockReopenQueue *queue);
+/*
+ * Reopen all nodes of QUEUE (consumed), or none. Polls. 0 or -errno with ERRP set: -EINVAL (an
+ * option), -ENOTSUP (a driver that cannot), -EPERM (permissions), or what the driver met.
+ */
+int bdrv_reopen_multiple(BlockReopenQueue *queue, Error **errp);
+/* A queue of one. */
+int bdrv_reopen(BlockDriverState *bs, QDict *options, bool keep_old_opts, Error **errp);
+int bdrv_reopen_set_read_only(BlockDriverState *bs, bool read_only, Error **errp);
+
 /* ---- nodes ------------------------------------------------------------------------ */
 
 /* No reference taken; NULL when there is none. GS. */
