@@ -3,11 +3,13 @@
  * The way of a request through a node: check, count, track, align, driver.
  */
 #include "block/block-internal.h"
+#include "miniblk/dirty-bitmap.h"
+#include "miniblk/write-threshold.h"
 
 /* ---- checks ------------------------------------------------------------------------------------- */
 
-int bdrv__check_request(int64_t offset, int64_t bytes, QEMUIOVector *qiov,
-                        size_t qiov_offset)
+static inline int check_request(int64_t offset, int64_t bytes, QEMUIOVector *qiov,
+                                size_t qiov_offset)
 {
     if (offset < 0 || bytes < 0 || bytes > BDRV_REQUEST_MAX_BYTES ||
         offset > BDRV_MAX_LENGTH - bytes) {
@@ -19,6 +21,12 @@ int bdrv__check_request(int64_t offset, int64_t bytes, QEMUIOVector *qiov,
     return 0;
 }
 
+int bdrv__check_request(int64_t offset, int64_t bytes, QEMUIOVector *qiov,
+                        size_t qiov_offset)
+{
+    return check_request(offset, bytes, qiov, qiov_offset);
+}
+
 static bool is_aligned(BlockDriverState *bs, int64_t offset, int64_t bytes)
 {
     return !((offset | bytes) & (bs->bl.request_alignment - 1));
@@ -27,8 +35,9 @@ static bool is_aligned(BlockDriverState *bs, int64_t offset, int64_t bytes)
 /* Requests run where their node lives; anything else is a race waiting to happen. */
 static void assert_home(BlockDriverState *bs)
 {
-    g_assert(qemu_in_coroutine());
-    g_assert(bdrv_get_aio_context(bs) == qemu_get_current_aio_context());
+    /* the loop it was entered from; outside of coroutines there is none */
+    AioContext *here = qemu_coroutine_get_aio_context(qemu_coroutine_self());
+    g_assert(here == bdrv_get_aio_context(bs));
 }
 
 /* ---- the driver ---------------------------------------------------------------------------------- */
@@ -117,8 +126,8 @@ static int64_t max_piece(BlockDriverState *bs)
 {
     int64_t max = bs->bl.max_transfer ? MIN(bs->bl.max_transfer, BDRV_REQUEST_MAX_BYTES)
                                       : BDRV_REQUEST_MAX_BYTES;
-    int64_t align = bs->bl.request_alignment;
-    return MAX(QEMU_ALIGN_DOWN(max, align), align);
+    int64_t align = bs->bl.request_alignment;       /* a power of two */
+    return MAX(ROUND_DOWN(max, align), align);
 }
 
 /* ---- reads ---------------------------------------------------------------------------------------- */
@@ -155,7 +164,7 @@ int coroutine_fn bdrv_co_preadv_part(BdrvChild *child, int64_t offset, int64_t b
                                      BdrvRequestFlags flags)
 {
     BlockDriverState *bs = child->bs;
-    int ret = bdrv__check_request(offset, bytes, qiov, qiov_offset);
+    int ret = check_request(offset, bytes, qiov, qiov_offset);
 
     if (unlikely(ret < 0)) {
         return ret;
@@ -192,16 +201,26 @@ int coroutine_fn bdrv_co_pread(BdrvChild *child, int64_t offset, int64_t bytes, 
 
 /* ---- writes --------------------------------------------------------------------------------------- */
 
-/* After a change up to END: what readers and flushes must know of it. */
-static void changed(BlockDriverState *bs, int64_t end)
+/* Who follows the node's changes is told when they are done, or may be done in part. */
+static void mark_dirty(BlockDriverState *bs, int64_t offset, int64_t bytes)
 {
-    int64_t end_sector = DIV_ROUND_UP(end, (int64_t)BDRV_SECTOR_SIZE);
+    if (unlikely(qatomic_read(&QLIST_FIRST(&bs->dirty_bitmaps)))) {
+        bdrv_set_dirty(bs, offset, bytes);
+    }
+}
+
+/* After a change: what readers and flushes must know of it. */
+static void changed(BlockDriverState *bs, int64_t offset, int64_t bytes)
+{
+    int64_t end_sector = DIV_ROUND_UP(offset + bytes, (int64_t)BDRV_SECTOR_SIZE);
 
     qatomic_inc(&bs->write_gen);
     if (unlikely(end_sector > bs->total_sectors)) {
         bs->total_sectors = end_sector;
+        bdrv_dirty_bitmap_truncate(bs, end_sector * (int64_t)BDRV_SECTOR_SIZE);
         bdrv__parents_resized(bs);
     }
+    mark_dirty(bs, offset, bytes);
 }
 
 static int coroutine_fn write_pieces(BlockDriverState *bs, int64_t offset, int64_t bytes,
@@ -251,6 +270,7 @@ int coroutine_fn bdrv__aligned_pwritev(BlockDriverState *bs, int64_t offset, int
     if (unlikely(bs->detect_zeroes)) {
         flags = detect_zeroes(bs, qiov, qiov_offset, bytes, flags);
     }
+    bdrv_debug_event(bs, flags & BDRV_REQ_ZERO_WRITE ? BLKDBG_PWRITEV_ZERO : BLKDBG_PWRITEV);
     if (flags & BDRV_REQ_ZERO_WRITE) {
         ret = bdrv__do_pwrite_zeroes(bs, offset, bytes, flags);
     } else if (flags & BDRV_REQ_WRITE_COMPRESSED) {
@@ -258,11 +278,13 @@ int coroutine_fn bdrv__aligned_pwritev(BlockDriverState *bs, int64_t offset, int
     } else {
         ret = write_pieces(bs, offset, bytes, qiov, qiov_offset, flags);
     }
+    bdrv_debug_event(bs, BLKDBG_PWRITEV_DONE);
     if (ret >= 0) {
-        changed(bs, offset + bytes);
+        changed(bs, offset, bytes);
         return 0;
     }
     qatomic_inc(&bs->write_gen);        /* part of it may have been done */
+    mark_dirty(bs, offset, bytes);
     return ret;
 }
 
@@ -273,6 +295,9 @@ static int coroutine_fn write_tracked(BlockDriverState *bs, int64_t offset, int6
     BdrvTrackedRequest req;
     int ret;
 
+    if (unlikely(bdrv_write_threshold_get(bs))) {
+        bdrv_write_threshold_check_write(bs, offset, bytes);
+    }
     bdrv__tracked_begin(&req, bs, offset, bytes, BDRV_TRACKED_WRITE);
     if (unlikely(flags & BDRV_REQ_SERIALISING)) {
         bdrv__make_serialising(&req, bs->bl.request_alignment);
@@ -292,7 +317,7 @@ int coroutine_fn bdrv_co_pwritev_part(BdrvChild *child, int64_t offset, int64_t 
                                       BdrvRequestFlags flags)
 {
     BlockDriverState *bs = child->bs;
-    int ret = bdrv__check_request(offset, bytes, qiov, qiov_offset);
+    int ret = check_request(offset, bytes, qiov, qiov_offset);
 
     if (unlikely(ret < 0)) {
         return ret;
@@ -362,12 +387,15 @@ static int coroutine_fn do_flush(BlockDriverState *bs, bool new)
     if (drv->bdrv_co_flush) {
         return new ? drv->bdrv_co_flush(bs) : 0;
     }
+    BLKDBG_EVENT(bs->file, BLKDBG_FLUSH_TO_OS);
     if (drv->bdrv_co_flush_to_os) {
         ret = drv->bdrv_co_flush_to_os(bs);
     }
-    if (ret == 0 && new && !(bs->open_flags & BDRV_O_NO_FLUSH) &&
-        drv->bdrv_co_flush_to_disk) {
-        ret = drv->bdrv_co_flush_to_disk(bs);
+    if (ret == 0 && new && !(bs->open_flags & BDRV_O_NO_FLUSH)) {
+        BLKDBG_EVENT(bs->file, BLKDBG_FLUSH_TO_DISK);
+        if (drv->bdrv_co_flush_to_disk) {
+            ret = drv->bdrv_co_flush_to_disk(bs);
+        }
     }
     return ret < 0 ? ret : flush_children(bs);
 }
@@ -443,6 +471,7 @@ int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset, int64_t byte
     bdrv__wait_serialising(&req);
     ret = discard_pieces(bs, offset, offset + bytes);
     qatomic_inc(&bs->write_gen);
+    mark_dirty(bs, offset, bytes);
     bdrv__tracked_end(&req);
     bdrv_dec_in_flight(bs);
     return ret;
