@@ -5,7 +5,7 @@
  * A piece of work goes through
  *
  *      QUEUED --(a worker takes it)--> ACTIVE --(its function returns)--> DONE
- *         \------------(cancelled, or the pool is freed)-----------------^
+ *         \-----(cancelled, no thread to be had, or the pool is freed)----^
  *
  * and is handed back to the loop on DONE's list. A worker never touches work again once it
  * is on that list: its memory may be a coroutine's stack that is already in other use.
@@ -21,7 +21,7 @@
 
 enum {
     WORKERS_MAX_DEFAULT = 64,
-    IDLE_TIME_MS = 10 * 1000,   /* after which a worker above the minimum leaves */
+    IDLE_TIME_MS_DEFAULT = 10 * 1000,
 };
 
 typedef enum WorkState { WORK_QUEUED, WORK_ACTIVE, WORK_DONE } WorkState;
@@ -40,6 +40,7 @@ typedef QTAILQ_HEAD(PoolWorkList, PoolWork) PoolWorkList;
 struct ThreadPool {
     AioContext *ctx;
     QEMUBH *deliver_bh;
+    unsigned in_flight;         /* submitted, callback not yet called; home thread */
 
     QemuMutex lock;             /* a leaf; protects all below */
     QemuCond work_cond;         /* QUEUE has grown, limits have changed, or STOPPING */
@@ -50,6 +51,7 @@ struct ThreadPool {
     unsigned workers;           /* threads started and not yet gone */
     unsigned idle;              /* of these, the ones that will look at QUEUE next */
     unsigned workers_min, workers_max;
+    int idle_time_ms;           /* after which a worker above the minimum leaves */
     bool stopping;
 };
 
@@ -85,6 +87,7 @@ static void deliver(void *opaque)
         if (more) {
             qemu_bh_schedule(pool->deliver_bh);
         }
+        pool->in_flight--;
         work->complete(work);
         qemu_mutex_lock(&pool->lock);
     }
@@ -118,7 +121,8 @@ static bool worker_wait(ThreadPool *pool)
         if (!QTAILQ_EMPTY(&pool->queue)) {
             return true;
         }
-        bool signalled = qemu_cond_timedwait(&pool->work_cond, &pool->lock, IDLE_TIME_MS);
+        bool signalled = qemu_cond_timedwait(&pool->work_cond, &pool->lock,
+                                             pool->idle_time_ms);
         if (!signalled && QTAILQ_EMPTY(&pool->queue) && pool->workers > pool->workers_min) {
             return false;
         }
@@ -147,11 +151,26 @@ static void kick_locked(ThreadPool *pool)
     qemu_mutex_lock(&pool->lock);
 }
 
+/*
+ * A new thread inherits from whoever happened to start it; a worker is not to be bound to the
+ * processors of an IOThread, whose loop it would keep from running.
+ */
+static void leave_creator_behind(void)
+{
+    cpu_set_t cpus;
+
+    if (port_process_affinity(&cpus) == 0) {
+        port_thread_set_affinity(port_thread_self(), &cpus);
+    }
+    port_thread_set_name(port_thread_self(), "worker");
+}
+
 static void *worker_run(void *opaque)
 {
     ThreadPool *pool = opaque;
     bool kick = false;          /* DELIVER_BH is owed a schedule */
 
+    leave_creator_behind();
     qemu_mutex_lock(&pool->lock);
     for (;;) {
         if (kick && (QTAILQ_EMPTY(&pool->queue) || must_leave(pool))) {
@@ -187,33 +206,46 @@ static void *worker_run(void *opaque)
     return NULL;
 }
 
-/* Lock held. */
-static void spawn_worker(ThreadPool *pool)
+/* Lock held. False when the system has no thread left. */
+static bool spawn_worker(ThreadPool *pool)
 {
     QemuThread thread;
 
+    if (qemu_thread_try_create(&thread, NULL, worker_run, pool, QEMU_THREAD_DETACHED) < 0) {
+        return false;
+    }
     pool->workers++;
     pool->idle++;
-    qemu_thread_create(&thread, "worker", worker_run, pool, QEMU_THREAD_DETACHED);
+    return true;
+}
+
+/* Lock held. WORK, which is queued, ends with RET. As push_done(). */
+static bool take_back(ThreadPool *pool, PoolWork *work, int ret)
+{
+    QTAILQ_REMOVE(&pool->queue, work, next);
+    pool->queued--;
+    work->ret = ret;
+    return push_done(pool, work);
 }
 
 static void pool_submit(ThreadPool *pool, PoolWork *work)
 {
     bool kick = false, wake = false;
 
+    pool->in_flight++;
     qemu_mutex_lock(&pool->lock);
     work->state = WORK_QUEUED;
+    QTAILQ_INSERT_TAIL(&pool->queue, work, next);
+    pool->queued++;
     if (unlikely(pool->stopping)) {
-        work->ret = -ECANCELED;
-        kick = push_done(pool, work);
-    } else {
-        QTAILQ_INSERT_TAIL(&pool->queue, work, next);
-        pool->queued++;
-        if (pool->queued > pool->idle && pool->workers < pool->workers_max) {
-            spawn_worker(pool);
-        } else {
-            wake = pool->idle > 0;
+        kick = take_back(pool, work, -ECANCELED);
+    } else if (pool->queued > pool->idle && pool->workers < pool->workers_max) {
+        /* Without a new thread it waits for one of the others, if there is any. */
+        if (!spawn_worker(pool) && pool->workers == 0) {
+            kick = take_back(pool, work, -EAGAIN);
         }
+    } else {
+        wake = pool->idle > 0;
     }
     qemu_mutex_unlock(&pool->lock);
     /* After unlocking, so that who is woken does not run into the lock at once. */
@@ -232,10 +264,7 @@ static void pool_cancel(ThreadPool *pool, PoolWork *work)
 
     qemu_mutex_lock(&pool->lock);
     if (work->state == WORK_QUEUED) {
-        QTAILQ_REMOVE(&pool->queue, work, next);
-        pool->queued--;
-        work->ret = -ECANCELED;
-        kick = push_done(pool, work);
+        kick = take_back(pool, work, -ECANCELED);
     }
     qemu_mutex_unlock(&pool->lock);
     if (kick) {
@@ -251,6 +280,7 @@ ThreadPool *thread_pool_new(AioContext *ctx)
 
     pool->ctx = ctx;
     pool->workers_max = WORKERS_MAX_DEFAULT;
+    pool->idle_time_ms = IDLE_TIME_MS_DEFAULT;
     qemu_mutex_init(&pool->lock);
     qemu_cond_init(&pool->work_cond);
     qemu_cond_init(&pool->gone_cond);
@@ -268,11 +298,7 @@ void thread_pool_free(ThreadPool *pool)
     qemu_mutex_lock(&pool->lock);
     pool->stopping = true;
     while (!QTAILQ_EMPTY(&pool->queue)) {
-        PoolWork *work = QTAILQ_FIRST(&pool->queue);
-        QTAILQ_REMOVE(&pool->queue, work, next);
-        pool->queued--;
-        work->ret = -ECANCELED;
-        push_done(pool, work);
+        take_back(pool, QTAILQ_FIRST(&pool->queue), -ECANCELED);
     }
     qemu_cond_broadcast(&pool->work_cond);
     while (pool->workers) {
@@ -283,6 +309,7 @@ void thread_pool_free(ThreadPool *pool)
     /* The loop will not run again, but every callback is owed its one call. */
     deliver(pool);
     g_assert(QTAILQ_EMPTY(&pool->queue) && pool->queued == 0 && pool->idle == 0);
+    g_assert(pool->in_flight == 0);
     qemu_bh_delete(pool->deliver_bh);
     qemu_cond_destroy(&pool->gone_cond);
     qemu_cond_destroy(&pool->work_cond);
@@ -298,11 +325,26 @@ void thread_pool_set_limits(ThreadPool *pool, int64_t min, int64_t max)
     pool->workers_min = min;
     pool->workers_max = max;
     while (!pool->stopping && pool->workers < pool->workers_max &&
-           (pool->workers < pool->workers_min || pool->queued > pool->idle)) {
-        spawn_worker(pool);
+           (pool->workers < pool->workers_min || pool->queued > pool->idle) &&
+           spawn_worker(pool)) {
+        /* as many as are wanted, or as the system has */
     }
     /* The ones above the new maximum leave. */
     qemu_cond_broadcast(&pool->work_cond);
+}
+
+void thread_pool_set_idle_time(ThreadPool *pool, int ms)
+{
+    g_assert(ms >= 0);
+
+    QEMU_MUTEX_GUARD(&pool->lock);
+    pool->idle_time_ms = ms;
+    qemu_cond_broadcast(&pool->work_cond);      /* those who wait, wait anew */
+}
+
+bool thread_pool_busy(ThreadPool *pool)
+{
+    return pool->in_flight;
 }
 
 /* ---- submitting ------------------------------------------------------------------------ */
@@ -382,57 +424,4 @@ int coroutine_fn thread_pool_submit_co(ThreadPoolFunc *func, void *arg)
     qemu_coroutine_yield();
     g_assert(p.work.state == WORK_DONE);
     return p.work.ret;
-}
-
-/* ---- request handles ------------------------------------------------------------------- */
-
-void *qemu_aio_get(const AIOCBInfo *aiocb_info, void *bs, BlockCompletionFunc *cb,
-                   void *opaque)
-{
-    g_assert(aiocb_info->aiocb_size >= sizeof(BlockAIOCB));
-
-    BlockAIOCB *acb = g_malloc(aiocb_info->aiocb_size);
-    acb->aiocb_info = aiocb_info;
-    acb->bs = bs;
-    acb->cb = cb;
-    acb->opaque = opaque;
-    acb->refcnt = 1;
-    return acb;
-}
-
-void qemu_aio_ref(void *p)
-{
-    BlockAIOCB *acb = p;
-    qatomic_inc(&acb->refcnt);
-}
-
-void qemu_aio_unref(void *p)
-{
-    BlockAIOCB *acb = p;
-    int old = qatomic_fetch_dec(&acb->refcnt);
-
-    g_assert(old > 0);
-    if (old == 1) {
-        g_free(acb);
-    } else {
-        aio_wait_kick();    /* bdrv_aio_cancel() may be waiting for this */
-    }
-}
-
-void bdrv_aio_cancel_async(BlockAIOCB *acb)
-{
-    if (acb->aiocb_info->cancel_async) {
-        acb->aiocb_info->cancel_async(acb);
-    }
-}
-
-void bdrv_aio_cancel(BlockAIOCB *acb)
-{
-    g_assert(!qemu_in_coroutine());
-    qemu_aio_ref(acb);
-    bdrv_aio_cancel_async(acb);
-    /* The request's own reference goes after its callback has returned. */
-    AIO_WAIT_WHILE_UNLOCKED(qemu_get_current_aio_context(),
-                            qatomic_load_acquire(&acb->refcnt) > 1);
-    qemu_aio_unref(acb);
 }

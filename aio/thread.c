@@ -7,9 +7,42 @@
 
 void qemu_mutex_init(QemuMutex *mutex) { port_mutex_init(&mutex->lock); }
 void qemu_mutex_destroy(QemuMutex *mutex) { port_mutex_destroy(&mutex->lock); }
-void qemu_mutex_lock_func(QemuMutex *mutex) { port_mutex_lock(&mutex->lock); }
-int qemu_mutex_trylock(QemuMutex *mutex) { return port_mutex_trylock(&mutex->lock); }
-void qemu_mutex_unlock_func(QemuMutex *mutex) { port_mutex_unlock(&mutex->lock); }
+
+/* How many mutexes the calling thread holds, for the check of the lock order. */
+#ifndef MINIBLK_RELEASE
+static PORT_THREAD_LOCAL unsigned mutexes_held;
+#define COUNT_MUTEX(change) (mutexes_held += (change))
+#else
+#define COUNT_MUTEX(change) ((void)0)
+#endif
+
+QEMU_NOINLINE void qemu_mutex_lock_func(QemuMutex *mutex)
+{
+    port_mutex_lock(&mutex->lock);
+    COUNT_MUTEX(1);
+}
+
+QEMU_NOINLINE int qemu_mutex_trylock(QemuMutex *mutex)
+{
+    int ret = port_mutex_trylock(&mutex->lock);
+    if (ret == 0) {
+        COUNT_MUTEX(1);
+    }
+    return ret;
+}
+
+QEMU_NOINLINE void qemu_mutex_unlock_func(QemuMutex *mutex)
+{
+    COUNT_MUTEX(-1);
+    port_mutex_unlock(&mutex->lock);
+}
+
+#ifndef MINIBLK_RELEASE
+QEMU_NOINLINE unsigned qemu_thread_mutexes_held(void)
+{
+    return mutexes_held;
+}
+#endif
 
 void qemu_rec_mutex_init(QemuRecMutex *mutex)
 {

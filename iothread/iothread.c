@@ -1,13 +1,22 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* IOThread objects: a thread that runs one AioContext. */
+/* IOThread objects: a thread that runs one AioContext; and the stopping of all of them. */
 #include "miniblk/osdep.h"
 #include "miniblk/iothread.h"
-#include "miniblk/atomic.h"
 #include "miniblk/error.h"
+#include "miniblk/id.h"
 #include "miniblk/main-loop.h"
 #include "miniblk/queue.h"
+#include "miniblk/runstate.h"
 #include "miniblk/thread.h"
 #include "miniblk/thread-pool.h"
+#include "aio/aio-internal.h"
+
+enum {
+    POLL_MAX_NS_DEFAULT = 32768,
+    THREAD_POOL_MAX_DEFAULT = 64,
+    /* Iterations that a thread which is told to end makes for what is scheduled meanwhile. */
+    LAST_ITERATIONS_MAX = 1000,
+};
 
 struct IOThread {
     char *id;
@@ -21,7 +30,28 @@ struct IOThread {
     QTAILQ_ENTRY(IOThread) next;
 };
 
+/* All of this: main thread. */
 static QTAILQ_HEAD(, IOThread) iothreads = QTAILQ_HEAD_INITIALIZER(iothreads);
+static unsigned pause_levels;   /* of every IOThread's context lock, held by the main thread */
+
+/* ---- the thread ------------------------------------------------------------------------ */
+
+/*
+ * The stop message is behind all that was scheduled before it, so this has run or is about
+ * to in the same iteration. Now for what it has led to. Descriptors do not count, one that is
+ * always ready would keep us; nor does a bottom half that schedules itself for ever, hence
+ * the bound; but work that was given to the pool is waited for however long it takes.
+ */
+static void run_what_is_left(AioContext *ctx)
+{
+    ThreadPool *pool = aio_get_thread_pool(ctx);
+    unsigned iterations = 0;
+
+    while (thread_pool_busy(pool) ||
+           (aio__messages_pending(ctx) && iterations++ < LAST_ITERATIONS_MAX)) {
+        aio_poll(ctx, thread_pool_busy(pool));
+    }
+}
 
 static void *iothread_run(void *opaque)
 {
@@ -34,10 +64,7 @@ static void *iothread_run(void *opaque)
     while (!iothread->stopping) {
         aio_poll(iothread->ctx, true);
     }
-    /* What had been scheduled runs before we go, and what that schedules in turn. */
-    while (aio_poll(iothread->ctx, false)) {
-        /* until nothing is left */
-    }
+    run_what_is_left(iothread->ctx);
     qemu_set_current_aio_context(NULL);
     return NULL;
 }
@@ -48,18 +75,55 @@ static void stop_bh(void *opaque)
     iothread->stopping = true;
 }
 
-static bool id_wellformed(const char *id)
+/* ---- stopping the world ----------------------------------------------------------------- */
+
+static void take_levels(IOThread *iothread, unsigned levels)
 {
-    if (!g_ascii_isalpha(id[0])) {
-        return false;
+    while (levels--) {
+        aio_context_acquire(iothread->ctx);
     }
-    for (const char *p = id; *p; p++) {
-        if (!g_ascii_isalnum(*p) && !strchr("-._", *p)) {
-            return false;
-        }
-    }
-    return true;
 }
+
+static void release_levels(IOThread *iothread, unsigned levels)
+{
+    while (levels--) {
+        aio_context_release(iothread->ctx);
+    }
+}
+
+void iothread_pause_all(void)
+{
+    IOThread *iothread;
+
+    ASSERT_MAIN_THREAD();
+    if (pause_levels == 0) {
+        vm_state_notify(false, RUN_STATE_PAUSED);
+    }
+    QTAILQ_FOREACH(iothread, &iothreads, next) {
+        take_levels(iothread, 1);
+    }
+    pause_levels++;
+}
+
+void iothread_resume_all(void)
+{
+    IOThread *iothread;
+
+    ASSERT_MAIN_THREAD();
+    if (unlikely(pause_levels == 0)) {
+        fprintf(stderr, "miniblk: iothread_resume_all: the world is not stopped\n");
+        abort();
+    }
+    pause_levels--;
+    QTAILQ_FOREACH(iothread, &iothreads, next) {
+        release_levels(iothread, 1);
+    }
+    if (pause_levels == 0) {
+        vm_state_notify(true, RUN_STATE_RUNNING);
+    }
+}
+
+/* ---- life ------------------------------------------------------------------------------ */
 
 static void iothread_free(IOThread *iothread)
 {
@@ -69,28 +133,48 @@ static void iothread_free(IOThread *iothread)
     g_free(iothread);
 }
 
-IOThread *iothread_create(const char *id, Error **errp)
+static bool id_is_free(const char *id, Error **errp)
 {
-    g_assert(qemu_in_main_thread());
     if (!id_wellformed(id)) {
         error_setg(errp, "Parameter 'id' expects an identifier");
-        return NULL;
+        return false;
     }
     if (iothread_by_id(id)) {
         error_setg(errp, "attempt to add duplicate property '%s' to object "
                    "(type 'container')", id);
-        return NULL;
+        return false;
     }
+    return true;
+}
+
+static IOThread *iothread_new(const char *id, Error **errp)
+{
     AioContext *ctx = aio_context_new(errp);
+    IOThread *iothread;
+
     if (!ctx) {
         return NULL;
     }
-    IOThread *iothread = g_new0(IOThread, 1);
+    aio__context_set_name(ctx, id);
+    iothread = g_new0(IOThread, 1);
     iothread->id = g_strdup(id);
     iothread->ctx = ctx;
-    iothread->params = (IOThreadParams) { .poll_max_ns = 32768, .thread_pool_max = 64 };
     qemu_event_init(&iothread->started, false);
+    return iothread;
+}
+
+IOThread *iothread_create(const char *id, Error **errp)
+{
+    static const IOThreadParams defaults = {
+        .poll_max_ns = POLL_MAX_NS_DEFAULT, .thread_pool_max = THREAD_POOL_MAX_DEFAULT,
+    };
     g_autofree char *name = g_strdup_printf("IO %s", id);
+
+    ASSERT_MAIN_THREAD();
+    IOThread *iothread = id_is_free(id, errp) ? iothread_new(id, errp) : NULL;
+    if (!iothread) {
+        return NULL;
+    }
     int ret = qemu_thread_try_create(&iothread->thread, name, iothread_run, iothread,
                                      QEMU_THREAD_JOINABLE);
     if (ret < 0) {
@@ -100,14 +184,23 @@ IOThread *iothread_create(const char *id, Error **errp)
     }
     QTAILQ_INSERT_TAIL(&iothreads, iothread, next);
     qemu_event_wait(&iothread->started);
+    iothread_set_params(iothread, &defaults, &error_abort);
+    take_levels(iothread, pause_levels);
     return iothread;
 }
 
 void iothread_stop(IOThread *iothread)
 {
-    g_assert(qemu_in_main_thread());
+    ASSERT_MAIN_THREAD();
     if (iothread->stopped) {
         return;
+    }
+    /* The thread may need the lock for what it has to finish. */
+    release_levels(iothread, pause_levels);
+    if (unlikely(aio__context_lock_depth(iothread->ctx))) {
+        fprintf(stderr, "miniblk: iothread_stop: the caller holds the context of '%s', which "
+                "its thread may need to end\n", iothread->id);
+        abort();
     }
     iothread->stopped = true;
     /*
@@ -116,18 +209,24 @@ void iothread_stop(IOThread *iothread)
      */
     aio_bh_schedule_oneshot(iothread->ctx, stop_bh, iothread);
     qemu_thread_join(&iothread->thread);
+    take_levels(iothread, pause_levels);
 }
 
 void iothread_destroy(IOThread *iothread)
 {
     iothread_stop(iothread);
+    release_levels(iothread, pause_levels);
     QTAILQ_REMOVE(&iothreads, iothread, next);
     iothread_free(iothread);
 }
 
+/* ---- looking up ------------------------------------------------------------------------ */
+
 IOThread *iothread_by_id(const char *id)
 {
     IOThread *iothread;
+
+    ASSERT_MAIN_THREAD();
     QTAILQ_FOREACH(iothread, &iothreads, next) {
         if (!strcmp(iothread->id, id)) {
             return iothread;
@@ -139,6 +238,8 @@ IOThread *iothread_by_id(const char *id)
 IOThread *iothread_by_aio_context(AioContext *ctx)
 {
     IOThread *iothread;
+
+    ASSERT_MAIN_THREAD();
     QTAILQ_FOREACH(iothread, &iothreads, next) {
         if (iothread->ctx == ctx) {
             return iothread;
@@ -149,6 +250,7 @@ IOThread *iothread_by_aio_context(AioContext *ctx)
 
 IOThread *iothread_next(IOThread *iothread)
 {
+    ASSERT_MAIN_THREAD();
     return iothread ? QTAILQ_NEXT(iothread, next) : QTAILQ_FIRST(&iothreads);
 }
 
@@ -167,10 +269,7 @@ int iothread_get_thread_id(IOThread *iothread)
     return iothread->thread_id;
 }
 
-const IOThreadParams *iothread_get_params(IOThread *iothread)
-{
-    return &iothread->params;
-}
+/* ---- parameters ------------------------------------------------------------------------ */
 
 static bool in_range(const char *name, int64_t value, Error **errp)
 {
@@ -181,9 +280,8 @@ static bool in_range(const char *name, int64_t value, Error **errp)
     return true;
 }
 
-bool iothread_set_params(IOThread *iothread, const IOThreadParams *params, Error **errp)
+static bool check_numbers(const IOThreadParams *params, Error **errp)
 {
-    g_assert(qemu_in_main_thread());
     if (!in_range("poll-max-ns", params->poll_max_ns, errp) ||
         !in_range("poll-grow", params->poll_grow, errp) ||
         !in_range("poll-shrink", params->poll_shrink, errp) ||
@@ -198,9 +296,54 @@ bool iothread_set_params(IOThread *iothread, const IOThreadParams *params, Error
         error_setg(errp, "bad thread-pool-min/thread-pool-max values");
         return false;
     }
+    return true;
+}
+
+/* Bind IOTHREAD to CPUS, all of which must be ones that the process may use. */
+static bool set_cpus(IOThread *iothread, const cpu_set_t *cpus, Error **errp)
+{
+    cpu_set_t allowed;
+    int ret = port_process_affinity(&allowed);
+
+    for (int i = 0; ret == 0 && i < CPU_SETSIZE; i++) {
+        if (CPU_ISSET(i, cpus) && !CPU_ISSET(i, &allowed)) {
+            error_setg(errp, "CPU %d in 'cpu-affinity' is not available to this process", i);
+            return false;
+        }
+    }
+    if (ret == 0) {
+        ret = port_thread_set_affinity(iothread->thread.thread,
+                                       CPU_COUNT(cpus) ? cpus : &allowed);
+    }
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Failed to set 'cpu-affinity' of iothread '%s'",
+                         iothread->id);
+        return false;
+    }
+    return true;
+}
+
+const IOThreadParams *iothread_get_params(IOThread *iothread)
+{
+    ASSERT_MAIN_THREAD();
+    return &iothread->params;
+}
+
+bool iothread_set_params(IOThread *iothread, const IOThreadParams *params, Error **errp)
+{
+    ASSERT_MAIN_THREAD();
+    if (!check_numbers(params, errp)) {
+        return false;
+    }
+    /* A thread that has ended cannot be bound, and need not be. */
+    if (!iothread->stopped && !CPU_EQUAL(&params->cpus, &iothread->params.cpus) &&
+        !set_cpus(iothread, &params->cpus, errp)) {
+        return false;
+    }
     iothread->params = *params;
     aio_context_set_poll_params(iothread->ctx, params->poll_max_ns, params->poll_grow,
                                 params->poll_shrink, &error_abort);
+    aio_context_set_aio_params(iothread->ctx, params->aio_max_batch);
     thread_pool_set_limits(aio_get_thread_pool(iothread->ctx), params->thread_pool_min,
                            params->thread_pool_max);
     return true;

@@ -11,7 +11,12 @@
 static AioContext *main_context;
 static AioContext *control_context;
 static QemuThread main_thread;
-static QemuMutex big_lock;              /* all zero bytes: a valid mutex */
+static QEMUBH *notify_bh;               /* does nothing; makes main_loop_wait() return */
+/*
+ * All zero bytes: a valid mutex. Locked through the port, because what goes through
+ * qemu_mutex_lock() counts as coming after context locks.
+ */
+static QemuMutex big_lock;
 static PORT_THREAD_LOCAL bool have_big_lock;
 
 QEMU_NOINLINE bool bql_locked(void)
@@ -28,7 +33,8 @@ static QEMU_NOINLINE void set_bql_locked(bool held)
 void bql_lock(void)
 {
     g_assert(!bql_locked());
-    qemu_mutex_lock(&big_lock);
+    aio__check_bql_order();
+    port_mutex_lock(&big_lock.lock);
     set_bql_locked(true);
 }
 
@@ -36,12 +42,22 @@ void bql_unlock(void)
 {
     g_assert(bql_locked());
     set_bql_locked(false);
-    qemu_mutex_unlock(&big_lock);
+    port_mutex_unlock(&big_lock.lock);
 }
 
 bool qemu_in_main_thread(void)
 {
     return bql_locked() && qemu_thread_is_self(&main_thread);
+}
+
+void main_loop_assert_here(const char *call)
+{
+    if (unlikely(!qemu_in_main_thread())) {
+        fprintf(stderr, "miniblk: %s: called in thread %d%s, is for the main thread with the "
+                "big lock\n", call, qemu_get_thread_id(),
+                bql_locked() ? " with the big lock" : "");
+        abort();
+    }
 }
 
 AioContext *qemu_get_aio_context(void)
@@ -68,8 +84,13 @@ static int poll_unlocked(GPollFD *fds, guint nfds, int timeout_ms)
     return ret;
 }
 
-static void attach(AioContext *ctx)
+static void nothing(void *opaque)
 {
+}
+
+static void attach(AioContext *ctx, const char *name)
+{
+    aio__context_set_name(ctx, name);
     GSource *source = aio_get_g_source(ctx);
     g_source_attach(source, NULL);
     g_source_unref(source);
@@ -78,7 +99,10 @@ static void attach(AioContext *ctx)
 int qemu_init_main_loop(Error **errp)
 {
     G_STATIC_ASSERT(sizeof(GPollFD) == sizeof(struct pollfd));
-    g_assert(!main_context);
+    if (unlikely(main_context)) {
+        fprintf(stderr, "miniblk: qemu_init_main_loop: there is a main loop already\n");
+        abort();
+    }
 
     main_context = aio_context_new(errp);
     if (!main_context) {
@@ -95,62 +119,69 @@ int qemu_init_main_loop(Error **errp)
     qemu_thread_get_self(&main_thread);
     qemu_set_current_aio_context(main_context);
     bql_lock();
-    attach(main_context);
-    attach(control_context);
+    attach(main_context, "main loop");
+    attach(control_context, "main loop (control)");
+    notify_bh = aio_bh_new(control_context, nothing, NULL);
     g_main_context_set_poll_func(g_main_context_default(), poll_unlocked);
     return 0;
 }
 
 void main_loop_wait(int nonblocking)
 {
+    ASSERT_MAIN_THREAD();
     g_main_context_iteration(NULL, !nonblocking);
+}
+
+void qemu_notify_event(void)
+{
+    qemu_bh_schedule(notify_bh);
 }
 
 /* ---- legacy calls -------------------------------------------------------------------------- */
 
-static AioContext *legacy_context(void)
+static AioContext *legacy_context(const char *call)
 {
-    g_assert(qemu_in_main_thread());
+    main_loop_assert_here(call);
     return main_context;
 }
 
 void qemu_set_fd_handler(int fd, IOHandler *io_read, IOHandler *io_write, void *opaque)
 {
-    g_assert(qemu_in_main_thread());
+    ASSERT_MAIN_THREAD();
     aio_set_fd_handler(control_context, fd, io_read, io_write, NULL, NULL, opaque);
 }
 
 void qemu_aio_set_fd_handler(int fd, IOHandler *io_read, IOHandler *io_write, void *opaque)
 {
-    aio_set_fd_handler(legacy_context(), fd, io_read, io_write, NULL, NULL, opaque);
+    aio_set_fd_handler(legacy_context(__func__), fd, io_read, io_write, NULL, NULL, opaque);
 }
 
 void qemu_aio_set_event_notifier(EventNotifier *notifier, EventNotifierHandler *io_read)
 {
-    aio_set_event_notifier(legacy_context(), notifier, io_read, NULL, NULL);
+    aio_set_event_notifier(legacy_context(__func__), notifier, io_read, NULL, NULL);
 }
 
 bool qemu_aio_wait(void)
 {
-    return aio_poll(legacy_context(), true);
+    return aio_poll(legacy_context(__func__), true);
 }
 
 QEMUBH *qemu_bh_new_full(QEMUBHFunc *cb, void *opaque, const char *name)
 {
-    return aio_bh_new_full(main_context, cb, opaque, name);
+    return aio_bh_new_full(legacy_context("qemu_bh_new"), cb, opaque, name);
 }
 
 QEMUTimer *timer_new_ns(QEMUClockType type, QEMUTimerCB *cb, void *opaque)
 {
-    return aio_timer_new(legacy_context(), type, SCALE_NS, cb, opaque);
+    return aio_timer_new(legacy_context(__func__), type, SCALE_NS, cb, opaque);
 }
 
 QEMUTimer *timer_new_us(QEMUClockType type, QEMUTimerCB *cb, void *opaque)
 {
-    return aio_timer_new(legacy_context(), type, SCALE_US, cb, opaque);
+    return aio_timer_new(legacy_context(__func__), type, SCALE_US, cb, opaque);
 }
 
 QEMUTimer *timer_new_ms(QEMUClockType type, QEMUTimerCB *cb, void *opaque)
 {
-    return aio_timer_new(legacy_context(), type, SCALE_MS, cb, opaque);
+    return aio_timer_new(legacy_context(__func__), type, SCALE_MS, cb, opaque);
 }

@@ -70,10 +70,7 @@ char *qmp_command_line_help(const char *name, const char *arg)
     if (!strcmp(name, "blockdev")) {
         list_drivers(out);
     } else if (!strcmp(name, "object")) {
-        g_string_append(out, "List of user creatable objects:\n"
-                        "  iothread,id=ID[,poll-max-ns=N][,poll-grow=N][,poll-shrink=N]\n"
-                        "           [,aio-max-batch=N][,thread-pool-min=N]"
-                        "[,thread-pool-max=N]\n");
+        qmp_object_help(out);
     } else if (!strcmp(name, "export")) {
         g_string_append(out, "List of export types:\n"
                         "  nbd,id=ID,node-name=NODE[,name=NAME][,description=TEXT]\n"

@@ -6,6 +6,7 @@
 #ifndef QMP_QMP_H
 #define QMP_QMP_H
 
+#include <glib.h>
 #include <jansson.h>
 #include <stdbool.h>
 #include "miniblk/error.h"
@@ -39,6 +40,8 @@ bool chardev_add(QDict *args, Error **errp);
 bool monitor_add(QDict *args, Error **errp);
 bool qmp_blockdev_add(QDict *args, Error **errp);
 bool qmp_object_add(QDict *args, Error **errp);
+/* Append the types of object-add and their properties, for people. */
+void qmp_object_help(GString *out);
 bool qmp_block_export_add(QDict *args, Error **errp);
 bool qmp_nbd_server_start(QDict *args, Error **errp);
 

@@ -45,7 +45,10 @@ const char *const schema_type_lines[] = {
     /* ---- objects ---- */
     "ObjectOptions = {qom-type:{iothread}, id:str <qom-type>}",
     "ObjectOptions.iothread = {aio-max-batch?:int, thread-pool-min?:int,"
-    "  thread-pool-max?:int, poll-max-ns?:int, poll-grow?:int, poll-shrink?:int}",
+    "  thread-pool-max?:int, poll-max-ns?:int, poll-grow?:int, poll-shrink?:int,"
+    "  cpu-affinity?:CpuList}",
+    /* numbers, or a text like 0-3,8 */
+    "CpuList = ([int] / str)",
 
     NULL
 };

@@ -11,15 +11,31 @@
 typedef int ThreadPoolFunc(void *opaque);
 typedef struct ThreadPool ThreadPool;
 
+/* A pool whose work is submitted from, and called back in, CTX's home thread. Any thread. */
 ThreadPool *thread_pool_new(AioContext *ctx);
-/* Wait for the running work, drop what has not begun (its callback sees -ECANCELED). */
+/*
+ * Wait for the running work and drop what has not begun. Every callback that is still owed
+ * is called from here, with -ECANCELED where the work was dropped. The loop must not run any
+ * more, or the caller be its home thread. (An IOThread that is told to end has
+ * waited for all its work before.)
+ */
 void thread_pool_free(ThreadPool *pool);
-/* At least MIN workers kept alive, at most MAX (both >= 0, MAX > 0, MIN <= MAX). */
+/*
+ * At least MIN workers kept alive, at most MAX (0 <= MIN <= MAX <= INT_MAX, MAX > 0; other
+ * values abort). Takes effect at once: what waits already is taken up by more workers, those
+ * above MAX leave when they have finished what they do. Any thread.
+ */
 void thread_pool_set_limits(ThreadPool *pool, int64_t min, int64_t max);
+/* How long a worker above the minimum stays without work; 10 s unless set. Any thread. */
+void thread_pool_set_idle_time(ThreadPool *pool, int ms);
+/* Whether a callback is still owed for anything submitted. Home thread of the pool's loop. */
+bool thread_pool_busy(ThreadPool *pool);
 
 /*
  * Run FUNC(ARG) in a worker of the calling thread's context; CB(OPAQUE, its result) is
- * called from that context's loop. The returned handle is good until CB is called.
+ * called from that context's loop. -ECANCELED in place of the result: it was cancelled before
+ * it began; -EAGAIN: the system has no thread left and the pool none either. The returned
+ * handle is good until CB is called. In a thread that has a loop.
  */
 BlockAIOCB *thread_pool_submit_aio(ThreadPoolFunc *func, void *arg,
                                    BlockCompletionFunc *cb, void *opaque);

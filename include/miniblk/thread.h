@@ -36,6 +36,8 @@ int qemu_mutex_trylock(QemuMutex *mutex);
 void qemu_mutex_unlock_func(QemuMutex *mutex);
 #define qemu_mutex_lock(m)   qemu_mutex_lock_func(m)
 #define qemu_mutex_unlock(m) qemu_mutex_unlock_func(m)
+/* How many QemuMutexes the calling thread holds. Not in release builds; for assertions. */
+unsigned qemu_thread_mutexes_held(void);
 
 void qemu_rec_mutex_init(QemuRecMutex *mutex);
 void qemu_rec_mutex_destroy(QemuRecMutex *mutex);

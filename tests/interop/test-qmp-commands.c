@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What QMP commands do and refuse, against a running daemon. */
 #include "miniblk/osdep.h"
+#include <sched.h>
 #include "tests/lib/harness.h"
 
 #define TIMEOUT_MS 30000
@@ -228,6 +229,28 @@ static void test_object_errors(void)
           "Invalid parameter type for 'poll-grow', expected: integer" },
         { CMD("qom-set", "'path': '/objects/io1', 'property': 'poll-grow', 'value': 4"),
           NULL },
+        { CMD("qom-set", "'path': '/objects/io1', 'property': 'thread-pool-max', 'value': 0"),
+          "bad thread-pool-min/thread-pool-max values" },
+        { CMD("qom-set", "'path': '/objects/io1', 'property': 'aio-max-batch', 'value': -1"),
+          "aio-max-batch value must be in range [0, 9223372036854775807]" },
+        { CMD("object-add", "'qom-type': 'iothread', 'id': 'io2', 'cpu-affinity': [0, 1022]"),
+          "CPU 1022 in 'cpu-affinity' is not available to this process" },
+        { CMD("object-add", "'qom-type': 'iothread', 'id': 'io2', 'cpu-affinity': '0-1024'"),
+          "CPU 1024 in 'cpu-affinity' is not in range [0, 1023]" },
+        { CMD("object-add", "'qom-type': 'iothread', 'id': 'io2', 'cpu-affinity': [-1]"),
+          "CPU -1 in 'cpu-affinity' is not in range [0, 1023]" },
+        { CMD("object-add", "'qom-type': 'iothread', 'id': 'io2', 'cpu-affinity': '3-1'"),
+          "CPU range '3-1' in 'cpu-affinity' is empty" },
+        { CMD("object-add", "'qom-type': 'iothread', 'id': 'io2', 'cpu-affinity': '0,x'"),
+          "'x' in 'cpu-affinity' is not a CPU number or range" },
+        { CMD("object-add", "'qom-type': 'iothread', 'id': 'io2', 'cpu-affinity': '0-'"),
+          "'0-' in 'cpu-affinity' is not a CPU number or range" },
+        { CMD("object-add", "'qom-type': 'iothread', 'id': 'io2', 'cpu-affinity': '1-99999999999"
+              "999999999'"), "CPU 9223372036854775807 in 'cpu-affinity' is not in range [0, 1023]" },
+        { CMD("object-add", "'qom-type': 'iothread', 'id': 'io2', 'cpu-affinity': ['0']"),
+          "Invalid parameter type for 'cpu-affinity[0]', expected: integer" },
+        { CMD("object-add", "'qom-type': 'iothread', 'id': 'io2', 'cpu-affinity': 0"),
+          "Invalid parameter type for 'cpu-affinity', expected: CpuList" },
         { CMD("object-del", "'id': 'io0'"), "object 'io0' not found" },
         { CMD("object-del", "'id': 'io1'"), NULL },
         { CMD("object-del", "'id': 'io1'"), "object 'io1' not found" },
@@ -242,6 +265,8 @@ static void test_object_errors(void)
     g_assert_cmpuint(json_array_size(list), ==, 1);
     g_assert_cmpint(json_integer_value(json_object_get(json_array_get(list, 0),
                                                        "poll-max-ns")), ==, 5);
+    /* The peer's members, and no others. */
+    g_assert_cmpuint(json_object_size(json_array_get(list, 0)), ==, 6);
     json_decref(list);
     /* A value that is refused leaves no thread behind. */
     json_decref(t_qmp(q, CMD("object-add", "'qom-type': 'iothread', 'id': 'bad', "
@@ -249,6 +274,66 @@ static void test_object_errors(void)
     list = t_qmp_ok(q, CMD("qom-list", "'path': '/objects'"));
     g_assert_cmpuint(json_array_size(list), ==, 2);
     json_decref(list);
+    t_daemon_stop_ok(d);
+}
+
+static void assert_property(TQmp *q, const char *name, const char *expected)
+{
+    json_t *value = t_qmp_ok(q, "{'execute': 'qom-get', 'arguments': {'path': '/objects/io', "
+                             "'property': '%s'}}", name);
+    g_autofree char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+
+    g_assert_cmpstr(text, ==, expected);
+    json_decref(value);
+}
+
+static int first_cpu(void)
+{
+    cpu_set_t cpus;
+
+    g_assert_cmpint(sched_getaffinity(0, sizeof(cpus), &cpus), ==, 0);
+    for (int i = 0; ; i++) {
+        if (CPU_ISSET(i, &cpus)) {
+            return i;
+        }
+    }
+}
+
+/* Each property given on the command line, read back, changed and read back. */
+static void test_iothread_properties(void)
+{
+    int cpu = first_cpu();
+    g_autofree char *cpu_list = g_strdup_printf("[%d]", cpu);
+    g_autofree char *cpu_range = g_strdup_printf("'%d-%d,%d'", cpu, cpu, cpu);
+    const struct { const char *name, *before, *value, *after; } cases[] = {
+        { "poll-max-ns", "1", "11", "11" },
+        { "poll-grow", "2", "12", "12" },
+        { "poll-shrink", "3", "13", "13" },
+        { "aio-max-batch", "4", "14", "14" },
+        { "thread-pool-min", "5", "0", "0" },
+        { "thread-pool-max", "6", "16", "16" },
+        { "cpu-affinity", cpu_list, "[]", "[]" },
+        { "cpu-affinity", "[]", cpu_range, cpu_list },
+    };
+    TDaemon *d = t_daemon_start("--object iothread,id=io,poll-max-ns=1,poll-grow=2,"
+                                "poll-shrink=3,aio-max-batch=4,thread-pool-min=5,"
+                                "thread-pool-max=6,cpu-affinity=%d", cpu);
+    TQmp *q = t_daemon_qmp(d);
+    json_t *list;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        assert_property(q, cases[i].name, cases[i].before);
+        t_qmp_run(q, "{'execute': 'qom-set', 'arguments': {'path': '/objects/io', "
+                  "'property': '%s', 'value': %s}}", cases[i].name, cases[i].value);
+        assert_property(q, cases[i].name, cases[i].after);
+    }
+    list = t_qmp_ok(q, CMD("qom-list", "'path': '/objects/io'"));
+    g_assert_cmpuint(json_array_size(list), ==, 1 + 7);
+    json_decref(list);
+    t_daemon_stop_ok(d);
+    /* a list by its elements */
+    d = t_daemon_start("--object iothread,id=io,cpu-affinity.0=%d", cpu);
+    assert_property(t_daemon_qmp(d), "cpu-affinity", cpu_list);
     t_daemon_stop_ok(d);
 }
 
@@ -419,6 +504,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qmp-commands/locked-image", test_locked_image);
     g_test_add_func("/qmp-commands/export-errors", test_export_errors);
     g_test_add_func("/qmp-commands/object-errors", test_object_errors);
+    g_test_add_func("/qmp-commands/iothread-properties", test_iothread_properties);
     g_test_add_func("/qmp-commands/set-iothread", test_set_iothread);
     g_test_add_func("/qmp-commands/set-iothread-of-export", test_set_iothread_of_export);
     g_test_add_func("/qmp-commands/fixed-iothread", test_fixed_iothread);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The worker pool: results, order, limits, cancelling, nested loops, the pool's end. */
 #include "miniblk/osdep.h"
+#include <sys/resource.h>
 #include "miniblk/atomic.h"
 #include "miniblk/coroutine.h"
 #include "miniblk/error.h"
@@ -293,6 +294,126 @@ static void test_limits(void)
     limit_workers(64);
 }
 
+/* How many threads of ours are called "worker" by the system. */
+static int count_workers(void)
+{
+    g_autoptr(GDir) dir = g_dir_open("/proc/self/task", 0, NULL);
+    const char *id;
+    int n = 0;
+
+    while ((id = g_dir_read_name(dir))) {
+        g_autofree char *path = g_strdup_printf("/proc/self/task/%s/comm", id);
+        g_autofree char *name = NULL;
+        /* it may be gone by now */
+        n += g_file_get_contents(path, &name, NULL, NULL) && !strcmp(name, "worker\n");
+    }
+    return n;
+}
+
+/* Others may still be on their way out, so it takes a moment. */
+static void wait_workers(int n)
+{
+    int64_t until_ns = get_clock() + 20LL * NANOSECONDS_PER_SECOND;
+
+    while (count_workers() != n) {
+        g_assert_cmpint(get_clock(), <, until_ns);
+        g_usleep(200);
+    }
+}
+
+/* Workers above the minimum leave when they have been idle for long enough. */
+static void test_idle_workers_leave(void)
+{
+    enum { N = 8 };
+    ThreadPool *pool = aio_get_thread_pool(ctx);
+    int done = 0;
+
+    thread_pool_set_idle_time(pool, 1);
+    wait_workers(0);
+    for (int min = 0; min <= 3; min += 3) {
+        thread_pool_set_limits(pool, min, 64);
+        wait_workers(min);      /* started at once, without any work */
+        active = done = 0;
+        active_release = false;
+        for (int i = 0; i < N; i++) {
+            thread_pool_submit_aio(count_active, NULL, count_done, &done);
+        }
+        wait_active(N);
+        g_assert_cmpint(count_workers(), ==, N);
+        qemu_mutex_lock(&active_lock);
+        active_release = true;
+        qemu_cond_broadcast(&active_changed);
+        qemu_mutex_unlock(&active_lock);
+        while (done < N) {
+            aio_poll(ctx, true);
+        }
+        wait_workers(min);
+    }
+    thread_pool_set_limits(pool, 0, 64);
+    wait_workers(0);            /* the minimum has gone, and so do they */
+    thread_pool_set_idle_time(pool, 10 * 1000);
+}
+
+/*
+ * No thread can be started: there is no memory for its stack. Where the pool has a worker it
+ * does the work after all; where it has none the callback is told.
+ */
+static void without_threads(void)
+{
+    struct rlimit limit;
+    Job first, second, third;
+    AioContext *other = aio_context_new(&error_abort);
+
+    job_init(&first, 1, true);
+    job_init(&second, 2, false);
+    job_init(&third, 3, false);
+    job_submit(&first);
+    qemu_event_wait(&first.started);
+
+    g_assert_cmpint(getrlimit(RLIMIT_AS, &limit), ==, 0);
+    rlim_t before = limit.rlim_cur;
+    limit.rlim_cur = 1024 * 1024;       /* less than is in use: nothing can be mapped */
+    g_assert_cmpint(setrlimit(RLIMIT_AS, &limit), ==, 0);
+    job_submit(&second);
+    thread_pool_set_limits(aio_get_thread_pool(ctx), 5, 64);
+    qemu_event_set(&first.gate);
+    job_wait(&second);
+    g_assert_cmpint(second.ret, ==, 2);
+
+    AioContext *home = ctx;
+    qemu_set_current_aio_context(NULL);
+    qemu_set_current_aio_context(ctx = other);
+    job_submit(&third);
+    g_assert_cmpint(third.callbacks, ==, 0);
+    job_wait(&third);
+    g_assert_cmpint(third.ret, ==, -EAGAIN);
+    g_assert_cmpint(third.begun, ==, 0);
+
+    limit.rlim_cur = before;
+    g_assert_cmpint(setrlimit(RLIMIT_AS, &limit), ==, 0);
+    job_init(&third, 4, false);
+    job_submit(&third);
+    job_wait(&third);
+    g_assert_cmpint(third.ret, ==, 4);
+    aio_context_unref(other);
+    qemu_set_current_aio_context(NULL);
+    qemu_set_current_aio_context(ctx = home);
+}
+
+static void test_no_thread_to_be_had(void)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    g_test_skip("a sanitizer needs more address space than can be limited");
+#else
+    if (g_test_subprocess()) {
+        without_threads();
+        return;
+    }
+    g_test_trap_subprocess(NULL, 0, 0);
+    g_test_trap_assert_passed();
+#endif
+}
+
 /* ---- cancelling ------------------------------------------------------------------------- */
 
 static void test_cancel_queued(gconstpointer data)
@@ -442,6 +563,8 @@ int main(int argc, char **argv)
                          test_callback_may_poll_for_another);
     g_test_add_func("/thread-pool/nested/deep", test_nested_polls_unwind);
     g_test_add_func("/thread-pool/limits", test_limits);
+    g_test_add_func("/thread-pool/idle-workers-leave", test_idle_workers_leave);
+    g_test_add_func("/thread-pool/no-thread-to-be-had", test_no_thread_to_be_had);
     g_test_add_data_func("/thread-pool/cancel/queued", GINT_TO_POINTER(0),
                          test_cancel_queued);
     g_test_add_data_func("/thread-pool/cancel/queued-async", GINT_TO_POINTER(1),
