@@ -18,8 +18,8 @@
  * assertion); it always does (the LTL property).
  *
  * Planted bugs: -DBUG_...
- *      PLAIN_REGISTER  the waiter registers by a plain store            (found with -DTSO only)
- *      PLAIN_CHANGE    the condition is changed by a plain store        (found with -DTSO only)
+ *      PLAIN_REGISTER  the waiter registers by a plain store     (only with -DTSO)
+ *      PLAIN_CHANGE    the condition is changed by a plain store (only with -DTSO)
  *      LOOK_FIRST      the waiter looks at the condition, and registers then
  *      KICK_FIRST      the kicker kicks, and changes the condition then
  *      BARE_NOTIFY     the kick is a notification, which the poll forgets as it begins
@@ -39,7 +39,7 @@ bool kicked;                /* kick_bh is scheduled, or, BUG_BARE_NOTIFY, the lo
 byte whims = WHIMS;
 bool finished;
 
-/* ---- stores ------------------------------------------------------------------------------ */
+/* ---- stores -------------------------------------------------------------------------- */
 
 #define WAITERS     KICKERS             /* variables by number: the conditions, the count */
 
@@ -90,7 +90,7 @@ end_idle:
 #define change(kicker)      rmw(kicker, kicker, false)
 #endif
 
-/* ---- threads ------------------------------------------------------------------------------- */
+/* ---- threads ------------------------------------------------------------------------- */
 
 inline kick()
 {
@@ -154,7 +154,7 @@ active proctype waiter()
     finished = true
 }
 
-/* ---- what must hold -------------------------------------------------------------------------- */
+/* ---- what must hold ------------------------------------------------------------------ */
 
 active proctype watchdog()
 {
