@@ -48,7 +48,8 @@ static void run_what_is_left(AioContext *ctx)
     unsigned iterations = 0;
 
     while (thread_pool_busy(pool) ||
-           (aio__messages_pending(ctx) && iterations++ < LAST_ITERATIONS_MAX)) {
+           ((aio__messages_pending(ctx) || aio__messages_idle_pending(ctx)) &&
+            iterations++ < LAST_ITERATIONS_MAX)) {
         aio_poll(ctx, thread_pool_busy(pool));
     }
 }

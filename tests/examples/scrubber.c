@@ -108,7 +108,7 @@ static void scrubber_start(Scrubber *s, BlockDriverState *bs)
     scrubber_enter(s);
 }
 
-/* ---- a node that travels ------------------------------------------------------------------ */
+/* ---- a node that travels --------------------------------------------------------------- */
 
 static BlockDriverState *open_disk(void)
 {

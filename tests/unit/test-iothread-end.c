@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What an IOThread does before it ends: all that was scheduled before, and no more than that. */
+/* What an IOThread does before it ends: all that was scheduled before, and no more. */
 #include "miniblk/osdep.h"
 #include "miniblk/atomic.h"
 #include "miniblk/coroutine.h"
@@ -53,6 +53,23 @@ static void test_idle_bottom_half(void)
         qemu_bh_delete(bh);
         iothread_destroy(io);
     }
+}
+
+static void schedule_idle(void *opaque)
+{
+    qemu_bh_schedule_idle(opaque);
+}
+
+static void test_idle_bottom_half_in_turn(void)
+{
+    int runs = 0;
+    begin();
+    QEMUBH *bh = aio_bh_new(ctx, inc, &runs);
+    aio_bh_schedule_oneshot(ctx, schedule_idle, bh);
+    iothread_stop(io);
+    g_assert_cmpint(runs, ==, 1);
+    qemu_bh_delete(bh);
+    iothread_destroy(io);
 }
 
 /* One thing leads to another: each bottom half schedules the next. */
@@ -115,7 +132,7 @@ static void test_coroutines(void)
     iothread_destroy(io);
 }
 
-/* ---- what must not keep it ------------------------------------------------------------------ */
+/* ---- what must not keep it ------------------------------------------------------------- */
 
 static void ignore(void *opaque)
 {
@@ -171,7 +188,7 @@ static void test_a_timer_in_the_future(void)
     iothread_destroy(io);
 }
 
-/* ---- workers ---------------------------------------------------------------------------------- */
+/* ---- workers --------------------------------------------------------------------------- */
 
 enum { WORKS = 20 };
 
@@ -236,7 +253,7 @@ static void test_coroutines_that_wait_for_workers(void)
     }
 }
 
-/* ---- the object ---------------------------------------------------------------------------- */
+/* ---- the object ------------------------------------------------------------------------ */
 
 static void test_stop_is_idempotent(void)
 {
@@ -341,6 +358,7 @@ int main(int argc, char **argv)
     g_test_add_func("/iothread-end/runs/bottom-halves", test_bottom_halves);
     g_test_add_func("/iothread-end/runs/idle-bottom-half", test_idle_bottom_half);
     g_test_add_func("/iothread-end/runs/in-turn", test_what_they_schedule_in_turn);
+    g_test_add_func("/iothread-end/runs/idle-in-turn", test_idle_bottom_half_in_turn);
     g_test_add_func("/iothread-end/runs/coroutines", test_coroutines);
     g_test_add_func("/iothread-end/runs/work", test_work_and_its_callbacks);
     g_test_add_func("/iothread-end/runs/coroutines-with-work",

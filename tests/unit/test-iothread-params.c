@@ -78,7 +78,7 @@ static void test_refused_values_change_nothing(void)
     iothread_destroy(io);
 }
 
-/* ---- effects ------------------------------------------------------------------------------- */
+/* ---- effects --------------------------------------------------------------------------- */
 
 static void test_loop_parameters_take_effect(void)
 {
@@ -121,7 +121,7 @@ static void test_thread_is_named(void)
     }
 }
 
-/* ---- processors ------------------------------------------------------------------------------ */
+/* ---- processors ------------------------------------------------------------------------ */
 
 static cpu_set_t cpus_of(int id)
 {

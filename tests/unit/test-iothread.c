@@ -270,25 +270,6 @@ static void test_wait_drops_every_level_of_the_lock(void)
     stop();
 }
 
-static void hold_two_bh(void *opaque)
-{
-    aio_context_acquire(io_ctx[0]);
-    aio_context_acquire(io_ctx[1]);
-}
-
-static void test_a_second_context_without_the_big_lock_aborts(void)
-{
-    if (g_test_subprocess()) {
-        start();
-        aio_bh_schedule_oneshot(io_ctx[0], hold_two_bh, NULL);
-        stop();
-        exit(0);
-    }
-    g_test_trap_subprocess(NULL, 0, 0);
-    g_test_trap_assert_failed();
-    g_test_trap_assert_stderr("*without the big lock only one may be held*");
-}
-
 static void wait_done_cb(void *opaque)
 {
     *(bool *)opaque = true;
@@ -382,8 +363,6 @@ int main(int argc, char **argv)
     g_test_add_func("/iothread/travel", test_coroutines_travel_between_loops);
     g_test_add_func("/iothread/sleep", test_sleep_in_an_iothread);
     g_test_add_func("/iothread/lock/wait-drops-all", test_wait_drops_every_level_of_the_lock);
-    g_test_add_func("/iothread/lock/two-abort",
-                    test_a_second_context_without_the_big_lock_aborts);
     g_test_add_func("/iothread/wait-bh", test_wait_for_a_bottom_half_elsewhere);
     g_test_add_func("/iothread/timer", test_timer_armed_from_another_thread_wakes_the_loop);
     g_test_add_func("/iothread/idle-bh", test_idle_bottom_half_reaches_a_sleeping_loop);

@@ -33,12 +33,12 @@ static void stop(void)
     }
 }
 
-/* ---- what stands still ------------------------------------------------------------------- */
+/* ---- what stands still ----------------------------------------------------------------- */
 
 /* A coroutine that reschedules itself, so its loop never sleeps. */
 typedef struct Busy {
     AioContext *ctx;
-    int steps;                  /* protected by the lock of CTX; written by its coroutine, atomic */
+    int steps;                  /* atomic; written under the lock of CTX by its coroutine */
     bool end;                   /* the same */
     bool ended;                 /* atomic */
 } Busy;
@@ -140,7 +140,7 @@ static void test_waiting_opens_the_world_meanwhile(void)
     stop();
 }
 
-/* ---- IOThreads that come and go ------------------------------------------------------------ */
+/* ---- IOThreads that come and go -------------------------------------------------------- */
 
 static void test_created_while_stopped(void)
 {
@@ -182,7 +182,7 @@ static void test_destroyed_while_stopped(void)
     stop();
 }
 
-/* ---- listeners ------------------------------------------------------------------------------- */
+/* ---- listeners ------------------------------------------------------------------------- */
 
 static GString *told;
 
@@ -324,7 +324,7 @@ static void test_listener_replaces_iothreads(void)
     stop();
 }
 
-/* ---- misuse ---------------------------------------------------------------------------------- */
+/* ---- misuse ---------------------------------------------------------------------------- */
 
 static void pause_again(Listener *l, bool running)
 {
@@ -342,7 +342,8 @@ static void pause_in_listener(void)
 
 static void test_pausing_in_a_listener_aborts(void)
 {
-    trap(pause_in_listener, "*vm_state_notify: the world is stopped or resumed by a listener*");
+    trap(pause_in_listener, "*vm_state_notify: the world is stopped or resumed by a "
+         "listener*");
 }
 
 static void test_resuming_what_runs_aborts(void)
@@ -375,7 +376,8 @@ int main(int argc, char **argv)
     g_test_add_func("/pause-all/listeners/order", test_order_of_listeners);
     g_test_add_func("/pause-all/listeners/removed", test_listener_removes_listener);
     g_test_add_func("/pause-all/listeners/added", test_listener_adds_listener);
-    g_test_add_func("/pause-all/listeners/replace-iothreads", test_listener_replaces_iothreads);
+    g_test_add_func("/pause-all/listeners/replace-iothreads",
+                    test_listener_replaces_iothreads);
     g_test_add_func("/pause-all/misuse/in-listener", test_pausing_in_a_listener_aborts);
     g_test_add_func("/pause-all/misuse/not-paused", test_resuming_what_runs_aborts);
     g_test_add_func("/pause-all/misuse/sleep", test_sleeping_while_paused_aborts);
