@@ -94,10 +94,14 @@ static int coroutine_fn read_edges(BlockDriverState *bs, Padding *p)
     int ret = 0;
 
     if (first_is_partial(p)) {
+        bdrv_debug_event(bs, BLKDBG_PWRITEV_RMW_HEAD);
         ret = read_block(bs, p->offset, p->buf, p->align);
+        bdrv_debug_event(bs, BLKDBG_PWRITEV_RMW_AFTER_HEAD);
     }
     if (ret == 0 && p->two_blocks) {
+        bdrv_debug_event(bs, BLKDBG_PWRITEV_RMW_TAIL);
         ret = read_block(bs, p->offset + p->bytes - p->align, tail_block(p), p->align);
+        bdrv_debug_event(bs, BLKDBG_PWRITEV_RMW_AFTER_TAIL);
     }
     return ret;
 }

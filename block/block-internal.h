@@ -161,6 +161,11 @@ int coroutine_fn bdrv__aligned_preadv(BlockDriverState *bs, int64_t offset, int6
 int coroutine_fn bdrv__aligned_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                        QEMUIOVector *qiov, size_t qiov_offset,
                                        BdrvRequestFlags flags);
+/*
+ * Before a read with BDRV_REQ_COPY_ON_READ: copy what BS does not have of the range, in whole
+ * units of allocation, into BS. 0 or -errno. copy-on-read.c
+ */
+int coroutine_fn bdrv__copy_on_read(BlockDriverState *bs, int64_t offset, int64_t bytes);
 /* The same for requests that are not aligned to bs->bl.request_alignment. */
 int coroutine_fn bdrv__unaligned_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                         QEMUIOVector *qiov, size_t qiov_offset,

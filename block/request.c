@@ -177,7 +177,13 @@ int coroutine_fn bdrv_co_preadv_part(BdrvChild *child, int64_t offset, int64_t b
     }
     assert_home(bs);
     bdrv_inc_in_flight(bs);
-    if (likely(is_aligned(bs, offset, bytes))) {
+    if (unlikely(flags & BDRV_REQ_COPY_ON_READ)) {
+        g_assert(child->perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED));
+        ret = bdrv__copy_on_read(bs, offset, bytes);
+    }
+    if (unlikely(ret < 0 || (flags & BDRV_REQ_PREFETCH))) {
+        /* nothing to be read, or nothing wanted */
+    } else if (likely(is_aligned(bs, offset, bytes))) {
         ret = bdrv__aligned_preadv(bs, offset, bytes, qiov, qiov_offset, flags);
     } else {
         ret = bdrv__unaligned_preadv(bs, offset, bytes, qiov, qiov_offset, flags);

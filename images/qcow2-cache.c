@@ -187,6 +187,7 @@ int coroutine_fn qcow2_cache_get(Qcow2State *s, Qcow2Cache *c, uint64_t offset,
     if (ret < 0) {
         return ret;
     }
+    BLKDBG_EVENT(s->bs->file, c == &s->l2_cache ? BLKDBG_L2_LOAD : BLKDBG_REFBLOCK_LOAD);
     ret = qcow2_file_read(s, offset, 1u << c->slice_bits, t->data);
     if (ret < 0) {
         t->pins--;
@@ -245,6 +246,8 @@ static int coroutine_fn write_neighbours(Qcow2State *s, Qcow2Cache *c, Qcow2Slic
         iov[i] = (struct iovec){ t[i]->data, 1u << c->slice_bits };
     }
     qemu_iovec_init_external(&qiov, iov, n);
+    BLKDBG_EVENT(s->bs->file, c == &s->l2_cache ? BLKDBG_L2_UPDATE
+                                                : BLKDBG_REFBLOCK_UPDATE_PART);
     int ret = bdrv_co_pwritev(s->bs->file, t[0]->offset, qiov.size, &qiov, 0);
     for (size_t i = 0; i < n && ret >= 0; i++) {
         clear_dirty(c, t[i]);

@@ -203,8 +203,12 @@ static int coroutine_fn copy_table(Qcow2State *s, uint64_t from, uint64_t to)
         return -ENOMEM;
     }
     /* Shared tables are never changed in the cache, so the file has their content. */
+    BLKDBG_EVENT(s->bs->file, BLKDBG_L2_ALLOC_COW_READ);
     int ret = qcow2_file_read(s, from, s->cluster_bytes, buf);
-    ret = ret < 0 ? ret : bdrv_co_pwrite(s->bs->file, to, s->cluster_bytes, buf, 0);
+    if (ret >= 0) {
+        BLKDBG_EVENT(s->bs->file, BLKDBG_L2_ALLOC_WRITE);
+        ret = bdrv_co_pwrite(s->bs->file, to, s->cluster_bytes, buf, 0);
+    }
     qemu_vfree(buf);
     return ret;
 }
@@ -231,6 +235,7 @@ static int coroutine_fn make_own_table(Qcow2State *s, Place *p)
     if (p->table) {
         ret = copy_table(s, p->table, offset);
     } else if (!fresh) {
+        BLKDBG_EVENT(s->bs->file, BLKDBG_L2_ALLOC_WRITE);
         ret = bdrv_co_pwrite_zeroes(s->bs->file, offset, s->cluster_bytes, 0);
     }
     uint64_t slice_offset = offset + (p->slice - p->table);

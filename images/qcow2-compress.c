@@ -90,6 +90,7 @@ int coroutine_fn qcow2_read_compressed(Qcow2State *s, uint64_t entry, uint8_t *b
     if (!in) {
         return -ENOMEM;
     }
+    BLKDBG_EVENT(s->bs->file, BLKDBG_READ_COMPRESSED);
     int ret = qcow2_file_read(s, offset, bytes, in);
     if (ret >= 0) {
         Job job = { s->header.compression_type, in, buf, bytes, s->cluster_bytes };

@@ -46,6 +46,7 @@ static int coroutine_fn read_host(Qcow2State *s, uint64_t offset, uint64_t bytes
     if ((uint64_t)n < bytes) {
         qemu_iovec_memset(qiov, qiov_offset + n, 0, bytes - n);
     }
+    BLKDBG_EVENT(s->bs->file, BLKDBG_READ_AIO);
     return n ? bdrv_co_preadv_part(s->bs->file, offset, n, qiov, qiov_offset, 0) : 0;
 }
 
@@ -64,6 +65,7 @@ static int coroutine_fn read_backing(Qcow2State *s, uint64_t offset, uint64_t by
     if (n < bytes) {
         qemu_iovec_memset(qiov, qiov_offset + n, 0, bytes - n);
     }
+    BLKDBG_EVENT(s->bs->file, BLKDBG_READ_BACKING_AIO);
     return n ? bdrv_co_preadv_part(backing, offset, n, qiov, qiov_offset, 0) : 0;
 }
 

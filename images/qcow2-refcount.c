@@ -288,6 +288,7 @@ int coroutine_fn qcow2_alloc_clusters(Qcow2State *s, uint64_t min, uint64_t max,
     if (s->meta_overlaps) {
         return qcow2_signal_corruption(s, true, "Metadata structures of the image overlap");
     }
+    BLKDBG_EVENT(s->bs->file, BLKDBG_CLUSTER_ALLOC);
     ret = qcow2_mark_dirty(s);
     for (bool again = true; ret >= 0 && again; ) {
         ret = qcow2_find_free(s, s->free_hint, min, max, &start, n);

@@ -27,6 +27,7 @@ static int coroutine_fn zero_cluster(Qcow2State *s, uint64_t cluster)
     qcow2_cache_drop(&s->refblock_cache, offset, s->cluster_bytes);
     qcow2_cache_drop(&s->l2_cache, offset, s->cluster_bytes);
     if (!s->virgin_is_zero || offset < s->virgin_offset) {
+        BLKDBG_EVENT(s->bs->file, BLKDBG_REFBLOCK_ALLOC_WRITE);
         ret = bdrv_co_pwrite_zeroes(s->bs->file, offset, s->cluster_bytes, 0);
     }
     s->virgin_offset = MAX(s->virgin_offset, offset + s->cluster_bytes);
@@ -42,6 +43,7 @@ static int coroutine_fn place_block(Qcow2State *s, uint64_t block, uint64_t clus
     uint64_t offset = cluster << s->cluster_bits;
     Qcow2Slice *slice;
 
+    BLKDBG_EVENT(s->bs->file, BLKDBG_REFBLOCK_ALLOC);
     int ret = qcow2_overlap_check_new(s, cluster, 1);
     if (ret >= 0 && !self) {
         ret = qcow2_refcount_change(s, cluster, 1, 1);
@@ -128,6 +130,7 @@ static int coroutine_fn write_area_blocks(Qcow2State *s, const NewArea *a, uint6
         for (uint64_t c = MAX(lo, a->start); c < MIN(hi, end); c++) {
             qcow2_refcount_store(buf, s->refcount_order, c - lo, 1);
         }
+        BLKDBG_EVENT(s->bs->file, BLKDBG_REFBLOCK_ALLOC_WRITE_BLOCKS);
         ret = bdrv_co_pwrite(s->bs->file, cluster << s->cluster_bits, s->cluster_bytes, buf,
                              0);
         entries[first + i] = cluster << s->cluster_bits;
@@ -148,6 +151,7 @@ static int coroutine_fn write_area_table(Qcow2State *s, const NewArea *a,
     for (uint64_t i = 0; i < bytes / 8; i++) {
         buf[i] = i < a->entries ? GUINT64_TO_BE(entries[i]) : 0;
     }
+    BLKDBG_EVENT(s->bs->file, BLKDBG_REFBLOCK_ALLOC_WRITE_TABLE);
     int ret = bdrv_co_pwrite(s->bs->file, a->start << s->cluster_bits, bytes, buf, 0);
     qemu_vfree(buf);
     return ret;
@@ -161,6 +165,7 @@ static int coroutine_fn switch_table(Qcow2State *s, const NewArea *a)
     };
 
     int ret = bdrv_co_flush(s->bs->file->bs);
+    BLKDBG_EVENT(s->bs->file, BLKDBG_REFBLOCK_ALLOC_SWITCH_TABLE);
     ret = ret < 0 ? ret : qcow2_header_patch(s, 48, &field, sizeof(field));
     ret = ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
     if (ret >= 0) {
@@ -175,6 +180,7 @@ static int coroutine_fn grow_table(Qcow2State *s, uint64_t block)
 {
     NewArea a;
 
+    BLKDBG_EVENT(s->bs->file, BLKDBG_REFTABLE_GROW);
     int ret = plan_area(s, block, &a);
     if (ret < 0) {
         return ret;

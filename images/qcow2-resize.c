@@ -37,6 +37,7 @@ static int coroutine_fn write_new_l1(Qcow2State *s, uint64_t offset, const uint6
     for (size_t i = 0; i < bytes / 8; i++) {
         buf[i] = i < size ? GUINT64_TO_BE(entries[i]) : 0;
     }
+    BLKDBG_EVENT(s->bs->file, BLKDBG_L1_GROW_WRITE_TABLE);
     int ret = bdrv_co_pwrite(s->bs->file, offset, bytes, buf, 0);
     qemu_vfree(buf);
     return ret;
@@ -50,6 +51,7 @@ static int coroutine_fn switch_l1(Qcow2State *s, uint64_t offset, uint32_t size)
     };
 
     int ret = bdrv_co_flush(s->bs->file->bs);
+    BLKDBG_EVENT(s->bs->file, BLKDBG_L1_GROW_ACTIVATE_TABLE);
     ret = ret < 0 ? ret : qcow2_header_patch(s, 36, &field, sizeof(field));
     ret = ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
     if (ret >= 0) {
@@ -77,6 +79,7 @@ static int coroutine_fn grow_l1(Qcow2State *s, uint64_t size)
     }
     memcpy(entries, s->l1.entries, (size_t)s->l1.size * 8);
     clusters = qcow2_clusters(s, size * 8);
+    BLKDBG_EVENT(s->bs->file, BLKDBG_L1_GROW_ALLOC_TABLE);
     int ret = qcow2_alloc_clusters(s, clusters, clusters, &offset, &got, &fresh);
     if (ret < 0) {
         g_free(entries);

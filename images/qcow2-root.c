@@ -71,6 +71,8 @@ static int coroutine_fn write_sector(Qcow2State *s, Qcow2Root *root, uint32_t in
         uint64_t e = first + i < root->size ? root->entries[first + i] : 0;
         sector[i] = GUINT64_TO_BE(e);
     }
+    BLKDBG_EVENT(s->bs->file, root == &s->l1 ? BLKDBG_L1_UPDATE
+                                             : BLKDBG_REFBLOCK_ALLOC_HOOKUP);
     return bdrv_co_pwrite(s->bs->file, root->offset + (uint64_t)first * 8, sizeof(sector),
                           sector, 0);
 }

@@ -127,6 +127,7 @@ static int coroutine_fn read_copies(Qcow2State *s, const Qcow2Alloc *a, const Pi
     if (!c->buf) {
         return -ENOMEM;
     }
+    BLKDBG_EVENT(s->bs->file, BLKDBG_COW_READ);
     int ret = c->head ? read_old(s, a->guest, c->head, c->buf) : 0;
     if (ret >= 0 && c->tail) {
         ret = read_old(s, end, c->tail, c->buf + c->head);
@@ -137,6 +138,7 @@ static int coroutine_fn read_copies(Qcow2State *s, const Qcow2Alloc *a, const Pi
 static int coroutine_fn write_host(Qcow2State *s, uint64_t host, uint64_t bytes,
                                    QEMUIOVector *qiov, size_t qiov_offset)
 {
+    BLKDBG_EVENT(s->bs->file, BLKDBG_WRITE_AIO);
     int ret = s->corrupt ? -EIO : qcow2_overlap_check_data(s, host, bytes);
 
     return ret < 0 ? ret : bdrv_co_pwritev_part(s->bs->file, host, bytes, qiov, qiov_offset,
@@ -164,6 +166,7 @@ static int coroutine_fn write_with_copies(Qcow2State *s, const Qcow2Alloc *a, co
     if (!c->head && !c->tail) {
         return write_host(s, host, p->bytes, p->qiov, p->qiov_offset);
     }
+    BLKDBG_EVENT(s->bs->file, BLKDBG_COW_WRITE);
     if (p->qiov->niov > IOV_ELEMENTS_MAX) {
         int ret = write_buffer(s, host - c->head, c->head, c->buf);
         ret = ret < 0 ? ret : write_host(s, host, p->bytes, p->qiov, p->qiov_offset);

@@ -124,6 +124,7 @@ static int coroutine_fn drop_resting(Qcow2State *s)
     }
     for (guint i = 0; i < s->resting->len; i++) {
         Qcow2Free *f = &g_array_index(s->resting, Qcow2Free, i);
+        BLKDBG_EVENT(s->bs->file, BLKDBG_CLUSTER_FREE);
         int r = qcow2_refcount_change(s, f->cluster, f->n, -1);
         if (r == -EINVAL) {
             r = qcow2_signal_corruption(s, true, "Freed clusters at offset %#" PRIx64

@@ -7,6 +7,7 @@
 
 static const QmpObjectType *const types[] = {
     &qmp_object_iothread,
+    &qmp_object_throttle_group,
 };
 
 /* An object and what it is. */

@@ -34,6 +34,7 @@ typedef struct QmpObjectType {
 } QmpObjectType;
 
 extern const QmpObjectType qmp_object_iothread;
+extern const QmpObjectType qmp_object_throttle_group;
 
 /* "expected: integer" unless VALUE is one. NAME is the property's. */
 bool qmp_property_is_int(const char *name, const json_t *value, Error **errp);

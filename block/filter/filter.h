@@ -14,6 +14,12 @@
  * for zeroes and for truncation. 0 or -errno.
  */
 int bdrv__filter_open_file(BlockDriverState *bs, QDict *options, Error **errp);
+/*
+ * For children given by a file's name: have OPTIONS[KEY], unless it is there, say which driver
+ * the name is for, so that it is not probed. False with ERRP set: "Unknown protocol 'x'".
+ */
+bool bdrv__filter_name_file(QDict *options, const char *key, const char *filename,
+                            Error **errp);
 /* The flags alone, for filters whose child has another name. */
 void bdrv__filter_inherit_flags(BlockDriverState *bs);
 

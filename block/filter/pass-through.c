@@ -25,6 +25,22 @@ int bdrv__filter_open_file(BlockDriverState *bs, QDict *options, Error **errp)
     return ret;
 }
 
+bool bdrv__filter_name_file(QDict *options, const char *key, const char *filename,
+                            Error **errp)
+{
+    if (qdict_haskey(options, key)) {
+        return true;
+    }
+    BlockDriver *drv = bdrv_find_protocol(filename, true, errp);
+    if (!drv) {
+        return false;
+    }
+    g_autoptr(json_t) child = qdict_new();
+    qdict_put_str(child, "driver", drv->format_name);
+    json_object_set(options, key, child);
+    return true;
+}
+
 int64_t coroutine_fn bdrv__filter_co_getlength(BlockDriverState *bs)
 {
     return bdrv_getlength(bs->file->bs);

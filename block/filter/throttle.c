@@ -5,23 +5,34 @@
 
 /* bs->opaque is the member itself. */
 
-static int throttle_open(BlockDriverState *bs, QDict *options, int flags, Error **errp)
+/* Take the name of an existing group out of OPTIONS; newly allocated, or NULL with ERRP set. */
+static char *take_group(QDict *options, Error **errp)
 {
     g_autofree char *group = NULL;
+
+    if (!bdrv_opt_str(options, "throttle-group", &group, errp)) {
+        return NULL;
+    }
+    if (!group) {
+        error_setg(errp, "Please specify a throttle group");
+        return NULL;
+    }
+    if (!throttle_group_by_name(group)) {
+        error_setg(errp, "Throttle group '%s' does not exist", group);
+        return NULL;
+    }
+    return g_steal_pointer(&group);
+}
+
+static int throttle_open(BlockDriverState *bs, QDict *options, int flags, Error **errp)
+{
     int ret = bdrv__filter_open_file(bs, options, errp);
 
     if (ret < 0) {
         return ret;
     }
-    if (!bdrv_opt_str(options, "throttle-group", &group, errp)) {
-        return -EINVAL;
-    }
+    g_autofree char *group = take_group(options, errp);
     if (!group) {
-        error_setg(errp, "Please specify a throttle group");
-        return -EINVAL;
-    }
-    if (!throttle_group_by_name(group)) {
-        error_setg(errp, "Throttle group '%s' does not exist", group);
         return -EINVAL;
     }
     throttle_group_register_tgm(bs->opaque, group, bdrv_get_aio_context(bs));
@@ -31,6 +42,29 @@ static int throttle_open(BlockDriverState *bs, QDict *options, int flags, Error 
 static void throttle_close(BlockDriverState *bs)
 {
     throttle_group_unregister_tgm(bs->opaque);
+}
+
+/* ---- reopening: into another group -------------------------------------------------- */
+
+static int throttle_reopen_prepare(BDRVReopenState *reopen_state, BlockReopenQueue *queue,
+                                   Error **errp)
+{
+    reopen_state->opaque = take_group(reopen_state->options, errp);
+    return reopen_state->opaque ? 0 : -EINVAL;
+}
+
+static void throttle_reopen_commit(BDRVReopenState *reopen_state)
+{
+    BlockDriverState *bs = reopen_state->bs;
+
+    throttle_group_unregister_tgm(bs->opaque);
+    throttle_group_register_tgm(bs->opaque, reopen_state->opaque, bdrv_get_aio_context(bs));
+    g_free(reopen_state->opaque);
+}
+
+static void throttle_reopen_abort(BDRVReopenState *reopen_state)
+{
+    g_free(reopen_state->opaque);
 }
 
 /* ---- requests --------------------------------------------------------------------- */
@@ -102,6 +136,9 @@ static BlockDriver bdrv_throttle = {
     .has_variable_length = true,
     .bdrv_open = throttle_open,
     .bdrv_close = throttle_close,
+    .bdrv_reopen_prepare = throttle_reopen_prepare,
+    .bdrv_reopen_commit = throttle_reopen_commit,
+    .bdrv_reopen_abort = throttle_reopen_abort,
     .bdrv_co_getlength = bdrv__filter_co_getlength,
     .bdrv_co_preadv_part = throttle_co_preadv_part,
     .bdrv_co_pwritev_part = throttle_co_pwritev_part,

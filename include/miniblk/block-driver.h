@@ -149,6 +149,16 @@ struct BlockDriver {
     int coroutine_fn (*bdrv_co_load_vmstate)(BlockDriverState *bs, QEMUIOVector *qiov,
                                              int64_t pos);
 
+    /*
+     * The requests of this node's parents, and the node's own, have come to EVENT; it may
+     * yield. And breakpoints, see block-debug.h: all four or none.
+     */
+    void coroutine_fn (*bdrv_co_debug_event)(BlockDriverState *bs, BlkdebugEvent event);
+    int (*bdrv_debug_breakpoint)(BlockDriverState *bs, const char *event, const char *tag);
+    int (*bdrv_debug_remove_breakpoint)(BlockDriverState *bs, const char *tag);
+    int (*bdrv_debug_resume)(BlockDriverState *bs, const char *tag);
+    bool (*bdrv_debug_is_suspended)(BlockDriverState *bs, const char *tag);
+
     QLIST_ENTRY(BlockDriver) list;      /* of registered drivers; block/driver.c */
 };
 
@@ -269,5 +279,27 @@ void bdrv_default_perms(BlockDriverState *bs, BdrvChild *c, BdrvChildRole role,
     }
 /* Remember FUNCTION; bdrv_init() calls it once. */
 void bdrv_register_init(void (*function)(void));
+
+/* ---- debug events ----------------------------------------------------------------- */
+
+void coroutine_mixed_fn bdrv__report_event(BlockDriverState *bs, BlkdebugEvent event);
+/*
+ * Tell BS, which may be a "blkdebug" node, what a request to it is about to do. Costs two loads
+ * when it is not one. mixed.
+ */
+static inline void coroutine_mixed_fn bdrv_debug_event(BlockDriverState *bs,
+                                                       BlkdebugEvent event)
+{
+    if (unlikely(bs->drv && bs->drv->bdrv_co_debug_event)) {
+        bdrv__report_event(bs, event);
+    }
+}
+/* The same by edge (may be NULL), for drivers. */
+#define BLKDBG_EVENT(child, event)                                              \
+    do {                                                                        \
+        if (child) {                                                            \
+            bdrv_debug_event((child)->bs, event);                               \
+        }                                                                       \
+    } while (0)
 
 #endif

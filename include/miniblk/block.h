@@ -10,6 +10,7 @@
 #define MINIBLK_BLOCK_H
 
 #include "block-common.h"
+#include "block-debug.h"
 #include "transaction.h"
 
 /* ---- drivers ---------------------------------------------------------------------- */
