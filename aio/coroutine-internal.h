@@ -4,22 +4,10 @@
 #define COROUTINE_INTERNAL_H
 
 #include "aio/aio-internal.h"
+#include "miniblk/coroutine-int.h"
+#include "aio/sanitizer.h"
 
-/* The sanitizers follow stacks and must be told of each switch; gcc and clang say it apart. */
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define USE_ASAN 1
-#endif
-#if __has_feature(thread_sanitizer)
-#define USE_TSAN 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__)
-#define USE_ASAN 1
-#endif
-#if defined(__SANITIZE_THREAD__)
-#define USE_TSAN 1
-#endif
+/* The sanitizers follow stacks and must be told of each switch. */
 #ifdef USE_ASAN
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
@@ -29,35 +17,23 @@
 #endif
 
 /*
- * A coroutine lives at the top of its own stack, so that one page serves both:
- *
- *      low                                                     high
- *      | guard page | unused ....... frames  <- sp | Coroutine |
+ * For what is looked up at every switch: a fixed offset from the thread pointer, known when
+ * the program is loaded, and no call of the dynamic linker.
  */
-struct Coroutine {
-    void *sp;                   /* saved stack pointer while switched away */
-    CoroutineEntry *entry;
-    void *opaque;
-    Coroutine *caller;          /* who entered us; NULL while not entered */
-    AioContext *ctx;            /* atomic; where we last ran */
-    const char *scheduled;      /* atomic; the call that scheduled us, until we run */
-    AioMessage msg;             /* carries us to another context */
-    QSIMPLEQ_ENTRY(Coroutine) pending_next;
-    unsigned locks_held;        /* CoMutexes; must be none at the end */
-    Coroutine *pool_next;
-    void *stack;                /* lowest usable byte; NULL for a thread's own stack */
-    size_t stack_size;
-    void *fiber;                /* ThreadSanitizer's handle */
-    void *asan_stack;           /* AddressSanitizer's shadow of a suspended stack */
-};
+#define COROUTINE_THREAD_LOCAL PORT_THREAD_LOCAL __attribute__((tls_model("initial-exec")))
 
-typedef QSIMPLEQ_HEAD(CoroutinePending, Coroutine) CoroutinePending;
+/*
+ * SCHEDULED is NULL when CO may be entered, or else says why not: it is the name of the call
+ * that has arranged for CO to run, or this one from when CO has finished to when it is reused.
+ */
+extern const char coroutine__finished[];
 
 /* aio/coroutine-stack.c: a new or pooled coroutine with a stack, ready to be entered. */
 Coroutine *coroutine__alloc(void);
+/* CO may be handed out again as soon as another coroutine runs in this thread. */
 void coroutine__free(Coroutine *co);
 
-/* aio/coroutine-asm.c or aio/coroutine-ucontext.c */
+/* aio/coroutine-asm-*.S or aio/coroutine-ucontext.c */
 /* Make CO's stack such that the first switch to it calls coroutine__main(). */
 void coroutine__stack_prepare(Coroutine *co);
 /* Save the present stack in *SAVE_SP and continue on TO_SP. */
@@ -65,7 +41,18 @@ void coroutine__switch(void **save_sp, void *to_sp);
 
 /* aio/coroutine.c: the bottom frame of every coroutine; never returns. */
 void coroutine__main(void) QEMU_NORETURN;
-/* Run CO when the calling coroutine next yields or ends. In a coroutine only. */
-void coroutine__defer(Coroutine *co);
+/*
+ * Abort on behalf of CALL, which cannot have CO run: it is SCHEDULED already (by that call; or
+ * coroutine__finished), or with SCHEDULED NULL it is running.
+ */
+void coroutine__not_suspended(const char *call, const Coroutine *co, const char *scheduled)
+    QEMU_NORETURN;
+/* Run CO in CTX, this thread's, when the calling coroutine next yields or ends. */
+void coroutine__defer(AioContext *ctx, Coroutine *co);
+/* The calling coroutine; abort on behalf of CALL when there is none. */
+Coroutine *coroutine__self_for(const char *call);
+/* "miniblk: CALL: ..." and abort. */
+void coroutine__misuse(const char *call, const char *fmt, ...)
+    G_GNUC_PRINTF(2, 3) QEMU_NORETURN;
 
 #endif

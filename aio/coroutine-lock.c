@@ -5,15 +5,23 @@
 /* ---- CoMutex ------------------------------------------------------------------------------ */
 
 /*
- * FREE and HELD change by one compare-and-swap. Whoever finds it held takes GUARD, marks it
- * CONTENDED, queues and yields. Once CONTENDED, unlocking takes GUARD too and hands the
- * mutex to the first waiter without setting it free in between, so nobody can overtake.
+ * FREE and HELD change by one compare-and-swap. Whoever finds it held, and does not get it by
+ * spinning, takes GUARD, marks it CONTENDED, queues and yields. While CONTENDED, unlocking
+ * takes GUARD too and hands the mutex to the first waiter without setting it free in between,
+ * so nobody can overtake.
  *
  * The waiter queues before it yields, so it may be woken before it has. That is safe: waking
  * from another thread sends a message to the waiter's own thread, and from the same thread
  * the waker does not run before the waiter has yielded.
  */
 enum { CO_MUTEX_FREE, CO_MUTEX_HELD, CO_MUTEX_CONTENDED };
+
+/*
+ * How long to spin, in turns of some 25 ns: longer than it takes to have a sleeping thread
+ * woken. So whoever arrives while the mutex is on its way to a waiter gets it after him
+ * without going to sleep too, or else every lock from then on would be handed over asleep.
+ */
+enum { SPIN_TURNS = 1000 };
 
 void qemu_co_mutex_init(CoMutex *mutex)
 {
@@ -30,33 +38,67 @@ static void waiters_append(CoMutex *mutex, CoWaiter *w)
     mutex->last_next = &w->next.stqe_next;
 }
 
-static void coroutine_fn lock_slow(CoMutex *mutex, Coroutine *self)
+static bool try_lock(CoMutex *mutex)
+{
+    return qatomic_cmpxchg(&mutex->state, CO_MUTEX_FREE, CO_MUTEX_HELD) == CO_MUTEX_FREE;
+}
+
+/*
+ * While the holder runs in another thread it may be done before we could even be asleep. Not
+ * if it is of our own context, for then it needs this thread; and not if somebody queues,
+ * for then it is his turn.
+ */
+static bool lock_spinning(CoMutex *mutex, AioContext *here)
+{
+    for (int i = 0; i < SPIN_TURNS; i++) {
+        unsigned state = qatomic_read(&mutex->state);
+        if (state == CO_MUTEX_FREE && try_lock(mutex)) {
+            return true;
+        }
+        if (state == CO_MUTEX_CONTENDED || qatomic_read(&mutex->holder_ctx) == here) {
+            return false;
+        }
+        port_cpu_relax();
+    }
+    return false;
+}
+
+static void coroutine_fn lock_queueing(CoMutex *mutex, Coroutine *self)
 {
     CoWaiter w = { .co = self };
-    bool queued = false;
 
     WITH_QEMU_LOCK_GUARD(&mutex->guard) {
-        if (qatomic_xchg(&mutex->state, CO_MUTEX_CONTENDED) != CO_MUTEX_FREE) {
+        if (qatomic_xchg(&mutex->state, CO_MUTEX_CONTENDED) == CO_MUTEX_FREE) {
+            /* it became free meanwhile and is ours; unlocking will find no waiter */
+            w.co = NULL;
+        } else {
             waiters_append(mutex, &w);
-            queued = true;
         }
-        /* else it became free meanwhile and is ours; unlocking will find no waiter */
     }
-    if (queued) {
+    if (w.co) {
         qemu_coroutine_yield();
-        g_assert(qatomic_read(&mutex->holder) == self);
+        if (unlikely(qatomic_read(&mutex->holder) != self)) {
+            coroutine__misuse("qemu_co_mutex_lock", "Co-routine %p was entered while it waits "
+                              "for CoMutex %p", (void *)self, (void *)mutex);
+        }
     }
 }
 
 void coroutine_fn qemu_co_mutex_lock(CoMutex *mutex)
 {
-    Coroutine *self = qemu_coroutine_self();
+    Coroutine *self = coroutine__self_for(__func__);
 
-    if (qatomic_cmpxchg(&mutex->state, CO_MUTEX_FREE, CO_MUTEX_HELD) != CO_MUTEX_FREE) {
-        g_assert(qatomic_read(&mutex->holder) != self);
-        lock_slow(mutex, self);
+    if (!try_lock(mutex)) {
+        if (unlikely(qatomic_read(&mutex->holder) == self)) {
+            coroutine__misuse(__func__, "Co-routine %p holds CoMutex %p already",
+                              (void *)self, (void *)mutex);
+        }
+        if (!lock_spinning(mutex, qatomic_read(&self->ctx))) {
+            lock_queueing(mutex, self);
+        }
     }
     qatomic_set(&mutex->holder, self);
+    qatomic_set(&mutex->holder_ctx, qatomic_read(&self->ctx));      /* we may have moved */
     self->locks_held++;
 }
 
@@ -73,15 +115,22 @@ static Coroutine *hand_over(CoMutex *mutex)
     /* W is on the waiter's stack, and gone as soon as it runs. */
     Coroutine *co = w->co;
     qatomic_set(&mutex->holder, co);
+    qatomic_set(&mutex->holder_ctx, qatomic_read(&co->ctx));
+    if (!mutex->first) {
+        /* Who comes next may spin again, or one contention would be the first of many. */
+        qatomic_set(&mutex->state, CO_MUTEX_HELD);
+    }
     return co;
 }
 
 void coroutine_fn qemu_co_mutex_unlock(CoMutex *mutex)
 {
-    Coroutine *self = qemu_coroutine_self();
+    Coroutine *self = coroutine__self_for(__func__);
 
-    g_assert(qemu_in_coroutine());
-    g_assert(qatomic_read(&mutex->holder) == self);
+    if (unlikely(qatomic_read(&mutex->holder) != self)) {
+        coroutine__misuse(__func__, "Co-routine %p does not hold CoMutex %p", (void *)self,
+                          (void *)mutex);
+    }
     qatomic_set(&mutex->holder, NULL);
     self->locks_held--;
     if (qatomic_cmpxchg(&mutex->state, CO_MUTEX_HELD, CO_MUTEX_FREE) != CO_MUTEX_HELD) {
@@ -94,17 +143,12 @@ void coroutine_fn qemu_co_mutex_unlock(CoMutex *mutex)
 
 void qemu_co_mutex_assert_locked(CoMutex *mutex)
 {
-    g_assert(qatomic_read(&mutex->holder) == qemu_coroutine_self());
+    Coroutine *self = qemu_coroutine_self();
+    if (unlikely(qatomic_read(&mutex->holder) != self)) {
+        coroutine__misuse(__func__, "Co-routine %p does not hold CoMutex %p", (void *)self,
+                          (void *)mutex);
+    }
 }
-
-/* ---- lockables ---------------------------------------------------------------------------- */
-
-void qemu_lockable_co_mutex_lock_(void *m) { qemu_co_mutex_lock(m); }
-void qemu_lockable_co_mutex_unlock_(void *m) { qemu_co_mutex_unlock(m); }
-void qemu_lockable_mutex_lock_(void *m) { qemu_mutex_lock((QemuMutex *)m); }
-void qemu_lockable_mutex_unlock_(void *m) { qemu_mutex_unlock((QemuMutex *)m); }
-void qemu_lockable_rec_mutex_lock_(void *m) { qemu_rec_mutex_lock(m); }
-void qemu_lockable_rec_mutex_unlock_(void *m) { qemu_rec_mutex_unlock(m); }
 
 /* ---- CoQueue ------------------------------------------------------------------------------ */
 
@@ -116,7 +160,7 @@ void qemu_co_queue_init(CoQueue *queue)
 void coroutine_fn qemu_co_queue_wait_impl(CoQueue *queue, QemuLockable *lock,
                                           CoQueueWaitFlags flags)
 {
-    CoWaiter w = { .co = qemu_coroutine_self() };
+    CoWaiter w = { .co = coroutine__self_for("qemu_co_queue_wait") };
 
     if (flags & CO_QUEUE_WAIT_FRONT) {
         QSIMPLEQ_INSERT_HEAD(&queue->waiters, &w, next);
@@ -127,6 +171,10 @@ void coroutine_fn qemu_co_queue_wait_impl(CoQueue *queue, QemuLockable *lock,
         qemu_lockable_unlock(lock);
     }
     qemu_coroutine_yield();
+    if (unlikely(qatomic_read(&w.co))) {
+        coroutine__misuse("qemu_co_queue_wait", "Co-routine %p was entered while it waits in "
+                          "CoQueue %p", (void *)w.co, (void *)queue);
+    }
     if (lock) {
         qemu_lockable_lock(lock);
     }
@@ -139,7 +187,9 @@ static Coroutine *pop_waiter(CoQueue *queue)
         return NULL;
     }
     QSIMPLEQ_REMOVE_HEAD(&queue->waiters, next);
-    return w->co;
+    Coroutine *co = w->co;
+    qatomic_set(&w->co, NULL);      /* tells W that its wake-up is ours */
+    return co;
 }
 
 bool qemu_co_enter_next_impl(CoQueue *queue, QemuLockable *lock)

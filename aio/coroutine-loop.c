@@ -21,9 +21,11 @@ void aio_co_schedule(AioContext *ctx, Coroutine *co)
 {
     const char *earlier = qatomic_cmpxchg(&co->scheduled, (const char *)NULL, __func__);
     if (unlikely(earlier)) {
-        fprintf(stderr, "miniblk: aio_co_schedule: Co-routine was already scheduled in '%s'\n",
-                earlier);
-        abort();
+        coroutine__not_suspended(__func__, co, earlier);
+    }
+    if (unlikely(!ctx)) {
+        coroutine__misuse(__func__, "Co-routine %p has no context: it has not run yet, or last "
+                          "in a thread without an event loop", (void *)co);
     }
     co->msg.run = scheduled_run;
     aio_message_post(ctx, &co->msg);
@@ -34,7 +36,7 @@ void aio_co_enter(AioContext *ctx, Coroutine *co)
     if (ctx != qemu_get_current_aio_context()) {
         aio_co_schedule(ctx, co);
     } else if (qemu_in_coroutine()) {
-        coroutine__defer(co);
+        coroutine__defer(ctx, co);
     } else if (ctx) {
         enter_locked(ctx, co);
     } else {
@@ -60,13 +62,14 @@ static void reschedule_bh(void *opaque)
 
 void coroutine_fn aio_co_reschedule_self(AioContext *new_ctx)
 {
+    Coroutine *self = coroutine__self_for(__func__);
     AioContext *old_ctx = qemu_get_current_aio_context();
 
     if (old_ctx == new_ctx) {
         return;
     }
     /* From a bottom half, so that nobody can enter us before we have yielded. */
-    Reschedule r = { new_ctx, qemu_coroutine_self() };
+    Reschedule r = { new_ctx, self };
     aio_bh_schedule_oneshot(old_ctx, reschedule_bh, &r);
     qemu_coroutine_yield();
 }

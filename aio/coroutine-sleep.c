@@ -18,13 +18,18 @@ static void sleep_timer_cb(void *opaque)
 
 void coroutine_fn qemu_co_sleep(QemuCoSleep *w)
 {
-    Coroutine *co = qemu_coroutine_self();
+    Coroutine *self = coroutine__self_for(__func__);
 
     /* Anybody else who enters us while we sleep is wrong; let him be caught. */
-    const char *earlier = qatomic_cmpxchg(&co->scheduled, (const char *)NULL,
+    const char *earlier = qatomic_cmpxchg(&self->scheduled, (const char *)NULL,
                                           "qemu_co_sleep_ns");
-    g_assert(!earlier);
-    qatomic_set_mb(&w->to_wake, co);
+    if (unlikely(earlier)) {
+        coroutine__not_suspended(__func__, self, earlier);
+    }
+    Coroutine *other = qatomic_xchg(&w->to_wake, self);
+    if (unlikely(other)) {
+        coroutine__misuse(__func__, "Co-routine %p sleeps on the same handle", (void *)other);
+    }
     qemu_coroutine_yield();
     g_assert(!qatomic_read(&w->to_wake));
 }

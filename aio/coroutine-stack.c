@@ -5,7 +5,9 @@
  * A finished coroutine is kept, mapped and suspended in coroutine__main(), for the next
  * create: first in the pool of the thread that finished it, which no lock guards, and in
  * batches from there in a global one, since many programs create in one thread and finish
- * in another.
+ * in another. Of those that find no room there the memory is given back but for the top of
+ * the stack. Nothing is ever unmapped, so that whoever still has a pointer to a finished
+ * coroutine is told so and does not crash.
  */
 #include <sys/mman.h>
 #include "aio/coroutine-internal.h"
@@ -19,7 +21,7 @@ enum {
 #endif
     BATCH = 64,                 /* moved between a thread's pool and the global one */
     THREAD_POOL_MAX = 2 * BATCH,
-    GLOBAL_POOL_MAX = 16 * BATCH,
+    WARM_MAX = 16 * BATCH,
 };
 
 typedef struct CoroutinePool {
@@ -27,113 +29,134 @@ typedef struct CoroutinePool {
     unsigned count;
 } CoroutinePool;
 
-static PORT_THREAD_LOCAL CoroutinePool thread_pool_storage;
-static PORT_THREAD_LOCAL bool thread_pool_registered;
+typedef struct ThreadStacks {
+    CoroutinePool pool;
+    bool registered;            /* thread_exit() will be called */
+} ThreadStacks;
+
+/* Used by functions that are not inlined only; see coroutine.c. */
+static COROUTINE_THREAD_LOCAL ThreadStacks stacks_here;
 
 static QemuMutex global_lock;           /* all zero bytes: a valid mutex */
-static CoroutinePool global_pool;       /* protected by GLOBAL_LOCK */
+/* Protected by GLOBAL_LOCK: */
+static CoroutinePool warm;              /* keep their memory; at most WARM_MAX */
+static CoroutinePool cold;              /* all others */
+static unsigned warm_max = WARM_MAX;
+/* Every coroutine there is, linked by NEXT_MAPPED; scripts/gdb/miniblk.py reads it. */
+Coroutine *coroutine__all;
+
 static port_thread_key exit_key;
 static port_once exit_key_once = PORT_ONCE_INIT;
 
-static QEMU_NOINLINE CoroutinePool *thread_pool_here(void)
-{
-    return &thread_pool_storage;
-}
+/* ---- stacks -------------------------------------------------------------------------- */
 
-static size_t guard_size(void)
+static size_t page_size(void)
 {
     return sysconf(_SC_PAGESIZE);
 }
 
 static Coroutine *stack_map(void)
 {
-    char *base = mmap(NULL, guard_size() + STACK_SIZE, PROT_READ | PROT_WRITE,
+    size_t guard_size = page_size();
+    char *base = mmap(NULL, guard_size + STACK_SIZE, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (base == MAP_FAILED || mprotect(base, guard_size(), PROT_NONE) < 0) {
-        fprintf(stderr, "miniblk: no memory for a coroutine's stack: %s\n", strerror(errno));
-        abort();
+    if (base == MAP_FAILED || mprotect(base, guard_size, PROT_NONE) < 0) {
+        coroutine__misuse("qemu_coroutine_create", "no memory for another stack: %s (or see "
+                          "/proc/sys/vm/max_map_count)", strerror(errno));
     }
+    char *stack = base + guard_size;
 #ifdef USE_ASAN
     /* The last user of these addresses has left marks for frames that never returned. */
-    __asan_unpoison_memory_region(base + guard_size(), STACK_SIZE);
+    __asan_unpoison_memory_region(stack, STACK_SIZE);
 #endif
     /* Colouring: tops that differ in their cache sets, or all stacks fight for the same. */
     static unsigned colour;
     size_t offset = 64 * (qatomic_fetch_inc(&colour) % 32);
     size_t top = STACK_SIZE - sizeof(Coroutine) - offset;
-    Coroutine *co = (void *)(base + guard_size() + ROUND_DOWN(top, (size_t)64));
-    co->stack = base + guard_size();
-    co->stack_size = (char *)co - (char *)co->stack;
+    Coroutine *co = (void *)(stack + ROUND_DOWN(top, (size_t)64));
+    /* all other fields: fresh pages are zero */
+    co->pending_at = &co->pending;
+    co->stack = stack;
+    co->stack_size = (char *)co - stack;
+    coroutine__stack_prepare(co);
     return co;
 }
 
-static void stack_unmap(Coroutine *co)
+/* Give back the memory below the frames of coroutine__main() and the switch. */
+static void stack_trim(Coroutine *co)
 {
+    /* A page more, because a ucontext lies in the midst of the switch's frames. */
+    uintptr_t low = (uintptr_t)co->stack;
+    uintptr_t used = ROUND_DOWN((uintptr_t)co->sp - page_size(), (uintptr_t)page_size());
+
+    madvise((void *)low, used - low, MADV_DONTNEED);
 #ifdef USE_TSAN
     __tsan_destroy_fiber(co->fiber);
+    co->fiber = NULL;
 #endif
-    munmap((char *)co->stack - guard_size(), guard_size() + STACK_SIZE);
 }
 
-/* ---- pools ------------------------------------------------------------------------------- */
+/* ---- pools --------------------------------------------------------------------------- */
 
 static Coroutine *pool_pop(CoroutinePool *pool)
 {
     Coroutine *co = pool->first;
-    pool->first = co->pool_next;
+    pool->first = co->next;
     pool->count--;
     return co;
 }
 
 static void pool_push(CoroutinePool *pool, Coroutine *co)
 {
-    co->pool_next = pool->first;
+    co->next = pool->first;
     pool->first = co;
     pool->count++;
 }
 
-static void refill(CoroutinePool *pool)
+static QEMU_NOINLINE void refill(CoroutinePool *pool)
 {
-    if (!qatomic_read(&global_pool.count)) {
-        return;
+    WITH_QEMU_LOCK_GUARD(&global_lock) {
+        while (warm.first && pool->count < BATCH) {
+            pool_push(pool, pool_pop(&warm));
+        }
+        if (!pool->first && cold.first) {
+            pool_push(pool, pool_pop(&cold));
+        }
     }
-    QEMU_MUTEX_GUARD(&global_lock);
-    while (global_pool.first && pool->count < BATCH) {
-        Coroutine *co = global_pool.first;
-        global_pool.first = co->pool_next;
-        qatomic_set(&global_pool.count, global_pool.count - 1);
+    if (!pool->first) {
+        Coroutine *co = stack_map();
         pool_push(pool, co);
+        QEMU_MUTEX_GUARD(&global_lock);
+        co->next_mapped = coroutine__all;
+        coroutine__all = co;
     }
 }
 
-/* Move coroutines to the global pool until KEEP are left; unmap what finds no room. */
-static void spill(CoroutinePool *pool, unsigned keep)
+/* Move coroutines to the global pools until KEEP are left. */
+static QEMU_NOINLINE void spill(CoroutinePool *pool, unsigned keep)
 {
-    Coroutine *excess = NULL;
+    CoroutinePool excess = { NULL };
 
     WITH_QEMU_LOCK_GUARD(&global_lock) {
         while (pool->count > keep) {
             Coroutine *co = pool_pop(pool);
-            if (global_pool.count < GLOBAL_POOL_MAX) {
-                co->pool_next = global_pool.first;
-                global_pool.first = co;
-                qatomic_set(&global_pool.count, global_pool.count + 1);
-            } else {
-                co->pool_next = excess;
-                excess = co;
-            }
+            pool_push(warm.count < warm_max ? &warm : &excess, co);
         }
     }
-    while (excess) {
-        Coroutine *co = excess;
-        excess = co->pool_next;
-        stack_unmap(co);
+    for (Coroutine *co = excess.first; co; co = co->next) {
+        stack_trim(co);
+    }
+    QEMU_MUTEX_GUARD(&global_lock);
+    while (excess.first) {
+        pool_push(&cold, pool_pop(&excess));
     }
 }
 
-static void thread_exit(void *pool)
+static void thread_exit(void *opaque)
 {
-    spill(pool, 0);
+    ThreadStacks *t = opaque;
+    t->registered = false;      /* another destructor may yet run coroutines */
+    spill(&t->pool, 0);
 }
 
 static void make_exit_key(void)
@@ -141,43 +164,64 @@ static void make_exit_key(void)
     port_thread_key_init(&exit_key, thread_exit);
 }
 
-static QEMU_NOINLINE void register_exit(CoroutinePool *pool)
+static QEMU_NOINLINE void register_exit(ThreadStacks *t)
 {
     port_once_run(&exit_key_once, make_exit_key);
-    port_thread_key_set(exit_key, pool);
-    thread_pool_registered = true;
+    port_thread_key_set(exit_key, t);
+    t->registered = true;
 }
 
-Coroutine *coroutine__alloc(void)
+QEMU_NOINLINE Coroutine *coroutine__alloc(void)
 {
-    CoroutinePool *pool = thread_pool_here();
+    ThreadStacks *t = &stacks_here;
 
-    if (unlikely(!pool->first)) {
-        refill(pool);
-        if (pool->first && !thread_pool_registered) {
-            register_exit(pool);
+    if (unlikely(!t->pool.first)) {
+        if (!t->registered) {
+            register_exit(t);
         }
+        refill(&t->pool);
     }
-    if (likely(pool->first)) {
-        return pool_pop(pool);
-    }
-    Coroutine *co = stack_map();        /* all other fields: fresh pages are zero */
+    Coroutine *co = pool_pop(&t->pool);
 #ifdef USE_TSAN
-    co->fiber = __tsan_create_fiber(0);
+    if (!co->fiber) {
+        co->fiber = __tsan_create_fiber(0);
+    }
 #endif
-    coroutine__stack_prepare(co);
     return co;
 }
 
-void coroutine__free(Coroutine *co)
+QEMU_NOINLINE void coroutine__free(Coroutine *co)
 {
-    CoroutinePool *pool = thread_pool_here();
+    ThreadStacks *t = &stacks_here;
 
-    pool_push(pool, co);
-    if (unlikely(!thread_pool_registered)) {
-        register_exit(pool);
+    qatomic_set(&co->scheduled, coroutine__finished);
+    qatomic_set(&co->ctx, NULL);
+    /* CO still runs on its stack: it goes into this thread's pool only, and no further. */
+    if (unlikely(t->pool.count >= THREAD_POOL_MAX)) {
+        spill(&t->pool, BATCH);
     }
-    if (unlikely(pool->count > THREAD_POOL_MAX)) {
-        spill(pool, BATCH);
+    pool_push(&t->pool, co);
+    if (unlikely(!t->registered)) {
+        register_exit(t);
+    }
+}
+
+void qemu_coroutine_inc_pool_size(unsigned additional)
+{
+    QEMU_MUTEX_GUARD(&global_lock);
+    warm_max += additional;
+}
+
+void qemu_coroutine_dec_pool_size(unsigned removed)
+{
+    unsigned raised_by;
+
+    WITH_QEMU_LOCK_GUARD(&global_lock) {
+        raised_by = warm_max - WARM_MAX;
+        warm_max -= MIN(removed, raised_by);
+    }
+    if (unlikely(removed > raised_by)) {
+        coroutine__misuse("qemu_coroutine_dec_pool_size", "%u taken away, but only %u were "
+                          "added", removed, raised_by);
     }
 }

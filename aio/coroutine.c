@@ -1,47 +1,57 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Coroutines: create, enter, yield, end. */
+/*
+ * Coroutines: create, enter, yield, end.
+ *
+ * Everything that happens after a coroutine has given up control, it does itself before: it
+ * picks the next one to run (somebody it has woken, or else its caller), and when it ends it
+ * puts itself into the pool. So enter and yield have nothing left to do after their switch,
+ * which makes it a tail call: control goes straight to the caller of the enter or yield that
+ * the other stack was suspended in.
+ *
+ * A coroutine may continue in another thread, so an address in thread-local storage is wrong
+ * after a switch, and a compiler may keep it over one. Hence every function here that uses
+ * coroutine_thread is not inlined and uses it before its switch only.
+ */
 #include "aio/coroutine-internal.h"
 
 /* What each thread knows of its coroutines. */
 typedef struct CoroutineThread {
     Coroutine *current;
-    CoroutinePending *pending;  /* of the innermost qemu_aio_coroutine_enter() */
-    bool ended;                 /* the last switch back was an end, not a yield */
     Coroutine leader;           /* stands for the thread's own stack */
 } CoroutineThread;
 
-static PORT_THREAD_LOCAL CoroutineThread thread_storage;
+static COROUTINE_THREAD_LOCAL CoroutineThread coroutine_thread;
 
-/*
- * Not inlined, and never kept across a switch: a coroutine may continue in another thread,
- * and must then find that one's storage.
- */
-static QEMU_NOINLINE CoroutineThread *this_thread(void)
-{
-    CoroutineThread *t = &thread_storage;
-    __asm__ volatile("" : "+r"(t));
-    return t;
-}
+const char coroutine__finished[] = "finished";
 
-static Coroutine *current_of(CoroutineThread *t)
+/* ---- who runs ------------------------------------------------------------------------ */
+
+static QEMU_NOINLINE Coroutine *make_leader(void)
 {
-    if (unlikely(!t->current)) {
-        t->current = &t->leader;
+    CoroutineThread *t = &coroutine_thread;
+    t->current = &t->leader;
+    t->leader.pending_at = &t->leader.pending;
 #ifdef USE_TSAN
-        t->leader.fiber = __tsan_get_current_fiber();
+    t->leader.fiber = __tsan_get_current_fiber();
 #endif
-    }
     return t->current;
 }
 
-Coroutine *qemu_coroutine_self(void)
+/* Only for functions that are not inlined; see above. */
+static inline Coroutine *current(void)
 {
-    return current_of(this_thread());
+    Coroutine *co = coroutine_thread.current;
+    return likely(co) ? co : make_leader();
 }
 
-bool qemu_in_coroutine(void)
+QEMU_NOINLINE Coroutine *qemu_coroutine_self(void)
 {
-    const Coroutine *co = this_thread()->current;
+    return current();
+}
+
+QEMU_NOINLINE bool qemu_in_coroutine(void)
+{
+    const Coroutine *co = coroutine_thread.current;
     return co && co->caller;
 }
 
@@ -55,24 +65,64 @@ AioContext *qemu_coroutine_get_aio_context(Coroutine *co)
     return qatomic_read(&co->ctx);
 }
 
-Coroutine *qemu_coroutine_create(CoroutineEntry *entry, void *opaque)
+/* ---- misuse -------------------------------------------------------------------------- */
+
+void coroutine__misuse(const char *call, const char *fmt, ...)
 {
-    Coroutine *co = coroutine__alloc();
-    co->entry = entry;
-    co->opaque = opaque;
-    return co;
+    va_list ap;
+    fprintf(stderr, "miniblk: %s: ", call);
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+    abort();
 }
 
-/* ---- switching --------------------------------------------------------------------------- */
+Coroutine *coroutine__self_for(const char *call)
+{
+    Coroutine *self = qemu_coroutine_self();
+    if (unlikely(!self->caller)) {
+        coroutine__misuse(call, "called outside a coroutine");
+    }
+    return self;
+}
+
+QEMU_NOINLINE void coroutine__not_suspended(const char *call, const Coroutine *co,
+                                            const char *scheduled)
+{
+    if (scheduled == coroutine__finished) {
+        coroutine__misuse(call, "Co-routine %p has finished", (void *)co);
+    }
+    if (scheduled) {
+        coroutine__misuse(call, "Co-routine %p was already scheduled in '%s'", (void *)co,
+                          scheduled);
+    }
+    coroutine__misuse(call, "Co-routine %p re-entered recursively", (void *)co);
+}
+
+static inline void check_suspended(const char *call, const Coroutine *co)
+{
+    const char *scheduled = qatomic_read(&co->scheduled);
+    if (unlikely(scheduled || co->caller)) {
+        coroutine__not_suspended(call, co, scheduled);
+    }
+}
+
+/* ---- switching ----------------------------------------------------------------------- */
 
 #ifdef USE_ASAN
+static QEMU_NOINLINE Coroutine *this_leader(void)
+{
+    return &coroutine_thread.leader;
+}
+
 /* First thing on a stack after a switch to it: tell ASan where we are. */
 static void asan_arrived(Coroutine *self)
 {
     const void *from_stack;
     size_t from_size;
     __sanitizer_finish_switch_fiber(self->asan_stack, &from_stack, &from_size);
-    Coroutine *leader = &this_thread()->leader;
+    Coroutine *leader = this_leader();
     if (!leader->stack_size) {
         /* the first switch of this thread came from its own stack */
         leader->stack = (void *)from_stack;
@@ -81,9 +131,10 @@ static void asan_arrived(Coroutine *self)
 }
 #endif
 
-static void switch_to(Coroutine *from, Coroutine *to)
+/* The last thing a caller does; see the top of the file. */
+static inline void switch_to(Coroutine *from, Coroutine *to)
 {
-    this_thread()->current = to;
+    coroutine_thread.current = to;
 #ifdef USE_ASAN
     __sanitizer_start_switch_fiber(&from->asan_stack, to->stack, to->stack_size);
 #endif
@@ -96,6 +147,37 @@ static void switch_to(Coroutine *from, Coroutine *to)
 #endif
 }
 
+QEMU_NOINLINE void qemu_aio_coroutine_enter(AioContext *ctx, Coroutine *co)
+{
+    Coroutine *self = current();
+
+    check_suspended("qemu_coroutine_enter", co);
+    co->caller = self;
+    qatomic_set(&co->ctx, ctx);
+    switch_to(self, co);
+}
+
+QEMU_NOINLINE void coroutine_fn qemu_coroutine_yield(void)
+{
+    Coroutine *self = current();
+    Coroutine *caller = self->caller;
+
+    if (unlikely(!caller)) {
+        coroutine__misuse("qemu_coroutine_yield", "Co-routine is yielding to no one");
+    }
+    self->caller = NULL;
+    Coroutine *to = caller;
+    if (unlikely(caller->pending)) {
+        to = caller->pending;
+        caller->pending = to->next;
+        /* whom TO wakes goes first, as if TO's yield had entered them */
+        caller->pending_at = &caller->pending;
+        qatomic_set(&to->scheduled, NULL);
+        to->caller = caller;
+    }
+    switch_to(self, to);
+}
+
 void coroutine__main(void)
 {
     Coroutine *self = qemu_coroutine_self();
@@ -105,73 +187,37 @@ void coroutine__main(void)
     for (;;) {
         self->entry(self->opaque);
 
-        Coroutine *caller = self->caller;
-        self->caller = NULL;
-        this_thread()->ended = true;
-        switch_to(self, caller);
+        if (unlikely(self->locks_held)) {
+            coroutine__misuse("qemu_coroutine_enter", "Co-routine %p ended while it held a "
+                              "CoMutex or CoRwlock (%u of them)", (void *)self,
+                              self->locks_held);
+        }
+        coroutine__free(self);
+        qemu_coroutine_yield();
         /* reused from the pool: ENTRY and OPAQUE are new */
     }
 }
 
-static QEMU_NORETURN void misuse(const char *call, const char *what, const char *detail)
+Coroutine *qemu_coroutine_create(CoroutineEntry *entry, void *opaque)
 {
-    fprintf(stderr, "miniblk: %s: %s%s\n", call, what, detail ? detail : "");
-    abort();
-}
-
-static void check_may_enter(Coroutine *co)
-{
-    const char *scheduled = qatomic_read(&co->scheduled);
-    if (unlikely(scheduled)) {
-        misuse("qemu_coroutine_enter", "Co-routine was already scheduled in ", scheduled);
-    }
-    if (unlikely(co->caller)) {
-        misuse("qemu_coroutine_enter", "Co-routine re-entered recursively", NULL);
-    }
-}
-
-void qemu_aio_coroutine_enter(AioContext *ctx, Coroutine *co)
-{
-    CoroutineThread *t = this_thread();
-    Coroutine *self = current_of(t);
-    CoroutinePending pending = QSIMPLEQ_HEAD_INITIALIZER(pending), woken;
-    CoroutinePending *outer = t->pending;
-
-    /*
-     * Those whom CO wakes are collected here, not in CO: after the switch back CO may have
-     * ended, or may already run in another thread.
-     */
-    QSIMPLEQ_INSERT_TAIL(&pending, co, pending_next);
-    while (!QSIMPLEQ_EMPTY(&pending)) {
-        Coroutine *to = QSIMPLEQ_FIRST(&pending);
-        QSIMPLEQ_REMOVE_HEAD(&pending, pending_next);
-
-        check_may_enter(to);
-        QSIMPLEQ_INIT(&woken);
-        t->pending = &woken;
-        t->ended = false;
-        to->caller = self;
-        qatomic_set(&to->ctx, ctx);
-        switch_to(self, to);
-        t = this_thread();      /* SELF may be a coroutine that has moved */
-        if (t->ended) {
-            t->ended = false;
-            if (unlikely(to->locks_held)) {
-                misuse("qemu_coroutine_enter", "Co-routine ended while it held a CoMutex",
-                       NULL);
-            }
-            coroutine__free(to);
-        }
-        /* the woken go first, as if TO's yield had called them */
-        QSIMPLEQ_CONCAT(&woken, &pending);
-        QSIMPLEQ_CONCAT(&pending, &woken);
-    }
-    t->pending = outer;
+    Coroutine *co = coroutine__alloc();
+    co->entry = entry;
+    co->opaque = opaque;
+    qatomic_set(&co->scheduled, NULL);
+    return co;
 }
 
 void qemu_coroutine_enter(Coroutine *co)
 {
-    qemu_aio_coroutine_enter(qemu_get_current_aio_context(), co);
+    AioContext *ctx = qemu_get_current_aio_context();
+    AioContext *home = qatomic_read(&co->ctx);
+
+    if (unlikely(home && home != ctx)) {
+        coroutine__misuse("qemu_coroutine_enter", "Co-routine %p last ran in context %p, but "
+                          "this thread's is %p; use aio_co_wake()", (void *)co, (void *)home,
+                          (void *)ctx);
+    }
+    qemu_aio_coroutine_enter(ctx, co);
 }
 
 void qemu_coroutine_enter_if_inactive(Coroutine *co)
@@ -181,27 +227,14 @@ void qemu_coroutine_enter_if_inactive(Coroutine *co)
     }
 }
 
-void coroutine_fn qemu_coroutine_yield(void)
+QEMU_NOINLINE void coroutine__defer(AioContext *ctx, Coroutine *co)
 {
-    Coroutine *self = qemu_coroutine_self();
-    Coroutine *caller = self->caller;
+    Coroutine *caller = current()->caller;
 
-    if (unlikely(!caller)) {
-        misuse("qemu_coroutine_yield", "Co-routine is yielding to no one", NULL);
-    }
-    self->caller = NULL;
-    switch_to(self, caller);
-}
-
-void coroutine__defer(Coroutine *co)
-{
-    QSIMPLEQ_INSERT_TAIL(this_thread()->pending, co, pending_next);
-}
-
-void qemu_coroutine_inc_pool_size(unsigned additional)
-{
-}
-
-void qemu_coroutine_dec_pool_size(unsigned additional)
-{
+    check_suspended("aio_co_enter", co);
+    qatomic_set(&co->scheduled, "aio_co_enter");
+    qatomic_set(&co->ctx, ctx);
+    co->next = *caller->pending_at;
+    *caller->pending_at = co;
+    caller->pending_at = &co->next;
 }

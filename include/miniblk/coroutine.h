@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include "compiler.h"
+#include "lockable.h"
 #include "queue.h"
 #include "thread.h"
 #include "timer.h"
@@ -57,7 +58,8 @@ typedef struct CoMutex {
     unsigned state;         /* 0 free, 1 held, 2 held and GUARD must be taken to unlock */
     QemuMutex guard;        /* protects WAITERS; never held across a yield */
     CoWaiter *first, **last_next; /* FIFO; LAST_NEXT is NULL when it was never used */
-    Coroutine *holder;      /* written by the holder only; for assertions and debuggers */
+    Coroutine *holder;      /* atomic; written by the holder, and when it is handed over */
+    AioContext *holder_ctx; /* atomic; where HOLDER runs, or the last one did */
 } CoMutex;
 
 void qemu_co_mutex_init(CoMutex *mutex);
@@ -76,20 +78,10 @@ typedef struct CoQueue {
     QSIMPLEQ_HEAD(, CoWaiter) waiters;
 } CoQueue;
 
-/* What a wait may drop: a QemuMutex or a CoMutex; see qemu_co_queue_wait(). */
-typedef struct QemuLockable QemuLockable;
-struct QemuLockable {
-    void *object;
-    void (*lock)(void *object);
-    void (*unlock)(void *object);
-};
-static inline void qemu_lockable_lock(QemuLockable *x) { x->lock(x->object); }
-static inline void qemu_lockable_unlock(QemuLockable *x) { x->unlock(x->object); }
-
 typedef enum CoQueueWaitFlags { CO_QUEUE_WAIT_FRONT = 0x1 } CoQueueWaitFlags;
 
 void qemu_co_queue_init(CoQueue *queue);
-/* LOCK: pointer to a QemuMutex, QemuRecMutex or CoMutex that the caller holds, or NULL. */
+/* LOCK: pointer to a lock of any kind that the caller holds, or NULL; see lockable.h. */
 #define qemu_co_queue_wait(queue, lock)                                         \
         qemu_co_queue_wait_impl((queue), QEMU_MAKE_LOCKABLE(lock), 0)
 #define qemu_co_queue_wait_flags(queue, lock, flags)                            \
@@ -114,7 +106,9 @@ typedef struct CoRwTicket CoRwTicket;
 /* FIFO-fair: readers that arrive behind a waiting writer wait for it. */
 typedef struct CoRwlock {
     CoMutex mutex;
-    int owners;             /* > 0 readers, 0 free, -1 a writer; protected by MUTEX */
+    /* protected by MUTEX: */
+    int owners;             /* > 0 readers, 0 free, -1 a writer */
+    Coroutine *writer;
     QSIMPLEQ_HEAD(, CoRwTicket) tickets;
 } CoRwlock;
 
@@ -141,55 +135,5 @@ static inline void coroutine_fn qemu_co_sleep_ns(QEMUClockType type, int64_t ns)
 }
 /* Yield until FD is readable (its handler in the current context is taken meanwhile). */
 void coroutine_fn yield_until_fd_readable(int fd);
-
-/* ---- lockable --------------------------------------------------------------------- */
-
-void qemu_lockable_co_mutex_lock_(void *m);
-void qemu_lockable_co_mutex_unlock_(void *m);
-void qemu_lockable_mutex_lock_(void *m);
-void qemu_lockable_mutex_unlock_(void *m);
-void qemu_lockable_rec_mutex_lock_(void *m);
-void qemu_lockable_rec_mutex_unlock_(void *m);
-
-static inline QemuLockable *qemu_lockable_nonnull_(void *object, QemuLockable *lockable)
-{
-    return object ? lockable : NULL;
-}
-#define QEMU_LOCKABLE_(x, lockf, unlockf)                                       \
-        qemu_lockable_nonnull_((void *)(x), &(QemuLockable){                    \
-            .object = (void *)(x), .lock = (lockf), .unlock = (unlockf) })
-/* Wrap a lock pointer so that one function can take any kind; NULL stays NULL. */
-#define QEMU_MAKE_LOCKABLE(x) _Generic((x),                                     \
-        QemuLockable *: (void *)(x),                                            \
-        void *: NULL,                                                           \
-        QemuMutex *: QEMU_LOCKABLE_(x, qemu_lockable_mutex_lock_,               \
-                                    qemu_lockable_mutex_unlock_),               \
-        QemuRecMutex *: QEMU_LOCKABLE_(x, qemu_lockable_rec_mutex_lock_,        \
-                                       qemu_lockable_rec_mutex_unlock_),        \
-        CoMutex *: QEMU_LOCKABLE_(x, qemu_lockable_co_mutex_lock_,              \
-                                  qemu_lockable_co_mutex_unlock_))
-
-static inline QemuLockable *qemu_lock_guard_enter_(QemuLockable *x)
-{
-    qemu_lockable_lock(x);
-    return x;
-}
-static inline void qemu_lock_guard_leave_(QemuLockable **x)
-{
-    if (*x) {
-        qemu_lockable_unlock(*x);
-    }
-}
-/* Hold a lock of any kind until the end of the enclosing block. */
-#define QEMU_LOCK_GUARD(x)                                                      \
-        __attribute__((cleanup(qemu_lock_guard_leave_), unused))                \
-        QemuLockable *QEMU_GUARD_NAME_(__COUNTER__) =                           \
-            qemu_lock_guard_enter_(QEMU_MAKE_LOCKABLE(x))
-/* Hold a lock of any kind during the statement or block that follows. */
-#define WITH_QEMU_LOCK_GUARD(x)                                                 \
-        for (__attribute__((cleanup(qemu_lock_guard_leave_))) QemuLockable      \
-             *with_guard_ = qemu_lock_guard_enter_(QEMU_MAKE_LOCKABLE(x));      \
-             with_guard_;                                                       \
-             qemu_lockable_unlock(with_guard_), with_guard_ = NULL)
 
 #endif
