@@ -74,6 +74,8 @@ int bdrv__lock_for_edge(BdrvChild *edge, BlockDriverState *child_bs, Error **err
 void bdrv__move_back(BlockDriverState *bs, AioContext *ctx);
 /* Whether an edge from PARENT to CHILD would close a circle. */
 bool bdrv__would_cycle(BlockDriverState *parent, BlockDriverState *child);
+/* Whether, after a change below BS, no way down is too long: 0, or -ELOOP with ERRP set. */
+int bdrv__check_depth(BlockDriverState *bs, Error **errp);
 /* Take out an edge; its reference on the child becomes the caller's. Polls. */
 BlockDriverState *bdrv__detach_child(BlockDriverState *parent, BdrvChild *child);
 /* BS has lost a parent: when nobody wants it elsewhere, it returns to the main context. */
@@ -113,6 +115,11 @@ void bdrv__quiesce(BlockDriverState *bs);
 void bdrv__unquiesce(BlockDriverState *bs);
 /* Whether anything is in flight on BS or on the way to it from its parents. */
 bool bdrv__drain_poll(BlockDriverState *bs);
+/*
+ * Whether anything is in flight on any of NODES (which is sorted) or in the parents of them
+ * that are not nodes in COVERED; NULL: that are not nodes. Linear.
+ */
+bool bdrv__any_in_flight(GPtrArray *nodes, GHashTable *covered);
 /* Tell / release the parent of one edge; idempotent per edge. */
 void bdrv__parent_drained_begin(BdrvChild *c);
 void bdrv__parent_drained_end(BdrvChild *c);

@@ -122,13 +122,24 @@ const BdrvChildClass child_of_bds = {
     .resize = child_resize,
 };
 
-void bdrv__parents_resized(BlockDriverState *bs)
+static void tell_parents(BlockDriverState *bs)
 {
     BdrvChild *c;
     QLIST_FOREACH(c, &bs->parents, next_parent) {
         if (c->klass->resize) {
             c->klass->resize(c);
         }
+    }
+}
+
+void bdrv__parents_resized(BlockDriverState *bs)
+{
+    /* our token keeps what is below BS in place, but not what is above */
+    if (qemu_in_coroutine()) {
+        GRAPH_RDLOCK_GUARD();
+        tell_parents(bs);
+    } else {
+        tell_parents(bs);
     }
 }
 

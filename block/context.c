@@ -194,16 +194,6 @@ static bool quiesce_found(Move *m)
     return m->quiesced->len > before;
 }
 
-static bool any_busy(Move *m)
-{
-    for (unsigned i = 0; i < m->quiesced->len; i++) {
-        if (bdrv__drain_poll(g_ptr_array_index(m->quiesced, i))) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static void resume_all(Move *m)
 {
     for (unsigned i = 0; i < m->quiesced->len; i++) {
@@ -256,7 +246,7 @@ int bdrv_try_change_aio_context(BlockDriverState *bs, AioContext *ctx,
     bool ok = walk(&m, errp);
     while (ok && quiesce_found(&m)) {
         forget_walk(&m);
-        AIO_WAIT_WHILE(old, any_busy(&m));
+        AIO_WAIT_WHILE(old, bdrv__any_in_flight(m.quiesced, m.is_quiesced));
         ok = walk(&m, errp);
     }
     if (ok) {

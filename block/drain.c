@@ -155,10 +155,82 @@ void bdrv__unquiesce(BlockDriverState *bs)
     }
 }
 
+static int compare_heights(gconstpointer a, gconstpointer b)
+{
+    const BlockDriverState *x = *(BlockDriverState *const *)a;
+    const BlockDriverState *y = *(BlockDriverState *const *)b;
+    return x->height > y->height ? -1 : x->height < y->height;
+}
+
+/* Whether C's parent is a node that the callback does no more than ask, and that is COVERED. */
+static bool is_covered(GHashTable *covered, BdrvChild *c)
+{
+    return c->klass->drained_poll == child_of_bds.drained_poll &&
+           (!covered || g_hash_table_contains(covered, c->opaque));
+}
+
+bool bdrv__any_in_flight(GPtrArray *nodes, GHashTable *covered)
+{
+    BdrvChild *c;
+
+    /*
+     * What is in flight further up may still start something below and end: who was looked
+     * at first could not be trusted then. So parents come before their children.
+     */
+    g_ptr_array_sort(nodes, compare_heights);
+    for (unsigned i = 0; i < nodes->len; i++) {
+        BlockDriverState *bs = g_ptr_array_index(nodes, i);
+        QLIST_FOREACH(c, &bs->parents, next_parent) {
+            if (!is_covered(covered, c) && bdrv__parent_drained_poll(c)) {
+                return true;
+            }
+        }
+        if (qatomic_read_sc(&bs->in_flight) > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool has_plain_parent(BlockDriverState *bs)
+{
+    BdrvChild *c;
+
+    QLIST_FOREACH(c, &bs->parents, next_parent) {
+        if (is_covered(NULL, c)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The nodes above BS are collected, each once however many ways lead there. */
+static bool poll_all_above(BlockDriverState *bs)
+{
+    g_autoptr(GHashTable) covered = g_hash_table_new(NULL, NULL);
+    g_autoptr(GPtrArray) nodes = g_ptr_array_new();
+    BdrvChild *c;
+
+    g_hash_table_add(covered, bs);
+    g_ptr_array_add(nodes, bs);
+    for (unsigned i = 0; i < nodes->len; i++) {
+        bs = g_ptr_array_index(nodes, i);
+        QLIST_FOREACH(c, &bs->parents, next_parent) {
+            if (is_covered(NULL, c) && g_hash_table_add(covered, c->opaque)) {
+                g_ptr_array_add(nodes, c->opaque);
+            }
+        }
+    }
+    return bdrv__any_in_flight(nodes, covered);
+}
+
 bool bdrv__drain_poll(BlockDriverState *bs)
 {
     BdrvChild *c;
 
+    if (has_plain_parent(bs)) {
+        return poll_all_above(bs);
+    }
     QLIST_FOREACH(c, &bs->parents, next_parent) {
         if (bdrv__parent_drained_poll(c)) {
             return true;
@@ -171,12 +243,12 @@ bool bdrv__drain_poll(BlockDriverState *bs)
 
 static bool any_node_busy(void)
 {
+    g_autoptr(GPtrArray) nodes = g_ptr_array_new();
+
     for (BlockDriverState *bs = bdrv__next_any(NULL); bs; bs = bdrv__next_any(bs)) {
-        if (bdrv__drain_poll(bs)) {
-            return true;
-        }
+        g_ptr_array_add(nodes, bs);
     }
-    return false;
+    return bdrv__any_in_flight(nodes, NULL);
 }
 
 static void do_drained_begin(BlockDriverState *bs)

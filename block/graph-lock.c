@@ -27,6 +27,7 @@
  * so it adds 1 or 0 to what is seen. So the sum is never below the number of readers inside.
  */
 #include "block/block-internal.h"
+#include "miniblk/coroutine-int.h"
 #include "miniblk/graph-lock.h"
 #include "miniblk/thread.h"
 #include "aio/port.h"
@@ -153,6 +154,9 @@ static void coroutine_fn QEMU_NOINLINE wait_for_writers(void)
 
 void coroutine_fn bdrv_graph_co_rdlock(void)
 {
+    if (qemu_coroutine_self()->graph_readers++ > 0) {
+        return;                 /* whoever writes waits for us, so we must not wait */
+    }
     while (unlikely(!enter())) {
         leave();
         wait_for_writers();
@@ -161,7 +165,12 @@ void coroutine_fn bdrv_graph_co_rdlock(void)
 
 void coroutine_fn bdrv_graph_co_rdunlock(void)
 {
-    leave();
+    Coroutine *self = qemu_coroutine_self();
+
+    g_assert(self->graph_readers > 0);
+    if (--self->graph_readers == 0) {
+        leave();
+    }
 }
 
 void bdrv_graph_rdlock_main_loop(void)
@@ -225,7 +234,12 @@ void no_coroutine_fn bdrv_graph_wrunlock(void)
 
 void assert_bdrv_graph_readable(void)
 {
-    g_assert(qemu_in_main_thread() || readers_inside() > 0);
+    g_assert(qemu_in_main_thread() || qemu_coroutine_self()->graph_readers > 0);
+}
+
+void assert_bdrv_graph_unlocked(void)
+{
+    g_assert(qemu_coroutine_self()->graph_readers == 0);
 }
 
 void assert_bdrv_graph_writable(void)

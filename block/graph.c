@@ -8,11 +8,17 @@
  * second part does not poll, so that nobody sees half of it. Parents that need not rest any
  * more are released when the outcome is certain.
  *
- * RANK orders the nodes: that of a parent is above those of its children. It need not be
- * tight, and so it only ever grows. With it, neither looking for a cycle nor recomputing
- * permissions (perm.c) has to walk through the whole of a deep graph.
+ * Each node knows its HEIGHT, the length of the longest way down. It orders the nodes, that of
+ * a parent being above those of its children, and so neither looking for a cycle nor
+ * recomputing permissions (perm.c) has to walk through the whole of a deep graph. It is also
+ * what keeps graphs from becoming too deep for a request, which goes down on one stack.
  */
 #include "block/block-internal.h"
+
+/*
+ * How many nodes a way down may have. A level takes some hundred bytes of a coroutine's stack.
+ */
+enum { DEPTH_MAX = 2000 };
 
 /* ---- order ------------------------------------------------------------------------------------- */
 
@@ -21,56 +27,87 @@ static BlockDriverState *parent_node(BdrvChild *c)
     return c->klass->parent_is_bds ? c->opaque : NULL;
 }
 
-/* BS has got a child of rank BELOW: raise it, and what is above it, as far as needed. */
-static void raise_rank(BlockDriverState *bs, uint64_t below)
+static unsigned height_of(BlockDriverState *bs)
+{
+    unsigned height = 0;
+    BdrvChild *c;
+
+    QLIST_FOREACH(c, &bs->children, next) {
+        /* an edge that is being changed may point nowhere for a moment */
+        if (c->bs) {
+            height = MAX(height, c->bs->height + 1);
+        }
+    }
+    return height;
+}
+
+/* The children of BS have changed: so may its height, and those of the nodes above. */
+static void update_height(BlockDriverState *bs)
 {
     BdrvChild *c;
 
-    if (bs->rank > below) {
+    if (height_of(bs) == bs->height) {
         return;
     }
-    g_autoptr(GPtrArray) raised = g_ptr_array_new();
-    bs->rank = below + 1;
-    g_ptr_array_add(raised, bs);
-    while (raised->len) {
-        bs = g_ptr_array_steal_index_fast(raised, raised->len - 1);
+    g_autoptr(GHashTable) waiting = g_hash_table_new(NULL, NULL);
+    GQueue todo = G_QUEUE_INIT;
+    g_queue_push_tail(&todo, bs);
+    while ((bs = g_queue_pop_head(&todo))) {
+        unsigned height = height_of(bs);
+        g_hash_table_remove(waiting, bs);
+        if (height == bs->height) {
+            continue;
+        }
+        bs->height = height;
         QLIST_FOREACH(c, &bs->parents, next_parent) {
-            BlockDriverState *parent = parent_node(c);
-            if (parent && parent->rank <= bs->rank) {
-                parent->rank = bs->rank + 1;
-                g_ptr_array_add(raised, parent);
+            BlockDriverState *above = parent_node(c);
+            if (above && g_hash_table_add(waiting, above)) {
+                g_queue_push_tail(&todo, above);
             }
         }
     }
 }
 
-bool bdrv__would_cycle(BlockDriverState *parent, BlockDriverState *child)
+/*
+ * Walk up from BS. True if WANTED is there, or, without WANTED, a node that is too high. Nodes
+ * that are not below LIMIT are not looked beyond.
+ */
+static bool find_above(BlockDriverState *bs, BlockDriverState *wanted, unsigned limit)
 {
-    BdrvChild *c;
-
-    if (parent == child) {
-        return true;
-    }
-    if (parent->rank > child->rank) {
-        return false;
-    }
-    /* Look upwards from PARENT for CHILD; ranks grow on the way. */
     g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
     g_autoptr(GPtrArray) todo = g_ptr_array_new();
-    g_ptr_array_add(todo, parent);
+    BdrvChild *c;
+
+    g_ptr_array_add(todo, bs);
     while (todo->len) {
-        BlockDriverState *bs = g_ptr_array_steal_index_fast(todo, todo->len - 1);
+        bs = g_ptr_array_steal_index_fast(todo, todo->len - 1);
+        if (wanted ? bs == wanted : bs->height >= limit) {
+            return true;
+        }
         QLIST_FOREACH(c, &bs->parents, next_parent) {
             BlockDriverState *above = parent_node(c);
-            if (above == child) {
-                return true;
-            }
-            if (above && above->rank < child->rank && g_hash_table_add(seen, above)) {
+            if (above && above->height <= limit && g_hash_table_add(seen, above)) {
                 g_ptr_array_add(todo, above);
             }
         }
     }
     return false;
+}
+
+bool bdrv__would_cycle(BlockDriverState *parent, BlockDriverState *child)
+{
+    return parent == child ||
+           (parent->height < child->height && find_above(parent, child, child->height));
+}
+
+int bdrv__check_depth(BlockDriverState *bs, Error **errp)
+{
+    if (find_above(bs, NULL, DEPTH_MAX)) {
+        error_setg(errp, "The graph would be more than %d nodes deep at node '%s'", DEPTH_MAX,
+                   bs->node_name);
+        return -ELOOP;
+    }
+    return 0;
 }
 
 /* ---- primitives -------------------------------------------------------------------------------- */
@@ -110,12 +147,12 @@ static void repoint(BdrvChild *child, BlockDriverState *new_bs, BdrvChild **link
     if (new_bs) {
         link = link ? link : &new_bs->parents.lh_first;
         INSERT_AT(link, child, next_parent);
-        if (parent) {
-            raise_rank(parent, new_bs->rank);
-        }
         if (child->klass->attach) {
             child->klass->attach(child);
         }
+    }
+    if (parent) {
+        update_height(parent);
     }
 }
 
@@ -410,7 +447,8 @@ static BdrvChild *attach(BlockDriverState *parent, BlockDriverState *child_bs,
     if (ret == 0) {
         Transaction *tran = tran_new();
         bdrv__attach_edge(child, child_bs, tran);
-        ret = bdrv__refresh_perms(parent, child_bs, tran, errp);
+        ret = parent ? bdrv__check_depth(parent, errp) : 0;
+        ret = ret < 0 ? ret : bdrv__refresh_perms(parent, child_bs, tran, errp);
         tran_finalize(tran, ret);
         bdrv_graph_wrunlock();
     }

@@ -6,6 +6,7 @@
 
 static QTAILQ_HEAD(, BlockDriverState) all_nodes = QTAILQ_HEAD_INITIALIZER(all_nodes);
 static QTAILQ_HEAD(, BlockDriverState) named_nodes = QTAILQ_HEAD_INITIALIZER(named_nodes);
+static GHashTable *by_name;     /* the same nodes; keys are their node_name */
 
 BlockDriverState *bdrv__new(void)
 {
@@ -88,6 +89,10 @@ int bdrv__set_node_name(BlockDriverState *bs, const char *node_name, Error **err
         g_strlcpy(bs->node_name, node_name, sizeof(bs->node_name));
     }
     QTAILQ_INSERT_TAIL(&named_nodes, bs, node_list);
+    if (!by_name) {
+        by_name = g_hash_table_new(g_str_hash, g_str_equal);
+    }
+    g_hash_table_insert(by_name, bs->node_name, bs);
     return 0;
 }
 
@@ -112,14 +117,8 @@ const char *bdrv_get_device_or_node_name(const BlockDriverState *bs)
 
 BlockDriverState *bdrv_find_node(const char *node_name)
 {
-    BlockDriverState *bs;
     GLOBAL_STATE_CODE();
-    QTAILQ_FOREACH(bs, &named_nodes, node_list) {
-        if (!strcmp(bs->node_name, node_name)) {
-            return bs;
-        }
-    }
-    return NULL;
+    return by_name ? g_hash_table_lookup(by_name, node_name) : NULL;
 }
 
 BlockDriverState *bdrv_lookup_bs(const char *device, const char *node_name, Error **errp)
@@ -208,6 +207,7 @@ static void free_node(BlockDriverState *bs)
 
     if (bs->node_name[0]) {
         QTAILQ_REMOVE(&named_nodes, bs, node_list);
+        g_hash_table_remove(by_name, bs->node_name);
     }
     QTAILQ_REMOVE(&all_nodes, bs, all_list);
     g_free(bs->opaque);

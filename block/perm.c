@@ -156,7 +156,7 @@ typedef struct SetChildPerm {
 static void set_child_perm_abort(void *opaque)
 {
     SetChildPerm *s = opaque;
-    s->c->perm = s->old_perm;
+    qatomic_set(&s->c->perm, s->old_perm);
     s->c->shared_perm = s->old_shared;
 }
 
@@ -170,7 +170,7 @@ void bdrv__set_child_perm(BdrvChild *c, uint64_t perm, uint64_t shared, Transact
     SetChildPerm *s = g_new(SetChildPerm, 1);
     *s = (SetChildPerm) { c, c->perm, c->shared_perm };
     tran_add(tran, &set_child_perm_drv, s);
-    c->perm = perm;
+    qatomic_set(&c->perm, perm);      /* requests in flight look at it */
     c->shared_perm = shared;
 }
 
@@ -243,7 +243,7 @@ static int set_node_perm(BlockDriverState *bs, BlockReopenQueue *q, Transaction 
 /* ---- downwards, in topological order ------------------------------------------------------------ */
 
 /*
- * The nodes yet to be looked at, those of the highest rank first: what is taken out has no
+ * The nodes yet to be looked at, the highest first: what is taken out has no
  * parent that is still in it or could come into it, so its edges from above are final.
  */
 typedef struct Refresh {
@@ -254,16 +254,16 @@ typedef struct Refresh {
     Transaction *tran;
 } Refresh;
 
-static int compare_ranks(gconstpointer a, gconstpointer b, gpointer opaque)
+static int compare_heights(gconstpointer a, gconstpointer b, gpointer opaque)
 {
     const BlockDriverState *x = a, *y = b;
-    return x->rank > y->rank ? -1 : x->rank < y->rank;
+    return x->height > y->height ? -1 : x->height < y->height;
 }
 
 static void refresh_later(Refresh *r, BlockDriverState *bs)
 {
     if (bs && g_hash_table_add(r->seen, bs)) {
-        g_sequence_insert_sorted(r->todo, bs, compare_ranks, NULL);
+        g_sequence_insert_sorted(r->todo, bs, compare_heights, NULL);
     }
 }
 

@@ -486,6 +486,7 @@ static int change_children(Entry *e, Transaction *tran, Error **errp)
             return -EINVAL;
         }
         bdrv__move_edge(bs->file, e->file.bs, tran);
+        return bdrv__check_depth(bs, errp);
     }
     return 0;
 }

@@ -122,6 +122,7 @@ static int replace_drained(BlockDriverState *from, BlockDriverState *to, bool cu
             bdrv__detach_edge(link, tran);
         }
         ret = move_parents(from, to, skip, tran, errp);
+        ret = ret < 0 ? ret : bdrv__check_depth(to, errp);
         if (ret == 0) {
             g_autoptr(GPtrArray) nodes = g_ptr_array_new();
             g_ptr_array_add(nodes, to);
@@ -207,6 +208,9 @@ int bdrv_append(BlockDriverState *bs_new, BlockDriverState *bs_top, Error **errp
         ret = move_parents(bs_top, bs_new, true, tran, errp);
         if (ret == 0) {
             bdrv__attach_edge(edge, bs_top, tran);
+            ret = bdrv__check_depth(bs_new, errp);
+        }
+        if (ret == 0) {
             ret = bdrv__refresh_perms(bs_new, bs_top, tran, errp);
         }
         tran_finalize(tran, ret);
@@ -300,7 +304,7 @@ int bdrv__change_backing(BlockDriverState *bs, BdrvChild *edge, BlockDriverState
     if (backing_hd) {
         bdrv__attach_edge(edge, backing_hd, tran);
     }
-    return 0;
+    return bdrv__check_depth(bs, errp);
 }
 
 BdrvChild *bdrv__new_backing_edge(BlockDriverState *bs)
@@ -389,29 +393,6 @@ typedef struct Subtree {
     GHashTable *set;
 } Subtree;
 
-static bool in_subtree(const Subtree *t, BdrvChild *c)
-{
-    return c->klass->parent_is_bds && g_hash_table_contains(t->set, c->opaque);
-}
-
-static bool subtree_busy(const Subtree *t)
-{
-    for (unsigned i = 0; i < t->nodes->len; i++) {
-        BlockDriverState *bs = g_ptr_array_index(t->nodes, i);
-        BdrvChild *c;
-
-        if (qatomic_read_sc(&bs->in_flight) > 0) {
-            return true;
-        }
-        QLIST_FOREACH(c, &bs->parents, next_parent) {
-            if (!in_subtree(t, c) && bdrv__parent_drained_poll(c)) {
-                return true;
-            }
-        }
-    }
-    return false;
-}
-
 static void subtree_add(Subtree *t, BlockDriverState *bs)
 {
     if (g_hash_table_add(t->set, bs)) {
@@ -437,7 +418,7 @@ static void subtree_drained_begin(Subtree *t, BlockDriverState *bs)
                 subtree_add(t, c->bs);
             }
         }
-        AIO_WAIT_WHILE(bs->aio_context, subtree_busy(t));
+        AIO_WAIT_WHILE(bs->aio_context, bdrv__any_in_flight(t->nodes, t->set));
     } while (t->nodes->len > before);
 }
 

@@ -237,7 +237,7 @@ struct BlockDriverState {
     BdrvChild *backing;         /* block/graph.c */
     BdrvChild *file;            /* block/graph.c */
     uint64_t cum_perm, cum_shared;      /* of all parents; block/perm.c */
-    uint64_t rank;              /* above those of all children; block/graph.c */
+    unsigned height;            /* edges on the longest way down; block/graph.c */
 
     /* filled by the driver */
     int64_t total_sectors;      /* length, for drivers without has_variable_length */

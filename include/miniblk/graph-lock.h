@@ -8,7 +8,8 @@
  * parents, or at nodes that it holds no token of, takes the read lock.
  *
  * Readers are coroutines. They may yield inside, and must not wait there for anything that
- * needs a change of the graph: no pause point of a job, no drained section. Not recursive.
+ * needs a change of the graph: no pause point of a job, no drained section. A coroutine may
+ * take it again while it has it.
  */
 #ifndef MINIBLK_GRAPH_LOCK_H
 #define MINIBLK_GRAPH_LOCK_H
@@ -34,9 +35,13 @@ void bdrv_graph_rdunlock_main_loop(void);
 void no_coroutine_fn bdrv_graph_wrlock(void);
 void no_coroutine_fn bdrv_graph_wrunlock(void);
 
-/* Abort unless the caller may read / write. The first is a necessary condition only. */
+/*
+ * Abort unless the caller may read (a coroutine that has the lock, or the main thread) / write;
+ * or if it is a coroutine that has the lock and should not, because it is about to wait.
+ */
 void assert_bdrv_graph_readable(void);
 void assert_bdrv_graph_writable(void);
+void assert_bdrv_graph_unlocked(void);
 
 typedef struct GraphLockable { char unused; } GraphLockable;
 static inline void bdrv_graph_co_guard_cleanup_(GraphLockable *guard)

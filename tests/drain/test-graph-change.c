@@ -433,6 +433,83 @@ static void test_insert_node_above_one_in_an_iothread(void)
     iothread_destroy(io);
 }
 
+/* ---- depth -------------------------------------------------------------------------------------- */
+
+/* A chain as deep as is allowed works; what would make it deeper is refused. */
+static void test_depth_is_limited(void)
+{
+    enum { DEPTH = 2000 };
+    static BlockDriverState *bs[DEPTH];
+    BlockDriverState *extra = test_filter("extra");
+    char buf[512];
+    Error *err = NULL;
+
+    bs[0] = test_node("base");
+    for (int i = 1; i < DEPTH; i++) {
+        bs[i] = test_filter(NULL);
+        g_assert_cmpint(bdrv_append(bs[i], bs[i - 1], &error_abort), ==, 0);
+    }
+    g_assert_cmpuint(bs[DEPTH - 1]->height, ==, DEPTH - 1);
+    BlockBackend *blk = test_backend(bs[DEPTH - 1]);
+    g_assert_cmpint(blk_pread(blk, 0, sizeof(buf), buf, 0), ==, 0);
+    g_assert_cmpint(blk_pwrite(blk, 0, sizeof(buf), buf, 0), ==, 0);
+    g_assert_cmpint(blk_flush(blk), ==, 0);
+    bdrv_drain(bs[0]);
+    bdrv_drain_all();
+
+    g_autofree char *text = g_strdup_printf("The graph would be more than 2000 nodes deep at "
+                                            "node '%s'", "extra");
+    g_assert_cmpint(bdrv_append(extra, bs[DEPTH / 2], &err), ==, -ELOOP);
+    expect(&err, text);
+    g_assert_cmpint(bdrv_set_backing_hd(extra, bs[DEPTH - 1], &err), ==, -ELOOP);
+    expect(&err, text);
+    g_assert_cmpuint(bs[DEPTH - 1]->height, ==, DEPTH - 1);
+    g_assert_cmpuint(extra->height, ==, 0);
+    g_assert_cmpint(bdrv_drop_filter(bs[DEPTH / 3], &error_abort), ==, 0);
+    g_assert_cmpuint(bs[DEPTH - 1]->height, ==, DEPTH - 2);
+    g_assert_cmpint(bdrv_append(extra, bs[DEPTH / 2], &error_abort), ==, 0);
+    g_assert_cmpuint(bs[DEPTH - 1]->height, ==, DEPTH - 1);
+    blk_unref(blk);
+    bdrv_unref(extra);
+    for (int i = 0; i < DEPTH; i++) {
+        bdrv_unref(bs[i]);
+    }
+}
+
+/*
+ *      l[n]   r[n]         each on both of the level below: 2^n ways lead to the base,
+ *        | \ / |           and each node is looked at once
+ *      l[n-1] r[n-1]
+ */
+static void test_many_ways_lead_to_the_base(void)
+{
+    enum { LEVELS = 40 };
+    BlockDriverState *level[LEVELS][2];
+    for (int i = 0; i < LEVELS; i++) {
+        for (int side = 0; side < 2; side++) {
+            level[i][side] = test_node(NULL);
+            for (int below = 0; i && below < 2; below++) {
+                bdrv_ref(level[i - 1][below]);
+                bdrv_attach_child(level[i][side], level[i - 1][below], "x", &child_of_bds,
+                                  BDRV_CHILD_DATA, &error_abort);
+            }
+        }
+    }
+    BlockBackend *blk = blk_new_with_bs(level[LEVELS - 1][0], BLK_PERM_CONSISTENT_READ,
+                                        BLK_PERM_ALL, &error_abort);
+    g_assert_cmpuint(level[LEVELS - 1][0]->height, ==, LEVELS - 1);
+    bdrv_drained_begin(level[0][0]);
+    g_assert_cmpint(level[LEVELS - 1][0]->quiesce_counter, ==, 2);
+    bdrv_drained_end(level[0][0]);
+    bdrv_drain_all();
+    g_assert_true(bdrv_set_backing_hd(level[0][0], level[LEVELS - 1][1], NULL) < 0);
+    blk_unref(blk);
+    for (int i = 0; i < LEVELS; i++) {
+        bdrv_unref(level[i][0]);
+        bdrv_unref(level[i][1]);
+    }
+}
+
 /* ---- edges whose class is a changed copy -------------------------------------------------------- */
 
 static void test_class_callbacks_are_optional(void)
@@ -514,6 +591,8 @@ int main(int argc, char **argv)
     g_test_add_func("/graph/frozen", test_frozen_links_stay);
     g_test_add_func("/graph/insert", test_insert_node);
     g_test_add_func("/graph/insert/iothread", test_insert_node_above_one_in_an_iothread);
+    g_test_add_func("/graph/depth", test_depth_is_limited);
+    g_test_add_func("/graph/ladder", test_many_ways_lead_to_the_base);
     g_test_add_func("/graph/class/bare", test_class_callbacks_are_optional);
     g_test_add_func("/graph/QB-51/parked", test_parked_requests_find_the_new_medium);
     return g_test_run();

@@ -98,11 +98,15 @@ typedef struct Order {
 static void coroutine_fn first_reader(void *opaque)
 {
     Order *o = opaque;
+    assert_bdrv_graph_unlocked();
     bdrv_graph_co_rdlock();
     g_string_append(o->log, "r1+ ");
     qemu_coroutine_yield();
+    bdrv_graph_co_rdlock();             /* again, while somebody waits for us */
+    bdrv_graph_co_rdunlock();
     g_string_append(o->log, "r1- ");
     bdrv_graph_co_rdunlock();
+    assert_bdrv_graph_unlocked();
 }
 
 static void coroutine_fn second_reader(void *opaque)
