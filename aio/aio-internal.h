@@ -83,8 +83,8 @@ struct AioContext {
 /* aio/notify.c */
 int aio__wake_init(AioContext *ctx);
 void aio__wake_destroy(AioContext *ctx);
-/* Forget notifications so far; the caller looks for work afterwards. Home thread. */
-void aio__notify_accept(AioContext *ctx);
+/* Forget notifications so far, and whether there were any; look for work then. Home thread. */
+bool aio__notify_accept(AioContext *ctx);
 /* About to sleep: false when notified since aio__notify_accept(). Home thread. */
 bool aio__sleep_begin(AioContext *ctx);
 void aio__sleep_end(AioContext *ctx);
@@ -109,11 +109,17 @@ int aio__fds_init(AioContext *ctx);
 void aio__fds_destroy(AioContext *ctx);
 /* Wait at most TIMEOUT_NS (-1: for ever) and queue the ready handlers. Home thread. */
 void aio__fds_wait(AioContext *ctx, int64_t timeout_ns);
-/* Queue the ready handlers, by the cheapest way that finds them all. Home thread. */
-void aio__fds_look(AioContext *ctx);
-/* Look without a system call: queue those whose io_poll says so. True if anything is ready. */
-bool aio__fds_poll(AioContext *ctx);
-/* Whether aio__fds_poll() can find all that aio__fds_wait() would. */
+/*
+ * Queue the ready handlers, by the cheapest way that finds them all. With LAZY one that can be
+ * polled and never was ready before may be left for the next time. Home thread.
+ */
+void aio__fds_look(AioContext *ctx, bool lazy);
+/*
+ * Look without a system call: queue those whose io_poll says so. True if anything is ready.
+ * *COMPLETE: whether all could be asked.
+ */
+bool aio__fds_poll(AioContext *ctx, bool *complete);
+/* Whether it makes sense to call aio__fds_poll() in place of aio__fds_wait(). */
 bool aio__fds_can_poll(AioContext *ctx);
 bool aio__fds_ready(AioContext *ctx);
 bool aio__fds_dispatch(AioContext *ctx);

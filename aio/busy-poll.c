@@ -12,15 +12,16 @@
  *
  * A descriptor whose handler has no io_poll can be asked only by a system call. Polling
  * would make it wait, so while there is one the loop does not poll, unless the fd monitor
- * learns of readiness through memory.
+ * learns of readiness through memory. One that has io_poll is asked from its second event on:
+ * the first is waited for, which tells that the descriptor is in use at all.
  */
 #include "aio/aio-internal.h"
 
 enum { FIRST_WINDOW_NS = 4000, DEFAULT_GROW = 2 };
 
-static bool something_came(AioContext *ctx)
+static bool something_came(AioContext *ctx, bool *complete)
 {
-    return aio__notified(ctx) || aio__messages_pending(ctx) || aio__fds_poll(ctx);
+    return aio__notified(ctx) || aio__messages_pending(ctx) || aio__fds_poll(ctx, complete);
 }
 
 bool aio__busy_poll(AioContext *ctx, int64_t start_ns, int64_t timeout_ns)
@@ -30,15 +31,17 @@ bool aio__busy_poll(AioContext *ctx, int64_t start_ns, int64_t timeout_ns)
     if (timeout_ns >= 0) {
         window_ns = MIN(window_ns, timeout_ns);
     }
-    if (window_ns <= 0 || !aio__fds_can_poll(ctx)) {
+    if (!aio__fds_can_poll(ctx)) {
         return false;
     }
+    /* Ask once in any case; going on would make those wait who cannot be asked yet. */
+    bool complete = true;
     do {
-        if (something_came(ctx)) {
+        if (something_came(ctx, &complete)) {
             return true;
         }
         port_cpu_relax();
-    } while (get_clock() - start_ns < window_ns);
+    } while (complete && get_clock() - start_ns < window_ns);
     return false;
 }
 

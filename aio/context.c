@@ -161,11 +161,15 @@ bool aio_poll(AioContext *ctx, bool blocking)
     ctx->poll_depth++;
     aio__batch_flush(ctx);
 
-    /* First forget old notifications, then look for work: see notify.c. */
-    aio__notify_accept(ctx);
-    int64_t timeout_ns = blocking ? sleep_time_ns(ctx) : 0;
+    /*
+     * First forget old notifications, then look for work: see notify.c. Whoever notified
+     * wants us to return, even if there is no work and it came before we were called.
+     */
+    bool notified = aio__notify_accept(ctx);
+    int64_t timeout_ns = blocking && !notified ? sleep_time_ns(ctx) : 0;
     if (timeout_ns == 0) {
-        aio__fds_look(ctx);
+        /* a look that does not wait may do no more than consume the notification */
+        aio__fds_look(ctx, notified && !blocking);
     } else if (qatomic_read(&ctx->poll_max_ns)) {
         poll_then_sleep(ctx, timeout_ns);
     } else {
@@ -192,9 +196,9 @@ static gboolean source_prepare(GSource *source, int *timeout_ms)
     AioContext *ctx = ((AioSource *)source)->ctx;
 
     aio__batch_flush(ctx);
-    aio__notify_accept(ctx);
+    bool notified = aio__notify_accept(ctx);
     int64_t ns = qatomic_read(&ctx->always_ready) ? 0 : sleep_time_ns(ctx);
-    if (ns == 0 || !aio__sleep_begin(ctx)) {
+    if (ns == 0 || notified || !aio__sleep_begin(ctx)) {
         *timeout_ms = 0;
         return ns == 0;
     }

@@ -95,6 +95,14 @@ void error_set_internal(Error **errp, const char *src, int line, const char *fun
     va_end(ap);
 }
 
+static void prepend(Error *err, const char *fmt, va_list ap)
+{
+    g_autofree char *head = g_strdup_vprintf(fmt, ap);
+    char *tail = err->msg;
+    err->msg = g_strconcat(head, tail, NULL);
+    g_free(tail);
+}
+
 void error_prepend(Error *const *errp, const char *fmt, ...)
 {
     if (!errp || !*errp) {
@@ -102,11 +110,8 @@ void error_prepend(Error *const *errp, const char *fmt, ...)
     }
     va_list ap;
     va_start(ap, fmt);
-    g_autofree char *head = g_strdup_vprintf(fmt, ap);
+    prepend(*errp, fmt, ap);
     va_end(ap);
-    char *tail = (*errp)->msg;
-    (*errp)->msg = g_strconcat(head, tail, NULL);
-    g_free(tail);
 }
 
 void error_append_hint(Error *const *errp, const char *fmt, ...)
@@ -137,9 +142,8 @@ void error_propagate_prepend(Error **dst_errp, Error *local_err, const char *fmt
     }
     va_list ap;
     va_start(ap, fmt);
-    g_autofree char *head = g_strdup_vprintf(fmt, ap);
+    prepend(local_err, fmt, ap);
     va_end(ap);
-    error_prepend(&local_err, "%s", head);
     deliver(dst_errp, local_err);
 }
 
@@ -186,11 +190,21 @@ static void report(const char *kind, const char *fmt, va_list ap)
     fprintf(stderr, "%s: %s%s\n", error_get_progname(), kind, msg);
 }
 
+void error_vreport(const char *fmt, va_list ap)
+{
+    report("", fmt, ap);
+}
+
+void warn_vreport(const char *fmt, va_list ap)
+{
+    report("warning: ", fmt, ap);
+}
+
 void error_report(const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
-    report("", fmt, ap);
+    error_vreport(fmt, ap);
     va_end(ap);
 }
 
@@ -198,8 +212,25 @@ void warn_report(const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
-    report("warning: ", fmt, ap);
+    warn_vreport(fmt, ap);
     va_end(ap);
+}
+
+void info_report(const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    report("info: ", fmt, ap);
+    va_end(ap);
+}
+
+int error_printf(const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    return n;
 }
 
 static void report_err(Error *err, void (*how)(const char *fmt, ...))
@@ -219,6 +250,24 @@ void error_report_err(Error *err)
 void warn_report_err(Error *err)
 {
     report_err(err, warn_report);
+}
+
+void error_reportf_err(Error *err, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    prepend(err, fmt, ap);
+    va_end(ap);
+    error_report_err(err);
+}
+
+void warn_reportf_err(Error *err, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    prepend(err, fmt, ap);
+    va_end(ap);
+    warn_report_err(err);
 }
 
 void error_propagator_cleanup(ErrorPropagator *prop)

@@ -16,6 +16,7 @@ struct AioHandler {
     IOHandler *io_poll_ready;
     void *opaque;
     bool deleted;               /* atomic; set under fd_lock */
+    bool was_ready;             /* home thread; its descriptor has been, so poll it */
     bool in_poll_ready;         /* home thread; its io_poll_ready is on the stack */
     uint32_t ready_events;      /* home thread; not 0 while queued in ready_fds */
     AioHandler *next_ready;

@@ -197,24 +197,37 @@ static void refresh_pollers(AioContext *ctx)
     }
 }
 
-bool aio__fds_poll(AioContext *ctx)
+/* Ask those that have been ready before; *NOVICES: whether there are others. */
+static bool ask_pollers(AioContext *ctx, bool *novices)
 {
     bool found = false;
 
+    *novices = false;
     if (unlikely(qatomic_read(&ctx->pollers_stale))) {
         refresh_pollers(ctx);
     }
     for (unsigned i = 0; i < ctx->pollers->len; i++) {
         AioHandler *h = g_ptr_array_index(ctx->pollers, i);
-        /* one that is being dispatched further up the stack is not entered again */
-        if (!qatomic_read(&h->deleted) && !h->in_poll_ready && h->io_poll(h->opaque)) {
+        if (!h->was_ready) {
+            *novices = true;
+        } else if (!qatomic_read(&h->deleted) && !h->in_poll_ready && h->io_poll(h->opaque)) {
+            /* (one that is being dispatched further up the stack is not entered again) */
             fd__queue_ready(ctx, h, FD_READY_POLLED);
             found = true;
         }
     }
+    return found;
+}
+
+bool aio__fds_poll(AioContext *ctx, bool *complete)
+{
+    bool novices, found = ask_pollers(ctx, &novices);
+
     if (ctx->fd_monitor->poll) {
         found |= ctx->fd_monitor->poll(ctx);
+        novices = false;
     }
+    *complete = !novices;
     return found;
 }
 
@@ -223,14 +236,18 @@ bool aio__fds_can_poll(AioContext *ctx)
     return !qatomic_read(&ctx->unpollable) || ctx->fd_monitor->poll;
 }
 
-void aio__fds_look(AioContext *ctx)
+void aio__fds_look(AioContext *ctx, bool lazy)
 {
+    bool novices = false;
+
     /* When every handler can be asked directly, the system call has nothing to add. */
-    if (qatomic_read(&ctx->unpollable)) {
-        aio__fds_wait(ctx, 0);
-    } else {
-        aio__fds_poll(ctx);
+    if (!qatomic_read(&ctx->unpollable)) {
+        ask_pollers(ctx, &novices);
+        if (!novices || lazy) {
+            return;
+        }
     }
+    aio__fds_wait(ctx, 0);
 }
 
 /* ---- dispatching ---------------------------------------------------------------------------- */
@@ -252,6 +269,9 @@ static bool dispatch_one(AioHandler *h, uint32_t events)
         h->in_poll_ready = true;
         called |= call(h, h->io_poll_ready);
         h->in_poll_ready = false;
+    }
+    if (events & ~FD_READY_POLLED) {
+        h->was_ready = true;
     }
     if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
         called |= call(h, h->io_read);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "miniblk/osdep.h"
+#include <sys/socket.h>
 #include "miniblk/iov.h"
 
 size_t iov_size(const struct iovec *iov, const unsigned int iov_cnt)
@@ -79,6 +80,113 @@ size_t iov_memset(const struct iovec *iov, const unsigned int iov_cnt, size_t of
     return done;
 }
 
+unsigned iov_copy(struct iovec *dst, unsigned int dst_cnt, const struct iovec *iov,
+                  unsigned int iov_cnt, size_t offset, size_t bytes)
+{
+    IovWalk w = { iov, iov_cnt, offset, bytes };
+    char *piece;
+    size_t len;
+    unsigned n = 0;
+    while (n < dst_cnt && walk_next(&w, &piece, &len)) {
+        dst[n++] = (struct iovec) { .iov_base = piece, .iov_len = len };
+    }
+    return n;
+}
+
+/* ---- discarding ------------------------------------------------------------------------ */
+
+static void note(IOVDiscardUndo *undo, struct iovec *element)
+{
+    *undo = (IOVDiscardUndo) { .modified_iov = element, .orig = *element };
+}
+
+size_t iov_discard_front_undoable(struct iovec **iov, unsigned int *iov_cnt, size_t bytes,
+                                  IOVDiscardUndo *undo)
+{
+    size_t left = bytes;
+
+    *undo = (IOVDiscardUndo) { NULL };
+    while (*iov_cnt && left >= (*iov)->iov_len) {
+        left -= (*iov)->iov_len;
+        ++*iov;
+        --*iov_cnt;
+    }
+    if (*iov_cnt && left) {
+        note(undo, *iov);
+        (*iov)->iov_base = (char *)(*iov)->iov_base + left;
+        (*iov)->iov_len -= left;
+        left = 0;
+    }
+    return bytes - left;
+}
+
+size_t iov_discard_back_undoable(struct iovec *iov, unsigned int *iov_cnt, size_t bytes,
+                                 IOVDiscardUndo *undo)
+{
+    size_t left = bytes;
+
+    *undo = (IOVDiscardUndo) { NULL };
+    while (*iov_cnt && left >= iov[*iov_cnt - 1].iov_len) {
+        left -= iov[--*iov_cnt].iov_len;
+    }
+    if (*iov_cnt && left) {
+        note(undo, &iov[*iov_cnt - 1]);
+        iov[*iov_cnt - 1].iov_len -= left;
+        left = 0;
+    }
+    return bytes - left;
+}
+
+void iov_discard_undo(IOVDiscardUndo *undo)
+{
+    if (undo->modified_iov) {
+        *undo->modified_iov = undo->orig;
+    }
+}
+
+size_t iov_discard_front(struct iovec **iov, unsigned int *iov_cnt, size_t bytes)
+{
+    IOVDiscardUndo unused;
+    return iov_discard_front_undoable(iov, iov_cnt, bytes, &unused);
+}
+
+size_t iov_discard_back(struct iovec *iov, unsigned int *iov_cnt, size_t bytes)
+{
+    IOVDiscardUndo unused;
+    return iov_discard_back_undoable(iov, iov_cnt, bytes, &unused);
+}
+
+/* ---- sockets --------------------------------------------------------------------------- */
+
+enum { ELEMENTS_PER_CALL = 64 };
+
+ssize_t iov_send_recv(int sockfd, const struct iovec *iov, unsigned int iov_cnt,
+                      size_t offset, size_t bytes, bool do_send)
+{
+    size_t done = 0;
+
+    while (done < bytes) {
+        struct iovec part[ELEMENTS_PER_CALL];
+        struct msghdr msg = { .msg_iov = part };
+        msg.msg_iovlen = iov_copy(part, G_N_ELEMENTS(part), iov, iov_cnt, offset + done,
+                                  bytes - done);
+        if (!msg.msg_iovlen) {
+            break;              /* the end of the vector */
+        }
+        ssize_t n = do_send ? sendmsg(sockfd, &msg, 0) : recvmsg(sockfd, &msg, 0);
+        if (n > 0) {
+            done += n;
+        } else if (n == 0) {
+            break;
+        } else if (errno != EINTR) {
+            return done ? (ssize_t)done : -1;
+        }
+    }
+    return done;
+}
+
+/* ---- QEMUIOVector ---------------------------------------------------------------------- */
+
 void qemu_iovec_init(QEMUIOVector *qiov, int alloc_hint)
 {
     *qiov = (QEMUIOVector) { .iov = g_new(struct iovec, MAX(alloc_hint, 1)),
@@ -102,13 +210,58 @@ void qemu_iovec_add(QEMUIOVector *qiov, void *base, size_t len)
     qiov->size += len;
 }
 
-void qemu_iovec_concat(QEMUIOVector *dst, QEMUIOVector *src, size_t soffset, size_t sbytes)
+size_t qemu_iovec_concat_iov(QEMUIOVector *dst, struct iovec *src_iov, unsigned int src_cnt,
+                             size_t soffset, size_t sbytes)
 {
-    IovWalk w = { src->iov, src->niov, soffset, sbytes };
+    IovWalk w = { src_iov, src_cnt, soffset, sbytes };
     char *piece;
-    size_t len;
+    size_t len, done = 0;
     while (walk_next(&w, &piece, &len)) {
         qemu_iovec_add(dst, piece, len);
+        done += len;
+    }
+    return done;
+}
+
+void qemu_iovec_concat(QEMUIOVector *dst, QEMUIOVector *src, size_t soffset, size_t sbytes)
+{
+    qemu_iovec_concat_iov(dst, src->iov, src->niov, soffset, sbytes);
+}
+
+void qemu_iovec_discard_back(QEMUIOVector *qiov, size_t bytes)
+{
+    unsigned niov = qiov->niov;
+
+    g_assert(bytes <= qiov->size);
+    iov_discard_back(qiov->iov, &niov, bytes);
+    qiov->niov = niov;
+    qiov->size -= bytes;
+}
+
+ssize_t qemu_iovec_compare(QEMUIOVector *a, QEMUIOVector *b)
+{
+    size_t base = 0;
+
+    g_assert(a->niov == b->niov);
+    for (int i = 0; i < a->niov; i++) {
+        const char *pa = a->iov[i].iov_base, *pb = b->iov[i].iov_base;
+        size_t len = a->iov[i].iov_len;
+        g_assert(len == b->iov[i].iov_len);
+        for (size_t k = 0; k < len; k++) {
+            if (pa[k] != pb[k]) {
+                return base + k;
+            }
+        }
+        base += len;
+    }
+    return -1;
+}
+
+void qemu_iovec_clone(QEMUIOVector *dest, const QEMUIOVector *src, void *buf)
+{
+    for (int i = 0; i < src->niov; i++) {
+        qemu_iovec_add(dest, buf, src->iov[i].iov_len);
+        buf = (char *)buf + src->iov[i].iov_len;
     }
 }
 

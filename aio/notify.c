@@ -56,16 +56,15 @@ void aio_notify(AioContext *ctx)
     }
 }
 
-void aio__notify_accept(AioContext *ctx)
+bool aio__notify_accept(AioContext *ctx)
 {
     /*
      * The plain read may miss a notification; then begin will find it. When it does not
      * miss it, the xchg is what makes the notifier's change visible to the look that follows.
      */
-    if (qatomic_read(&ctx->wake_state) != AIO_AWAKE) {
-        /* (ASLEEP here: a GSource whose check GLib has skipped) */
-        qatomic_set_mb(&ctx->wake_state, AIO_AWAKE);
-    }
+    return qatomic_read(&ctx->wake_state) != AIO_AWAKE &&
+           /* (ASLEEP here: a GSource whose check GLib has skipped) */
+           qatomic_xchg(&ctx->wake_state, AIO_AWAKE) == AIO_NOTIFIED;
 }
 
 bool aio__sleep_begin(AioContext *ctx)

@@ -117,18 +117,29 @@ void timer_mod_ns(QEMUTimer *ts, int64_t expire_time_ns)
     arm(ts, expire_time_ns, false);
 }
 
-void timer_mod(QEMUTimer *ts, int64_t expire_timer)
+/* TIME, in the timer's units; what is too large means never. */
+static int64_t scaled_ns(const QEMUTimer *ts, int64_t time)
 {
     int64_t ns;
-    if (__builtin_mul_overflow(expire_timer, (int64_t)ts->scale, &ns)) {
-        ns = INT64_MAX;
+    if (__builtin_mul_overflow(time, (int64_t)ts->scale, &ns)) {
+        ns = time < 0 ? INT64_MIN : INT64_MAX;
     }
-    timer_mod_ns(ts, ns);
+    return ns;
+}
+
+void timer_mod(QEMUTimer *ts, int64_t expire_timer)
+{
+    timer_mod_ns(ts, scaled_ns(ts, expire_timer));
 }
 
 void timer_mod_anticipate_ns(QEMUTimer *ts, int64_t expire_time_ns)
 {
     arm(ts, expire_time_ns, true);
+}
+
+void timer_mod_anticipate(QEMUTimer *ts, int64_t expire_timer)
+{
+    timer_mod_anticipate_ns(ts, scaled_ns(ts, expire_timer));
 }
 
 void timer_del(QEMUTimer *ts)
@@ -139,10 +150,21 @@ void timer_del(QEMUTimer *ts)
     }
 }
 
-bool timer_pending(QEMUTimer *ts)
+uint64_t timer_expire_time_ns(QEMUTimer *ts)
 {
     QEMU_MUTEX_GUARD(&ts->ctx->timer_lock);
-    return ts->expire_time >= 0;
+    return ts->expire_time >= 0 ? (uint64_t)ts->expire_time : UINT64_MAX;
+}
+
+bool timer_pending(QEMUTimer *ts)
+{
+    return timer_expire_time_ns(ts) != UINT64_MAX;
+}
+
+bool timer_expired(QEMUTimer *ts, int64_t current_time)
+{
+    uint64_t expire_ns = timer_expire_time_ns(ts);
+    return expire_ns <= INT64_MAX && (int64_t)expire_ns <= scaled_ns(ts, current_time);
 }
 
 void timer_free(QEMUTimer *ts)

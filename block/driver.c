@@ -1,28 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The list of drivers. Written before main() (registration) and by bdrv_init(). */
 #include "block/block-internal.h"
+#include "miniblk/module.h"
 
-static GPtrArray *init_functions;
 static QLIST_HEAD(, BlockDriver) drivers = QLIST_HEAD_INITIALIZER(drivers);
-static bool initialised;
-
-void bdrv_register_init(void (*function)(void))
-{
-    if (!init_functions) {
-        init_functions = g_ptr_array_new();
-    }
-    g_ptr_array_add(init_functions, (void *)function);
-}
 
 void bdrv_init(void)
 {
-    if (initialised) {
-        return;
-    }
-    initialised = true;
-    for (unsigned i = 0; init_functions && i < init_functions->len; i++) {
-        ((void (*)(void))g_ptr_array_index(init_functions, i))();
-    }
+    module_call_init(MODULE_INIT_BLOCK);
 }
 
 void bdrv_register(BlockDriver *bdrv)

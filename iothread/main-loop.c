@@ -137,7 +137,7 @@ void qemu_notify_event(void)
     qemu_bh_schedule(notify_bh);
 }
 
-/* ---- legacy calls -------------------------------------------------------------------------- */
+/* ---- legacy calls ---------------------------------------------------------------------- */
 
 static AioContext *legacy_context(const char *call)
 {
@@ -169,6 +169,11 @@ bool qemu_aio_wait(void)
 QEMUBH *qemu_bh_new_full(QEMUBHFunc *cb, void *opaque, const char *name)
 {
     return aio_bh_new_full(legacy_context("qemu_bh_new"), cb, opaque, name);
+}
+
+QEMUTimer *timer_new(QEMUClockType type, int scale, QEMUTimerCB *cb, void *opaque)
+{
+    return aio_timer_new(legacy_context(__func__), type, scale, cb, opaque);
 }
 
 QEMUTimer *timer_new_ns(QEMUClockType type, QEMUTimerCB *cb, void *opaque)

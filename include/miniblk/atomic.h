@@ -33,16 +33,37 @@
 #define qatomic_fetch_sub(ptr, n)       __atomic_fetch_sub(ptr, n, __ATOMIC_SEQ_CST)
 #define qatomic_fetch_and(ptr, n)       __atomic_fetch_and(ptr, n, __ATOMIC_SEQ_CST)
 #define qatomic_fetch_or(ptr, n)        __atomic_fetch_or(ptr, n, __ATOMIC_SEQ_CST)
+#define qatomic_fetch_xor(ptr, n)       __atomic_fetch_xor(ptr, n, __ATOMIC_SEQ_CST)
+/* The same, but evaluating to the new value. */
+#define qatomic_inc_fetch(ptr)          __atomic_add_fetch(ptr, 1, __ATOMIC_SEQ_CST)
+#define qatomic_dec_fetch(ptr)          __atomic_sub_fetch(ptr, 1, __ATOMIC_SEQ_CST)
+#define qatomic_add_fetch(ptr, n)       __atomic_add_fetch(ptr, n, __ATOMIC_SEQ_CST)
+#define qatomic_sub_fetch(ptr, n)       __atomic_sub_fetch(ptr, n, __ATOMIC_SEQ_CST)
+#define qatomic_and_fetch(ptr, n)       __atomic_and_fetch(ptr, n, __ATOMIC_SEQ_CST)
+#define qatomic_or_fetch(ptr, n)        __atomic_or_fetch(ptr, n, __ATOMIC_SEQ_CST)
+#define qatomic_xor_fetch(ptr, n)       __atomic_xor_fetch(ptr, n, __ATOMIC_SEQ_CST)
+/* The same, without a value. */
 #define qatomic_inc(ptr)                ((void)qatomic_fetch_inc(ptr))
 #define qatomic_dec(ptr)                ((void)qatomic_fetch_dec(ptr))
 #define qatomic_add(ptr, n)             ((void)qatomic_fetch_add(ptr, n))
 #define qatomic_sub(ptr, n)             ((void)qatomic_fetch_sub(ptr, n))
 #define qatomic_and(ptr, n)             ((void)qatomic_fetch_and(ptr, n))
 #define qatomic_or(ptr, n)              ((void)qatomic_fetch_or(ptr, n))
+#define qatomic_xor(ptr, n)             ((void)qatomic_fetch_xor(ptr, n))
+
+/* A pointer to what others only read: publish it, and follow it (see rcu.h). */
+#define qatomic_rcu_set(ptr, i)         qatomic_store_release(ptr, i)
+#define qatomic_rcu_read(ptr)           qatomic_load_acquire(ptr)
 
 #define smp_mb()                        __atomic_thread_fence(__ATOMIC_SEQ_CST)
 #define smp_mb_acquire()                __atomic_thread_fence(__ATOMIC_ACQUIRE)
 #define smp_mb_release()                __atomic_thread_fence(__ATOMIC_RELEASE)
+/* Reads before reads; writes before writes. */
+#define smp_rmb()                       smp_mb_acquire()
+#define smp_wmb()                       smp_mb_release()
+/* Make a read-modify-write a full barrier; ours are already. */
+#define smp_mb__before_rmw()            barrier()
+#define smp_mb__after_rmw()             barrier()
 #define barrier()                       __asm__ volatile("" ::: "memory")
 
 #endif

@@ -4,6 +4,7 @@
 #define MINIBLK_BLOCK_DRIVER_H
 
 #include "block.h"
+#include "module.h"
 
 /* A node that is being reopened, for its driver. */
 typedef struct BDRVReopenState {
@@ -271,14 +272,6 @@ struct BlockDriverState {
 void bdrv_default_perms(BlockDriverState *bs, BdrvChild *c, BdrvChildRole role,
                         BlockReopenQueue *reopen_queue, uint64_t perm, uint64_t shared,
                         uint64_t *nperm, uint64_t *nshared);
-
-#define block_init(function)                                                    \
-    static void __attribute__((constructor)) block_init_##function(void)        \
-    {                                                                           \
-        bdrv_register_init(function);                                           \
-    }
-/* Remember FUNCTION; bdrv_init() calls it once. */
-void bdrv_register_init(void (*function)(void));
 
 /* ---- debug events ----------------------------------------------------------------- */
 

@@ -46,6 +46,10 @@ void error_setg_errno_internal(Error **errp, const char *src, int line, const ch
 void error_set_internal(Error **errp, const char *src, int line, const char *func,
                         ErrorClass err_class, const char *fmt, ...) G_GNUC_PRINTF(6, 7);
 
+/* The same with "Could not open 'FILENAME'" for the message. */
+#define error_setg_file_open(errp, os_errno, filename)                          \
+        error_setg_errno((errp), (os_errno), "Could not open '%s'", (filename))
+
 /* Put a text before *ERRP's message. No effect when ERRP or *ERRP is NULL. */
 void error_prepend(Error *const *errp, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 /* Add a hint line (with its newline), shown to people after the message, not sent over QMP. */
@@ -59,14 +63,25 @@ void error_propagate_prepend(Error **dst_errp, Error *local_err, const char *fmt
 const char *error_get_pretty(const Error *err);
 ErrorClass error_get_class(const Error *err);
 Error *error_copy(const Error *err);
+/* NULL is fine. */
 void error_free(Error *err);
+/* Abort unless *ERRP is set; free it and make it NULL. */
 void error_free_or_abort(Error **errp);
 
 /* Print ERR as "PROG: message\nhints" on stderr and free it. */
 void error_report_err(Error *err);
 void warn_report_err(Error *err);
+/* The same with a text before the message. */
+void error_reportf_err(Error *err, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
+void warn_reportf_err(Error *err, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
+/* Print "PROG: message", with "warning: " or "info: " before the message. */
 void error_report(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 void warn_report(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
+void info_report(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
+void error_vreport(const char *fmt, va_list ap) G_GNUC_PRINTF(1, 0);
+void warn_vreport(const char *fmt, va_list ap) G_GNUC_PRINTF(1, 0);
+/* Print on stderr as it is. The number of bytes, or negative. */
+int error_printf(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 /* Name printed before messages; kept by reference. The default is argv[0]'s last part. */
 void error_set_progname(const char *progname);
 const char *error_get_progname(void);

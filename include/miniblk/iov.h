@@ -3,8 +3,10 @@
 #ifndef MINIBLK_IOV_H
 #define MINIBLK_IOV_H
 
+#include <glib.h>
 #include <string.h>
 #include <stdbool.h>
+#include <sys/types.h>
 #include <sys/uio.h>
 #include "compiler.h"
 
@@ -50,6 +52,44 @@ static inline size_t iov_to_buf(const struct iovec *iov, const unsigned int iov_
 }
 size_t iov_memset(const struct iovec *iov, const unsigned int iov_cnt, size_t offset,
                   int fillc, size_t bytes);
+/*
+ * Describe BYTES of the source from OFFSET on in at most DST_CNT elements of DST, which share
+ * its buffers; as many elements as were needed, or fitted.
+ */
+unsigned iov_copy(struct iovec *dst, unsigned int dst_cnt, const struct iovec *iov,
+                  unsigned int iov_cnt, size_t offset, size_t bytes);
+
+/*
+ * Take BYTES off the front (*IOV and *IOV_CNT skip elements that are used up) or off the back
+ * (*IOV_CNT only). The element that is cut is changed in place. How many bytes were taken:
+ * fewer than BYTES when the vector is shorter.
+ */
+size_t iov_discard_front(struct iovec **iov, unsigned int *iov_cnt, size_t bytes);
+size_t iov_discard_back(struct iovec *iov, unsigned int *iov_cnt, size_t bytes);
+
+/* The element that a discard has changed, as it was. */
+typedef struct IOVDiscardUndo {
+    struct iovec *modified_iov; /* NULL: none was */
+    struct iovec orig;
+} IOVDiscardUndo;
+/* The same, noting in *UNDO how to restore the array; several are undone in reverse. */
+size_t iov_discard_front_undoable(struct iovec **iov, unsigned int *iov_cnt, size_t bytes,
+                                  IOVDiscardUndo *undo);
+size_t iov_discard_back_undoable(struct iovec *iov, unsigned int *iov_cnt, size_t bytes,
+                                 IOVDiscardUndo *undo);
+void iov_discard_undo(IOVDiscardUndo *undo);
+
+/*
+ * Send, or receive into, BYTES of the vector from OFFSET on. How many bytes went through:
+ * fewer when the socket would block or its other end is closed. -1 with errno set when there
+ * were none: EAGAIN, or another cause of sendmsg()'s or recvmsg()'s.
+ */
+ssize_t iov_send_recv(int sockfd, const struct iovec *iov, unsigned int iov_cnt,
+                      size_t offset, size_t bytes, bool do_send);
+#define iov_send(sockfd, iov, iov_cnt, offset, bytes)                           \
+        iov_send_recv(sockfd, iov, iov_cnt, offset, bytes, true)
+#define iov_recv(sockfd, iov, iov_cnt, offset, bytes)                           \
+        iov_send_recv(sockfd, iov, iov_cnt, offset, bytes, false)
 
 void qemu_iovec_init(QEMUIOVector *qiov, int alloc_hint);
 void qemu_iovec_init_external(QEMUIOVector *qiov, struct iovec *iov, int niov);
@@ -67,6 +107,15 @@ void qemu_iovec_init_slice(QEMUIOVector *qiov, QEMUIOVector *source, size_t offs
                            size_t bytes);
 void qemu_iovec_add(QEMUIOVector *qiov, void *base, size_t len);
 void qemu_iovec_concat(QEMUIOVector *dst, QEMUIOVector *src, size_t soffset, size_t sbytes);
+/* The same from an array; how many bytes there were. */
+size_t qemu_iovec_concat_iov(QEMUIOVector *dst, struct iovec *src_iov, unsigned int src_cnt,
+                             size_t soffset, size_t sbytes);
+/* Take BYTES (at most all) off the back. */
+void qemu_iovec_discard_back(QEMUIOVector *qiov, size_t bytes);
+/* Where A and B, of the same shape, first differ, in bytes; -1: nowhere. */
+ssize_t qemu_iovec_compare(QEMUIOVector *a, QEMUIOVector *b);
+/* Fill the empty DEST with elements of SRC's shape, one after the other in BUF. */
+void qemu_iovec_clone(QEMUIOVector *dest, const QEMUIOVector *src, void *buf);
 void qemu_iovec_destroy(QEMUIOVector *qiov);
 void qemu_iovec_reset(QEMUIOVector *qiov);
 size_t qemu_iovec_from_buf(QEMUIOVector *qiov, size_t offset, const void *buf, size_t bytes);

@@ -55,6 +55,10 @@ static inline int64_t get_clock(void)
 {
     return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
 }
+static inline int64_t get_clock_realtime(void)
+{
+    return qemu_clock_get_ns(QEMU_CLOCK_HOST);
+}
 
 /*
  * Prepare the clock set for programs that use timers without the main loop. NOTIFY_CB (may
@@ -66,16 +70,22 @@ void init_clocks(QEMUTimerListNotifyCB *notify_cb);
 void timer_mod(QEMUTimer *ts, int64_t expire_timer);
 void timer_mod_ns(QEMUTimer *ts, int64_t expire_time_ns);
 /* Arm only if that is earlier than the present deadline. Any thread. */
+void timer_mod_anticipate(QEMUTimer *ts, int64_t expire_timer);
 void timer_mod_anticipate_ns(QEMUTimer *ts, int64_t expire_time_ns);
 /* Disarm. Any thread; a callback that has already begun is not waited for. */
 void timer_del(QEMUTimer *ts);
 bool timer_pending(QEMUTimer *ts);
+/* What it is armed for, in ns; UINT64_MAX: not armed. Any thread. */
+uint64_t timer_expire_time_ns(QEMUTimer *ts);
+/* Whether it is armed, for CURRENT_TIME (in its scale units) or before. Any thread. */
+bool timer_expired(QEMUTimer *ts, int64_t current_time);
 /* Disarm and release a timer from aio_timer_new()/timer_new_*(). NULL is fine. */
 void timer_free(QEMUTimer *ts);
 /* Disarm an embedded timer; it may be initialised again afterwards. */
 void timer_deinit(QEMUTimer *ts);
 
-/* Legacy: a timer of the main loop's context. Main thread. */
+/* Legacy: a timer of the main loop's context; SCALE in ns per unit. Main thread. */
+QEMUTimer *timer_new(QEMUClockType type, int scale, QEMUTimerCB *cb, void *opaque);
 QEMUTimer *timer_new_ns(QEMUClockType type, QEMUTimerCB *cb, void *opaque);
 QEMUTimer *timer_new_us(QEMUClockType type, QEMUTimerCB *cb, void *opaque);
 QEMUTimer *timer_new_ms(QEMUClockType type, QEMUTimerCB *cb, void *opaque);

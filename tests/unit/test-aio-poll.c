@@ -50,6 +50,18 @@ static void source_init(Source *s, bool pollable)
                            pollable ? poll_ready : NULL);
 }
 
+/* From the first event of its descriptor on a handler is polled. */
+static void source_init_polled(Source *s)
+{
+    source_init(s, true);
+    event_notifier_set(&s->e);
+    while (!s->read) {
+        aio_poll(ctx, true);
+    }
+    s->read = 0;
+    g_assert_cmpint(s->asked, ==, 0);
+}
+
 static void source_done(Source *s)
 {
     aio_set_event_notifier(ctx, &s->e, NULL, NULL, NULL);
@@ -85,7 +97,7 @@ static void test_poll_ready_is_called_in_place_of_read(void)
     Source s;
     set_up();
     open_window();
-    source_init(&s, true);
+    source_init_polled(&s);
     s.ready = true;
     s.on_poll_ready = stop_being_ready;
     g_assert_true(aio_poll(ctx, true));
@@ -107,6 +119,7 @@ static void test_first_wait_is_for_the_descriptor(void)
     aio_context_set_poll_params(ctx, MAX_NS, 0, 0, &error_abort);
     source_init(&s, true);
     event_notifier_set(&s.e);
+    g_assert_false(aio_poll(ctx, false));   /* no more than consume the notification */
     g_assert_true(aio_poll(ctx, true));
     g_assert_cmpint(s.asked, ==, 0);
     g_assert_cmpint(s.read, ==, 1);
@@ -132,8 +145,8 @@ static void test_nested_poll_does_not_enter_poll_ready_again(void)
     set_up();
     aio_context_set_poll_params(ctx, MAX_NS, 0, 0, &error_abort);
     ctx->poll_window_ns = 1000 * 1000;
-    source_init(&s, true);
-    source_init(&other, true);
+    source_init_polled(&s);
+    source_init_polled(&other);
     s.ready = true;
     s.on_poll_ready = poll_inside;
     s.other = &other;
@@ -156,8 +169,8 @@ static void test_removed_handler_is_not_called(void)
     Source a, b;
     set_up();
     open_window();
-    source_init(&a, true);
-    source_init(&b, true);
+    source_init_polled(&a);
+    source_init_polled(&b);
     a.ready = b.ready = true;
     a.on_poll_ready = b.on_poll_ready = remove_other;
     a.other = &b;
@@ -176,7 +189,7 @@ static void test_no_polling_beside_an_unpollable_descriptor(void)
     set_up();
     aio_context_set_fd_monitor(ctx, "epoll", &error_abort);
     open_window();
-    source_init(&s, true);
+    source_init_polled(&s);
     source_init(&plain, false);
     event_notifier_set(&plain.e);
     g_assert_true(aio_poll(ctx, true));
@@ -205,7 +218,7 @@ static void test_io_uring_polls_any_descriptor(void)
         return;
     }
     open_window();
-    source_init(&s, true);
+    source_init_polled(&s);
     source_init(&plain, false);
     event_notifier_set(&plain.e);
     g_assert_true(aio_poll(ctx, true));
@@ -265,10 +278,6 @@ typedef struct Ping {
 
 static void ping_bh(void *opaque);
 
-static void nothing(void *opaque)
-{
-}
-
 static void pass(Ping *p)
 {
     AioContext *here = qemu_get_current_aio_context();
@@ -280,9 +289,8 @@ static void ping_bh(void *opaque)
     Ping *p = opaque;
     if (p->count++ >= PINGS) {
         qatomic_set_mb(&p->done, true);
-        /* not aio_notify(): that does not make a loop look at our flag */
-        aio_bh_schedule_oneshot(p->ctx[0], nothing, NULL);
-        aio_bh_schedule_oneshot(p->ctx[1], nothing, NULL);
+        aio_notify(p->ctx[0]);
+        aio_notify(p->ctx[1]);
     } else {
         pass(p);
     }

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef QEMU_COMPAT_BLOCK_THROTTLE_GROUPS_H
+#define QEMU_COMPAT_BLOCK_THROTTLE_GROUPS_H
+
+#if __has_include("../../miniblk/throttle-groups.h")
+#include "../../miniblk/throttle-groups.h"
+#endif
+#include "../qemu/coroutine.h"
+#include "../qemu/throttle.h"
+#include "block_int.h"
+
+#endif

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef QEMU_COMPAT_QAPI_QAPI_TYPES_BLOCK_CORE_H
+#define QEMU_COMPAT_QAPI_QAPI_TYPES_BLOCK_CORE_H
+
+#include "../../miniblk/block-common.h"
+#if __has_include("../../miniblk/throttle.h")
+#include "../../miniblk/throttle.h"
+#endif
+#if __has_include("../../miniblk/mirror.h")
+#include "../../miniblk/mirror.h"
+#endif
+
+#endif

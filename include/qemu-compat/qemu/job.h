@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef QEMU_COMPAT_QEMU_JOB_H
+#define QEMU_COMPAT_QEMU_JOB_H
+
+#if __has_include("../../miniblk/job.h")
+#include "../../miniblk/job.h"
+#endif
+#include "lockable.h"
+#include "queue.h"
+#include "coroutine.h"
+#include "../qapi/qapi-types-job.h"
+#include "../block/aio.h"
+
+#endif
