@@ -255,7 +255,12 @@ void aio__messages_destroy(AioContext *ctx)
             abort();
         }
         QEMUBH *bh = container_of(msg, QEMUBH, msg);
-        if (bh->flags & (BH_DELETED | BH_ONESHOT)) {
+        if (bh->flags & BH_ONESHOT) {
+            fprintf(stderr, "miniblk: aio_context_unref: '%s' was scheduled and has not run\n",
+                    bh->name);
+            abort();
+        }
+        if (bh->flags & BH_DELETED) {
             g_free(bh);
         }
     }

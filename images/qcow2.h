@@ -14,6 +14,7 @@
 #define IMAGES_QCOW2_H
 
 #include "miniblk/block-driver.h"
+#include "miniblk/bswap.h"
 
 #define QCOW2_MAGIC             0x514649fbU
 #define QCOW2_V2_HEADER_BYTES   72
@@ -207,33 +208,12 @@ typedef struct Qcow2State {
     bool discard_passthrough;   /* of clusters freed by the guest's discard */
 } Qcow2State;
 
-/* ---- bytes in the file ------------------------------------------------------------- */
+/* ---- numbers in the file are big-endian --------------------------------------------- */
 
-static inline uint32_t qcow2_load32(const uint8_t *p)
-{
-    uint32_t v;
-    memcpy(&v, p, sizeof(v));
-    return GUINT32_FROM_BE(v);
-}
-
-static inline uint64_t qcow2_load64(const uint8_t *p)
-{
-    uint64_t v;
-    memcpy(&v, p, sizeof(v));
-    return GUINT64_FROM_BE(v);
-}
-
-static inline void qcow2_store32(uint8_t *p, uint32_t v)
-{
-    v = GUINT32_TO_BE(v);
-    memcpy(p, &v, sizeof(v));
-}
-
-static inline void qcow2_store64(uint8_t *p, uint64_t v)
-{
-    v = GUINT64_TO_BE(v);
-    memcpy(p, &v, sizeof(v));
-}
+static inline uint32_t qcow2_load32(const uint8_t *p) { return ldl_be_p(p); }
+static inline uint64_t qcow2_load64(const uint8_t *p) { return ldq_be_p(p); }
+static inline void qcow2_store32(uint8_t *p, uint32_t v) { stl_be_p(p, v); }
+static inline void qcow2_store64(uint8_t *p, uint64_t v) { stq_be_p(p, v); }
 
 /* ---- arithmetic -------------------------------------------------------------------- */
 

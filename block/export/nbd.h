@@ -6,9 +6,8 @@
 #ifndef BLOCK_EXPORT_NBD_H
 #define BLOCK_EXPORT_NBD_H
 
-#include <endian.h>
 #include <stdint.h>
-#include <string.h>
+#include "miniblk/bswap.h"
 
 /* Protocol phases: handshake phase, newstyle negotiation. */
 #define NBD_INIT_MAGIC          UINT64_C(0x4e42444d41474943)    /* "NBDMAGIC" */
@@ -135,43 +134,25 @@ enum {
 /* Our NBD_INFO_BLOCK_SIZE: the longest payload of a request or reply. */
 #define NBD_MAX_PAYLOAD_SIZE    (32u * 1024 * 1024)
 
-/* Unaligned big-endian access. */
-static inline uint16_t nbd_get16(const void *p)
-{
-    uint16_t v;
-
-    memcpy(&v, p, sizeof(v));
-    return be16toh(v);
-}
-static inline uint32_t nbd_get32(const void *p)
-{
-    uint32_t v;
-
-    memcpy(&v, p, sizeof(v));
-    return be32toh(v);
-}
-static inline uint64_t nbd_get64(const void *p)
-{
-    uint64_t v;
-
-    memcpy(&v, p, sizeof(v));
-    return be64toh(v);
-}
+/* Numbers on the wire are big-endian and need not be aligned. */
+static inline uint16_t nbd_get16(const void *p) { return lduw_be_p(p); }
+static inline uint32_t nbd_get32(const void *p) { return ldl_be_p(p); }
+static inline uint64_t nbd_get64(const void *p) { return ldq_be_p(p); }
 /* Each returns the address behind what it stored. */
 static inline uint8_t *nbd_put16(void *p, uint16_t v)
 {
-    v = htobe16(v);
-    return (uint8_t *)memcpy(p, &v, sizeof(v)) + sizeof(v);
+    stw_be_p(p, v);
+    return (uint8_t *)p + sizeof(v);
 }
 static inline uint8_t *nbd_put32(void *p, uint32_t v)
 {
-    v = htobe32(v);
-    return (uint8_t *)memcpy(p, &v, sizeof(v)) + sizeof(v);
+    stl_be_p(p, v);
+    return (uint8_t *)p + sizeof(v);
 }
 static inline uint8_t *nbd_put64(void *p, uint64_t v)
 {
-    v = htobe64(v);
-    return (uint8_t *)memcpy(p, &v, sizeof(v)) + sizeof(v);
+    stq_be_p(p, v);
+    return (uint8_t *)p + sizeof(v);
 }
 
 #endif
