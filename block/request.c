@@ -178,7 +178,7 @@ int coroutine_fn bdrv_co_preadv_part(BdrvChild *child, int64_t offset, int64_t b
     assert_home(bs);
     bdrv_inc_in_flight(bs);
     if (unlikely(flags & BDRV_REQ_COPY_ON_READ)) {
-        g_assert(child->perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED));
+        g_assert(qatomic_read(&child->perm) & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED));
         ret = bdrv__copy_on_read(bs, offset, bytes);
     }
     if (unlikely(ret < 0 || (flags & BDRV_REQ_PREFETCH))) {
@@ -210,7 +210,7 @@ int coroutine_fn bdrv_co_pread(BdrvChild *child, int64_t offset, int64_t bytes, 
 /* Who follows the node's changes is told when they are done, or may be done in part. */
 static void mark_dirty(BlockDriverState *bs, int64_t offset, int64_t bytes)
 {
-    if (unlikely(qatomic_read(&QLIST_FIRST(&bs->dirty_bitmaps)))) {
+    if (unlikely(qatomic_read(&bs->has_dirty_bitmaps))) {
         bdrv_set_dirty(bs, offset, bytes);
     }
 }
@@ -334,7 +334,7 @@ int coroutine_fn bdrv_co_pwritev_part(BdrvChild *child, int64_t offset, int64_t 
     if (unlikely(bdrv_is_read_only(bs))) {
         return -EPERM;
     }
-    g_assert(child->perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED));
+    g_assert(qatomic_read(&child->perm) & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED));
     if (unlikely(bytes == 0)) {
         return 0;
     }
@@ -373,7 +373,7 @@ static int coroutine_fn flush_children(BlockDriverState *bs)
     int ret = 0;
 
     QLIST_FOREACH(c, &bs->children, next) {
-        if (c->perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED)) {
+        if (qatomic_read(&c->perm) & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED)) {
             int child_ret = bdrv_co_flush(c->bs);
             ret = ret < 0 ? ret : child_ret;
         }

@@ -223,3 +223,50 @@ int bdrv_is_allocated(BlockDriverState *bs, int64_t offset, int64_t bytes, int64
     int ret = finish(&s, pnum, NULL, NULL);
     return ret < 0 ? ret : !!(ret & BDRV_BLOCK_ALLOCATED);
 }
+
+typedef struct AllocatedAbove {
+    BlockDriverState *top, *base;
+    bool include_base;
+    int64_t offset, bytes, pnum;
+    int ret;
+} AllocatedAbove;
+
+static void coroutine_fn allocated_above_entry(void *opaque)
+{
+    AllocatedAbove *a = opaque;
+    BlockDriverState *end = a->include_base ? bdrv_filter_or_cow_bs(a->base) : a->base;
+    int64_t bytes = a->bytes;
+
+    for (BlockDriverState *bs = a->top; bs && bs != end; bs = bdrv_filter_or_cow_bs(bs)) {
+        int64_t pnum;
+        a->ret = bdrv_is_allocated(bs, a->offset, bytes, &pnum);
+        if (a->ret < 0) {
+            return;
+        }
+        if (a->ret) {
+            a->pnum = pnum;
+            return;
+        }
+        /* what lies behind the end of a layer that is not the top one reads as zeroes there */
+        if (pnum == 0 && bs != a->top) {
+            a->ret = 1;
+            a->pnum = bytes;
+            return;
+        }
+        bytes = MIN(bytes, pnum);
+    }
+    a->pnum = bytes;
+}
+
+int bdrv_is_allocated_above(BlockDriverState *top, BlockDriverState *base, bool include_base,
+                            int64_t offset, int64_t bytes, int64_t *pnum)
+{
+    AllocatedAbove a = { .top = top, .base = base, .include_base = base && include_base,
+                         .offset = offset, .bytes = bytes,
+                         .ret = check_range(top, offset, bytes) };
+    if (a.ret == 0) {
+        bdrv__run_co_on(top, allocated_above_entry, &a);
+    }
+    *pnum = a.ret < 0 ? 0 : a.pnum;
+    return a.ret;
+}

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Changing a node's length. Also the consistency check, the other rare operation. */
 #include "block/block-internal.h"
+#include "miniblk/dirty-bitmap.h"
 
 /*
  * Growing over a longer backing file would uncover its data; the new area must read as
@@ -59,7 +60,7 @@ int coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t offset, bool exact,
         error_setg(errp, "Image is read-only");
         return -EACCES;
     }
-    g_assert(child->perm & BLK_PERM_RESIZE);
+    g_assert(qatomic_read(&child->perm) & BLK_PERM_RESIZE);
 
     int64_t old_size = bs->total_sectors * (int64_t)BDRV_SECTOR_SIZE;
     int64_t from = MIN(old_size, offset);
@@ -80,6 +81,7 @@ int coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t offset, bool exact,
         }
     }
     qatomic_inc(&bs->write_gen);
+    bdrv_dirty_bitmap_truncate(bs, bs->total_sectors * (int64_t)BDRV_SECTOR_SIZE);
     bdrv__parents_resized(bs);
     bdrv__tracked_end(&req);
     bdrv_dec_in_flight(bs);

@@ -3,6 +3,7 @@
 #include "miniblk/osdep.h"
 #include "miniblk/block-driver.h"
 #include "miniblk/iothread.h"
+#include "miniblk/write-threshold.h"
 #include "qmp/dispatch.h"
 
 static void put_size(json_t *info, const char *key, int64_t bytes)
@@ -105,7 +106,7 @@ static json_t *node_info(BlockDriverState *bs, bool flat)
     put_limits(info);
     json_object_set_new(info, "image", image_info(bs, flat));
     json_object_set_new(info, "cache", cache_info(bdrv_get_flags(bs)));
-    qdict_put_int(info, "write_threshold", 0);
+    qdict_put_int(info, "write_threshold", bdrv_write_threshold_get(bs));
     if (iothread) {
         g_autofree char *id = iothread_get_id(iothread);
         qdict_put_str(info, "iothread", id);

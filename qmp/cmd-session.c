@@ -42,11 +42,15 @@ void qmp_init(void)
     qmp_dispatch_init();
     monitor__init();
     blk_exp_set_deleted_callback(export_deleted);
+    qmp_listen_to_jobs(true);
+    qmp_listen_to_write_thresholds(true);
 }
 
 void qmp_cleanup(void)
 {
     blk_exp_set_deleted_callback(NULL);
+    qmp_listen_to_jobs(false);
+    qmp_listen_to_write_thresholds(false);
     monitor__cleanup();
     chardev_cleanup_all();
 }

@@ -29,6 +29,8 @@ extern const QmpCommand qmp_commands_object[];
 extern const QmpCommand qmp_commands_blockdev[];
 extern const QmpCommand qmp_commands_query_nodes[];
 extern const QmpCommand qmp_commands_export[];
+extern const QmpCommand qmp_commands_job[];
+extern const QmpCommand qmp_commands_block_job[];
 
 /* Check the tables' texts; once. */
 void qmp_dispatch_init(void);

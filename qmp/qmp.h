@@ -45,6 +45,9 @@ void qmp_object_help(GString *out);
 bool qmp_block_export_add(QDict *args, Error **errp);
 bool qmp_nbd_server_start(QDict *args, Error **errp);
 
+/* Make events of what happens to jobs / at write thresholds, or stop doing so. */
+void qmp_listen_to_jobs(bool listen);
+void qmp_listen_to_write_thresholds(bool listen);
 /* Tell every negotiated monitor; DATA is consumed. An event may be lost, see monitor.c. */
 void qmp_send_event(const char *name, json_t *data);
 

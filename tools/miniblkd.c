@@ -10,6 +10,7 @@
 #include "miniblk/error.h"
 #include "miniblk/export.h"
 #include "miniblk/iothread.h"
+#include "miniblk/job.h"
 #include "miniblk/main-loop.h"
 #include "qmp/qmp.h"
 #include "tools/daemonize.h"
@@ -89,6 +90,7 @@ static void shut_down(void)
     if (nbd_server_is_running()) {
         nbd_server_stop(NULL);
     }
+    job_cancel_sync_all();
     bdrv_close_all();
     qmp_cleanup();
     while ((iothread = iothread_next(NULL))) {

@@ -296,7 +296,7 @@ bool block_job_set_speed_locked(BlockJob *job, int64_t speed, Error **errp)
         error_setg(errp, "Parameter 'speed' expects a non-negative value");
         return false;
     }
-    job->speed = speed;
+    qatomic_set(&job->speed, speed);
     job->next_ns = 0;           /* the debt was counted at the old speed */
     job_ref_locked(&job->job);
     if (drv->set_speed) {

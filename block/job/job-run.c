@@ -2,11 +2,11 @@
 /*
  * The coroutine of a job: starting, sleeping, pausing, waking.
  *
- *      job->busy     who may enter the coroutine
- *      false         it has yielded in do_yield(), or was not started. Whoever sets BUSY (under
- *                    the job lock) enters it, and nobody else does
- *      true          it runs, or is on its way to run, or waits for a request. Waking the job
- *                    is no business of anybody
+ *      job->busy   who may enter the coroutine
+ *      false       it has yielded in do_yield(), or was not started. Whoever sets BUSY (under
+ *                  the job lock) enters it, and nobody else does
+ *      true        it runs, or is on its way to run, or waits for a request. Waking the job
+ *                  is no business of anybody
  *
  * So a timer and a user who wake a sleeping job at the same moment cannot both enter it. A
  * wake-up that comes late or twice does no harm: the job looks whether it has to go on

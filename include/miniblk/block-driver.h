@@ -196,7 +196,7 @@ struct BdrvChild {
     const BdrvChildClass *klass;
     BdrvChildRole role;
     void *opaque;               /* the parent */
-    uint64_t perm;              /* written by block/perm.c */
+    uint64_t perm;              /* atomic; written by block/perm.c */
     uint64_t shared_perm;       /* written by block/perm.c */
     bool frozen;                /* may not be re-pointed or taken out; block/replace.c */
     bool quiesced_parent;       /* the parent has been told drained_begin for this edge;
@@ -207,6 +207,7 @@ struct BdrvChild {
 
 typedef struct BdrvTrackedRequest BdrvTrackedRequest;
 typedef struct BdrvAioNotifier BdrvAioNotifier;
+typedef struct BdrvDirtyBitmap BdrvDirtyBitmap;
 
 /* A node. */
 struct BlockDriverState {
@@ -262,6 +263,12 @@ struct BlockDriverState {
     CoMutex flush_lock;
     unsigned write_gen;         /* number of writes completed so far */
     unsigned flushed_gen;       /* write_gen as of the last successful flush */
+
+    /* block/dirty-bitmap.c */
+    QLIST_HEAD(, BdrvDirtyBitmap) dirty_bitmaps;    /* changed in the main thread, locked */
+    bool has_dirty_bitmaps;     /* atomic: there are any */
+    QemuMutex dirty_bitmap_lock;        /* protects them and their bits */
+    uint64_t write_threshold_bytes;     /* atomic; block/write-threshold.c */
 
     QLIST_HEAD(, BdrvAioNotifier) aio_notifiers;    /* block/context.c */
     QTAILQ_ENTRY(BlockDriverState) node_list;       /* all named nodes; block/node.c */

@@ -223,6 +223,12 @@ int coroutine_mixed_fn bdrv_check(BlockDriverState *bs, BdrvCheckResult *res,
                                   BdrvCheckMode fix);
 int bdrv_is_allocated(BlockDriverState *bs, int64_t offset, int64_t bytes, int64_t *pnum);
 /*
+ * Whether any layer from TOP down to BASE (NULL: to the end of the chain), with or without BASE
+ * itself, defines the range. *PNUM as for bdrv_is_allocated(). mixed.
+ */
+int bdrv_is_allocated_above(BlockDriverState *top, BlockDriverState *base, bool include_base,
+                            int64_t offset, int64_t bytes, int64_t *pnum);
+/*
  * BDRV_BLOCK_* bits of the first *PNUM bytes (0 < *PNUM <= BYTES, or 0 at the end of the
  * node) from OFFSET on, looking through the backing chain; *MAP and *FILE as the bits say.
  */

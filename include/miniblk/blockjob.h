@@ -63,7 +63,7 @@ typedef struct BlockJobChangeOptions {
 struct BlockJob {
     Job job;
     BlockDeviceIoStatus iostatus;
-    int64_t speed;              /* bytes per second; 0: no limit */
+    int64_t speed;              /* bytes per second, 0: no limit; atomic */
     int64_t next_ns;            /* the speed allows nothing more before; realtime clock */
     GSList *nodes;              /* of BdrvChild */
 };
@@ -160,6 +160,8 @@ void mirror_start(const char *job_id, BlockDriverState *bs, BlockDriverState *ta
                   BlockdevOnError on_source_error, BlockdevOnError on_target_error,
                   bool unmap, const char *filter_node_name, MirrorCopyMode copy_mode,
                   Error **errp);
+/* Whether a ready mirror writes to the target what guests write. Job lock held. */
+bool mirror_is_actively_synced(BlockJob *job);
 /*
  * Write what the layers from TOP down to (not including) BASE hold into BASE, then drop them.
  * TOP is an image in the backing chain of BS, but not BS itself; BACKING_FILE_STR (NULL: the

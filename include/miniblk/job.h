@@ -276,8 +276,8 @@ void job_dismiss_locked(Job **job, Error **errp);
 
 /*
  * GS, poll: call FINISH (may be NULL) and wait until the job's work is over: it is concluded,
- * or waits for its transaction or for job_finalize_locked(). Its result, -ECANCELED when it was
- * cancelled, -EBUSY with ERRP set when FINISH failed. Not from a callback of the job.
+ * or waits for its transaction or for job_finalize_locked(). Its result, -ECANCELED when it
+ * was cancelled, -EBUSY with ERRP set when FINISH failed. Not from a callback of the job.
  */
 int job_finish_sync_locked(Job *job, void (*finish)(Job *, Error **errp), Error **errp);
 int job_cancel_sync(Job *job, bool force);
