@@ -63,7 +63,7 @@ void aio_context_release(AioContext *ctx);
  * runs once.
  */
 bool aio_poll(AioContext *ctx, bool blocking);
-/* Make a sleeping (or about to sleep) aio_poll() look again. Any thread. */
+/* Make aio_poll() return without waiting: one that sleeps, or else the next. Any thread. */
 void aio_notify(AioContext *ctx);
 /*
  * How CTX finds out which descriptors are ready: "epoll" or "io_uring". A new context has

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Functions that sign up before main() to be called once, by kind, when the program says so. */
+/* Functions that sign up before main() to be called once the program names their kind. */
 #ifndef MINIBLK_MODULE_H
 #define MINIBLK_MODULE_H
 

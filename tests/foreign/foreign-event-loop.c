@@ -7,6 +7,7 @@
 #include "qemu/main-loop.h"
 #include "qemu/sockets.h"
 #include "qemu/timer.h"
+#include "sysemu/iothread.h"
 
 static AioContext *ctx;
 
@@ -387,6 +388,35 @@ static void test_wait_is_kicked_from_a_thread(void)
     until_idle(poll_directly);
 }
 
+typedef struct LastWish { AioContext *ctx; int runs; bool in_thread; } LastWish;
+
+static void last_wish_bh(void *opaque)
+{
+    LastWish *w = opaque;
+    w->in_thread = qemu_get_current_aio_context() == w->ctx;
+    w->runs++;
+}
+
+static void coroutine_fn last_wish_co(void *opaque)
+{
+    last_wish_bh(opaque);
+}
+
+static void test_scheduled_before_destroy_runs(void)
+{
+    for (int i = 0; i < 100; i++) {
+        IOThread *iothread = iothread_create("last", &error_abort);
+        LastWish w = { .ctx = iothread_get_aio_context(iothread) };
+        for (int k = 0; k < 10; k++) {
+            aio_bh_schedule_oneshot(w.ctx, last_wish_bh, &w);
+        }
+        aio_co_schedule(w.ctx, qemu_coroutine_create(last_wish_co, &w));
+        iothread_destroy(iothread);
+        g_assert_cmpint(w.runs, ==, 11);
+        g_assert_true(w.in_thread);
+    }
+}
+
 static void test_references_from_threads(void)
 {
     for (int i = 0; i < 100; i++) {
@@ -448,6 +478,7 @@ int main(int argc, char **argv)
     g_test_add_func("/foreign/loop/nested", test_poll_ready_is_not_entered_inside_itself);
     g_test_add_func("/foreign/loop/wait", test_wait_while);
     g_test_add_func("/foreign/loop/wait/kick", test_wait_is_kicked_from_a_thread);
+    g_test_add_func("/foreign/loop/last-wish", test_scheduled_before_destroy_runs);
     g_test_add_func("/foreign/loop/references", test_references_from_threads);
     g_test_add_func("/foreign/loop/legacy", test_legacy_calls);
     return g_test_run();

@@ -2,9 +2,7 @@
 #ifndef QEMU_COMPAT_BLOCK_THROTTLE_GROUPS_H
 #define QEMU_COMPAT_BLOCK_THROTTLE_GROUPS_H
 
-#if __has_include("../../miniblk/throttle-groups.h")
 #include "../../miniblk/throttle-groups.h"
-#endif
 #include "../qemu/coroutine.h"
 #include "../qemu/throttle.h"
 #include "block_int.h"

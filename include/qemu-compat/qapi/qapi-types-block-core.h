@@ -3,11 +3,6 @@
 #define QEMU_COMPAT_QAPI_QAPI_TYPES_BLOCK_CORE_H
 
 #include "../../miniblk/block-common.h"
-#if __has_include("../../miniblk/throttle.h")
-#include "../../miniblk/throttle.h"
-#endif
-#if __has_include("../../miniblk/mirror.h")
-#include "../../miniblk/mirror.h"
-#endif
+#include "../../miniblk/blockjob.h"
 
 #endif

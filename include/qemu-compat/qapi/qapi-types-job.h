@@ -2,8 +2,6 @@
 #ifndef QEMU_COMPAT_QAPI_QAPI_TYPES_JOB_H
 #define QEMU_COMPAT_QAPI_QAPI_TYPES_JOB_H
 
-#if __has_include("../../miniblk/job.h")
 #include "../../miniblk/job.h"
-#endif
 
 #endif

@@ -2,9 +2,7 @@
 #ifndef QEMU_COMPAT_QEMU_JOB_H
 #define QEMU_COMPAT_QEMU_JOB_H
 
-#if __has_include("../../miniblk/job.h")
 #include "../../miniblk/job.h"
-#endif
 #include "lockable.h"
 #include "queue.h"
 #include "coroutine.h"

@@ -2,11 +2,7 @@
 #ifndef QEMU_COMPAT_QEMU_THROTTLE_OPTIONS_H
 #define QEMU_COMPAT_QEMU_THROTTLE_OPTIONS_H
 
-#if __has_include("../../miniblk/throttle.h")
 #include "../../miniblk/throttle.h"
-#endif
-#if __has_include("../../miniblk/throttle-groups.h")
 #include "../../miniblk/throttle-groups.h"
-#endif
 
 #endif

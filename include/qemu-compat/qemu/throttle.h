@@ -2,9 +2,7 @@
 #ifndef QEMU_COMPAT_QEMU_THROTTLE_H
 #define QEMU_COMPAT_QEMU_THROTTLE_H
 
-#if __has_include("../../miniblk/throttle.h")
 #include "../../miniblk/throttle.h"
-#endif
 #include "timer.h"
 
 #endif
