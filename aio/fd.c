@@ -240,8 +240,11 @@ void aio__fds_look(AioContext *ctx, bool lazy)
 {
     bool novices = false;
 
-    /* When every handler can be asked directly, the system call has nothing to add. */
-    if (!qatomic_read(&ctx->unpollable)) {
+    /*
+     * When every handler can be asked directly, the system call has nothing to add. But a
+     * monitor may have to be told of those that were removed: it keeps their files open.
+     */
+    if (!qatomic_read(&ctx->unpollable) && !qatomic_read(&ctx->garbage)) {
         ask_pollers(ctx, &novices);
         if (!novices || lazy) {
             return;

@@ -229,6 +229,38 @@ static void test_io_uring_polls_any_descriptor(void)
     tear_down();
 }
 
+static void never(void *opaque)
+{
+    g_assert_not_reached();
+}
+
+/* The ring keeps the file of a removed handler open until it is told. */
+static void test_io_uring_lets_go_of_a_closed_descriptor(void)
+{
+    int fds[2];
+    Error *err = NULL;
+
+    set_up();
+    if (!aio_context_set_fd_monitor(ctx, "io_uring", &err)) {
+        g_test_skip(error_get_pretty(err));
+        error_free(err);
+        tear_down();
+        return;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    g_assert_cmpint(pipe(fds), ==, 0);
+    aio_set_fd_handler(ctx, fds[0], never, NULL, NULL, NULL, NULL);
+    aio_poll(ctx, false);
+    aio_set_fd_handler(ctx, fds[0], NULL, NULL, NULL, NULL, NULL);
+    close(fds[0]);
+    /* a loop that has always something to do never waits */
+    aio_poll(ctx, false);
+    g_assert_cmpint(write(fds[1], "x", 1), ==, -1);
+    g_assert_cmpint(errno, ==, EPIPE);
+    close(fds[1]);
+    tear_down();
+}
+
 static void test_poll_without_ready_callback_is_ignored(void)
 {
     Source s;
@@ -386,6 +418,7 @@ int main(int argc, char **argv)
     g_test_add_func("/aio/poll/removed", test_removed_handler_is_not_called);
     g_test_add_func("/aio/poll/unpollable", test_no_polling_beside_an_unpollable_descriptor);
     g_test_add_func("/aio/poll/io-uring", test_io_uring_polls_any_descriptor);
+    g_test_add_func("/aio/poll/io-uring-closed", test_io_uring_lets_go_of_a_closed_descriptor);
     g_test_add_func("/aio/poll/no-ready-callback", test_poll_without_ready_callback_is_ignored);
     g_test_add_func("/aio/poll/timer", test_timer_ends_polling);
     g_test_add_func("/aio/poll/ping-pong", test_ping_pong_between_polling_loops);
