@@ -27,23 +27,9 @@ typedef struct BlkdebugState {
 /* "blkdebug:[config]:image" */
 static void blkdebug_parse_filename(const char *filename, QDict *options, Error **errp)
 {
-    const char *prefix = "blkdebug:";
-
-    if (!g_str_has_prefix(filename, prefix)) {
-        qdict_put_str(options, "x-image", filename);
-        return;
-    }
-    filename += strlen(prefix);
-    const char *colon = strchr(filename, ':');
-    if (!colon) {
-        error_setg(errp, "blkdebug requires both config file and image path");
-        return;
-    }
-    if (colon > filename) {
-        g_autofree char *config = g_strndup(filename, colon - filename);
-        qdict_put_str(options, "config", config);
-    }
-    qdict_put_str(options, "x-image", colon + 1);
+    bdrv__filter_parse_filename(filename, "blkdebug", "config",
+                                "blkdebug requires both config file and image path", options,
+                                errp);
 }
 
 /* Names of permissions in OPTIONS[KEY], an array, as bits. */

@@ -17,21 +17,9 @@ typedef struct BlkVerify {
 /* "blkverify:raw:test" */
 static void blkverify_parse_filename(const char *filename, QDict *options, Error **errp)
 {
-    const char *prefix = "blkverify:";
-
-    if (!g_str_has_prefix(filename, prefix)) {
-        qdict_put_str(options, "x-image", filename);
-        return;
-    }
-    filename += strlen(prefix);
-    const char *colon = strchr(filename, ':');
-    if (!colon) {
-        error_setg(errp, "blkverify requires raw copy and original image path");
-        return;
-    }
-    g_autofree char *raw = g_strndup(filename, colon - filename);
-    qdict_put_str(options, "x-raw", raw);
-    qdict_put_str(options, "x-image", colon + 1);
+    bdrv__filter_parse_filename(filename, "blkverify", "x-raw",
+                                "blkverify requires raw copy and original image path",
+                                options, errp);
 }
 
 static int blkverify_open(BlockDriverState *bs, QDict *options, int flags, Error **errp)

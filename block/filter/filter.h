@@ -15,6 +15,13 @@
  */
 int bdrv__filter_open_file(BlockDriverState *bs, QDict *options, Error **errp);
 /*
+ * "DRIVER:first:second" as options FIRST_KEY (unless it is empty) and "x-image"; a name without
+ * the prefix is the second part alone. COMPLAINT: the error when the second is missing.
+ */
+void bdrv__filter_parse_filename(const char *filename, const char *driver,
+                                 const char *first_key, const char *complaint,
+                                 QDict *options, Error **errp);
+/*
  * For children given by a file's name: have OPTIONS[KEY], unless it is there, say which driver
  * the name is for, so that it is not probed. False with ERRP set: "Unknown protocol 'x'".
  */

@@ -25,6 +25,28 @@ int bdrv__filter_open_file(BlockDriverState *bs, QDict *options, Error **errp)
     return ret;
 }
 
+void bdrv__filter_parse_filename(const char *filename, const char *driver,
+                                 const char *first_key, const char *complaint,
+                                 QDict *options, Error **errp)
+{
+    g_autofree char *prefix = g_strconcat(driver, ":", NULL);
+
+    if (g_str_has_prefix(filename, prefix)) {
+        filename += strlen(prefix);
+        const char *colon = strchr(filename, ':');
+        if (!colon) {
+            error_setg(errp, "%s", complaint);
+            return;
+        }
+        if (colon > filename) {
+            g_autofree char *first = g_strndup(filename, colon - filename);
+            qdict_put_str(options, first_key, first);
+        }
+        filename = colon + 1;
+    }
+    qdict_put_str(options, "x-image", filename);
+}
+
 bool bdrv__filter_name_file(QDict *options, const char *key, const char *filename,
                             Error **errp)
 {

@@ -388,6 +388,58 @@ static void test_qb45_member_removed_while_its_requests_are_restarted(void)
     }
 }
 
+/* ---- requests of other threads ----------------------------------------------------------- */
+
+typedef struct Guest {
+    BlockBackend *blk;
+    AioContext *ctx;
+    int done;                   /* atomic */
+} Guest;
+
+static void coroutine_fn guest_entry(void *opaque)
+{
+    Guest *g = opaque;
+
+    throttle_group_co_io_limits_intercept(member(g->blk), REQUEST_BYTES, THROTTLE_READ);
+    /* wherever it has waited, it goes on where it was */
+    g_assert_true(qemu_get_current_aio_context() == g->ctx);
+    qatomic_inc(&g->done);
+    blk_dec_in_flight(g->blk);
+}
+
+/*
+ * thread                           main
+ * its request must wait: in main's loop
+ *                                  drains the member, or lifts the limit
+ * goes on, in its own loop
+ */
+static void test_request_of_another_thread_waits_and_returns(void)
+{
+    IOThread *io = iothread_create("guest", &error_abort);
+    AioContext *there = iothread_get_aio_context(io);
+
+    for (int round = 0; round < 20; round++) {
+        Jam j = jam_make(false);
+        Guest g = { j.blk, there, 0 };
+
+        blk_inc_in_flight(j.blk);
+        aio_co_enter(there, qemu_coroutine_create(guest_entry, &g));
+        let_run(there);
+        let_run(main_ctx());
+        g_assert_false(qatomic_read(&g.done));
+        if (round % 2) {
+            blk_drain(j.blk);
+        } else {
+            act_no_limits(&j);
+            AIO_WAIT_WHILE_UNLOCKED(NULL, !qatomic_load_acquire(&g.done));
+        }
+        g_assert_cmpint(qatomic_read(&g.done), ==, 1);
+        blk_drain(j.blk);
+        jam_free(&j);
+    }
+    iothread_destroy(io);
+}
+
 /* ---- load -------------------------------------------------------------------------------- */
 
 typedef struct Flow {
@@ -526,6 +578,7 @@ int main(int argc, char **argv)
     ADD(limits_hold_again_after_a_drained_section);
     ADD(drained_member_leaves_no_one_without_a_timer);
     ADD(qb45_member_removed_while_its_requests_are_restarted);
+    ADD(request_of_another_thread_waits_and_returns);
     ADD(changes_of_everything_under_load);
     return g_test_run();
 }
