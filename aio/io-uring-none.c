@@ -25,6 +25,16 @@ void luring_detach_aio_context(LuringState *s, AioContext *old_context)
     g_assert_not_reached();
 }
 
+void luring_register_fd(LuringState *s, int fd)
+{
+    g_assert_not_reached();
+}
+
+void luring_forget_fd(LuringState *s, int fd)
+{
+    g_assert_not_reached();
+}
+
 int coroutine_fn luring_co_submit(int fd, uint64_t offset, QEMUIOVector *qiov, int type,
                                   uint64_t max_batch)
 {

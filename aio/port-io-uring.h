@@ -46,6 +46,16 @@ static inline int port_ring_init_params(struct io_uring *ring, unsigned entries,
 {
     return io_uring_queue_init_params(entries, ring, params);
 }
+/* A table of N files that requests can name by their index; empty. */
+static inline int port_ring_make_files(struct io_uring *ring, unsigned n)
+{
+    return io_uring_register_files_sparse(ring, n);
+}
+/* Put the file of FD (-1: none) into place INDEX. The number of places set, or -errno. */
+static inline int port_ring_set_file(struct io_uring *ring, unsigned index, int fd)
+{
+    return io_uring_register_files_update(ring, index, &fd, 1);
+}
 /*
  * Hand over what was prepared: how much of it the kernel has taken, or -errno. The rest is
  * forgotten, so that the queue is empty afterwards. Only for rings that no kernel thread

@@ -18,7 +18,7 @@
 #include "miniblk/coroutine.h"
 #include "miniblk/defer-call.h"
 
-enum { BATCH_DEFAULT = 32, TRIES_MAX = 64 };
+enum { BATCH_DEFAULT = 16, TRIES_MAX = 64 };
 
 /* ---- submission ------------------------------------------------------------------------ */
 

@@ -52,6 +52,12 @@ typedef struct FileState {
 
 /* BDRV_O_* as flags for open(2). */
 int file_open_flags(int flags);
+/*
+ * s->fd begins, or ends, to be what requests in CTX are made with. Main thread, while none is
+ * in flight; end it before the descriptor is closed or replaced.
+ */
+void file_begin_fd(FileState *s, AioContext *ctx);
+void file_end_fd(FileState *s, AioContext *ctx);
 
 /* ---- images/file-reopen.c: see BlockDriver ---------------------------------------------- */
 

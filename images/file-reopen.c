@@ -83,7 +83,9 @@ void file_reopen_commit(BDRVReopenState *state)
     if (ret < 0) {
         error_report("Lost the lock of image '%s': %s", s->filename, strerror(-ret));
     }
+    file_end_fd(s, bdrv_get_aio_context(state->bs));
     s->fd = r->state.fd;
+    file_begin_fd(s, bdrv_get_aio_context(state->bs));
     s->direct = r->state.direct;
     s->no_flush = r->state.no_flush;
     s->request_alignment = r->state.request_alignment;

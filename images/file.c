@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The drivers "file" (a regular file of the host) and "host_device" (a device file). */
 #include "miniblk/osdep.h"
+#include "miniblk/raw-aio.h"
 #include "images/file-internal.h"
 
 /* ---- options --------------------------------------------------------------------------- */
@@ -98,6 +99,25 @@ static const char *engine_name(FileState *s)
     return s->engine_wanted == FILE_NATIVE ? "native AIO" : "linux io_uring";
 }
 
+void file_begin_fd(FileState *s, AioContext *ctx)
+{
+    if (s->engine == FILE_IO_URING) {
+        luring_register_fd(aio_get_linux_io_uring(ctx), s->fd);
+    }
+}
+
+void file_end_fd(FileState *s, AioContext *ctx)
+{
+    if (s->engine == FILE_IO_URING) {
+        luring_forget_fd(aio_get_linux_io_uring(ctx), s->fd);
+    }
+}
+
+static void file_detach_aio_context(BlockDriverState *bs)
+{
+    file_end_fd(bs->opaque, bdrv_get_aio_context(bs));
+}
+
 /* After a move there is no way back: do without what the new context cannot have. */
 static void file_attach_aio_context(BlockDriverState *bs, AioContext *new_context)
 {
@@ -111,6 +131,7 @@ static void file_attach_aio_context(BlockDriverState *bs, AioContext *new_contex
                       engine_name(s), s->filename);
         error_report_err(err);
     }
+    file_begin_fd(s, new_context);
 }
 
 /* ---- opening --------------------------------------------------------------------------- */
@@ -257,6 +278,7 @@ static int open_common(BlockDriverState *bs, QDict *options, int flags, bool dev
         return ret;
     }
     set_supported_flags(bs, s);
+    file_begin_fd(s, bdrv_get_aio_context(bs));
     return 0;
 }
 
@@ -272,6 +294,7 @@ static int device_open(BlockDriverState *bs, QDict *options, int flags, Error **
 
 static void file_close(BlockDriverState *bs)
 {
+    file_end_fd(bs->opaque, bdrv_get_aio_context(bs));
     release(bs->opaque);
 }
 
@@ -378,6 +401,7 @@ static json_t *file_get_specific_info(BlockDriverState *bs)
     .bdrv_set_perm = file_set_perm,                                             \
     .bdrv_abort_perm_update = file_abort_perm_update,                           \
     .bdrv_attach_aio_context = file_attach_aio_context,                         \
+    .bdrv_detach_aio_context = file_detach_aio_context,                         \
     .create_opts = file_create_opts
 
 static BlockDriver bdrv_file = {

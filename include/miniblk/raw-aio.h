@@ -41,12 +41,21 @@ void luring_attach_aio_context(LuringState *s, AioContext *new_context);
 void luring_detach_aio_context(LuringState *s, AioContext *old_context);
 
 /*
+ * Tell the engine that FD will be read and written much, which saves the kernel the look-up
+ * per request; it may decline. From then on FD stands for the file that it is open on now,
+ * until it is forgotten: do that before FD is closed or made to be another file. Forgetting
+ * what was never registered is fine. Any thread, while no request on FD is in flight.
+ */
+void luring_register_fd(LuringState *s, int fd);
+void luring_forget_fd(LuringState *s, int fd);
+
+/*
  * Read or write all of QIOV at OFFSET (bytes) of FD, or flush FD (QIOV NULL, OFFSET 0). The
  * engine is that of the current context, which must have one.
  *
  * Requests of one loop iteration, or of a defer_call_begin()/defer_call_end() section, go
  * out in one system call, at most MAX_BATCH at a time (0: no opinion; the smaller one of it
- * and aio_context_set_aio_params()'s counts, 32 without either). TYPE is one of QEMU_AIO_*.
+ * and aio_context_set_aio_params()'s counts, 16 without either). TYPE is one of QEMU_AIO_*.
  *
  * 0 or -errno. Short transfers are continued; what a read misses because the file ends is
  * filled with zeroes, a write that cannot go on is -ENOSPC. -EOPNOTSUPP: FD cannot do

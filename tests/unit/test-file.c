@@ -516,20 +516,74 @@ static void test_io_errors_are_reported(gconstpointer data)
     g_autofree char *path = scratch_file("errors", FILE_BYTES);
     BlockBackend *blk = open_file(path, e->options);
     uint8_t *buf = qemu_memalign(4096, 4096);
-    int fd = driver_fd(path), saved = dup(fd);
-    int ro_fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct rlimit old, limit;
 
+    /* writes beyond what the process may do fail */
+    g_assert_cmpint(getrlimit(RLIMIT_FSIZE, &old), ==, 0);
+    limit = old;
+    limit.rlim_cur = 8192;
     memset(buf, 0x11, 4096);
-    g_assert_cmpint(dup2(ro_fd, fd), ==, fd);
-    g_assert_cmpint(blk_pwrite(blk, 0, 4096, buf, 0), ==, -EBADF);
-    g_assert_cmpint(blk_pwrite(blk, 0, 4096, buf, BDRV_REQ_FUA), ==, -EBADF);
-    g_assert_cmpint(dup2(saved, fd), ==, fd);
-    g_assert_cmpint(blk_pwrite(blk, 0, 4096, buf, BDRV_REQ_FUA), ==, 0);
-    assert_content(blk, 0, 4096, 0x11);
+    g_assert_cmpint(setrlimit(RLIMIT_FSIZE, &limit), ==, 0);
+    int ret = blk_pwrite(blk, 8192, 4096, buf, 0);
+    int fua_ret = blk_pwrite(blk, 8192, 4096, buf, BDRV_REQ_FUA);
+    g_assert_cmpint(setrlimit(RLIMIT_FSIZE, &old), ==, 0);
+    g_assert_cmpint(ret, ==, -EFBIG);
+    g_assert_cmpint(fua_ret, ==, -EFBIG);
+    assert_content(blk, 8192, 4096, 0);
+    g_assert_cmpint(blk_pwrite(blk, 8192, 4096, buf, BDRV_REQ_FUA), ==, 0);
+    assert_content(blk, 8192, 4096, 0x11);
     blk_unref(blk);
-    close(saved);
-    close(ro_fd);
     qemu_vfree(buf);
+}
+
+/*
+ * A descriptor's number is used again for another file, after a node was closed and after
+ * one was reopened: nobody may still mean the old file by it.
+ */
+static void test_descriptor_numbers_are_used_again(gconstpointer data)
+{
+    const Engine *e = data;
+    if (skip(e)) {
+        return;
+    }
+    g_autofree char *first = scratch_file("first", 4096);
+    g_autofree char *second = scratch_file("second", 4096);
+    BlockBackend *a = open_file(first, e->options);
+    write_pattern(a, 0, 4096, 0x11);
+    int fd = driver_fd(first);
+    blk_unref(a);
+
+    BlockBackend *b = open_file(second, e->options);
+    g_assert_cmpint(driver_fd(second), ==, fd);
+    assert_content(b, 0, 4096, 0);
+    write_pattern(b, 0, 4096, 0x22);
+
+    QDict *change = qdict_new();
+    qdict_put_bool(change, "cache.no-flush", true);
+    g_assert_cmpint(bdrv_reopen(blk_bs(b), change, true, &error_abort), ==, 0);
+    assert_content(b, 0, 4096, 0x22);
+    a = open_file(first, e->options);
+    g_assert_cmpint(driver_fd(first), ==, fd);
+    assert_content(a, 0, 4096, 0x11);
+    write_pattern(a, 0, 4096, 0x33);
+    assert_content(a, 0, 4096, 0x33);
+    assert_content(b, 0, 4096, 0x22);
+    blk_unref(a);
+    change = qdict_new();
+    qdict_put_bool(change, "cache.no-flush", false);
+    g_assert_cmpint(bdrv_reopen(blk_bs(b), change, true, &error_abort), ==, 0);
+    blk_unref(b);
+
+    /* nor may anything keep the files open; a lease is granted to the only one who has */
+    for (int i = 0; i < 2; i++) {
+        int only_fd = open(i ? first : second, O_RDWR | O_CLOEXEC), ret;
+        for (int tries = 0; (ret = fcntl(only_fd, F_SETLEASE, F_WRLCK)) < 0 &&
+                            errno == EAGAIN && tries < 5000; tries++) {
+            g_usleep(1000);     /* old kernels let go of a registered file a little later */
+        }
+        g_assert_true(ret == 0 || errno == EINVAL);     /* EINVAL: no leases here */
+        close(only_fd);
+    }
 }
 
 int main(int argc, char **argv)
@@ -543,6 +597,7 @@ int main(int argc, char **argv)
         { "truncate", test_truncate },
         { "writes-beyond-the-end", test_writes_beyond_the_end },
         { "io-errors-are-reported", test_io_errors_are_reported },
+        { "descriptor-numbers-are-used-again", test_descriptor_numbers_are_used_again },
     };
 
     image_test_init(&argc, &argv);

@@ -641,6 +641,48 @@ static void test_many_contexts(gconstpointer data)
     close(fd);
 }
 
+/* A registered descriptor stands for the file it was registered with, until forgotten. */
+static void test_registered_files(gconstpointer data)
+{
+    enum { NUMBER = 1000, TOO_BIG = 1024 };
+    const Engine *e = data;
+    if (!e->uring) {
+        g_test_skip("there is no such thing");
+        return;
+    }
+    LuringState *s = aio_get_linux_io_uring(ctx);
+    uint8_t *buf = qemu_memalign(BLOCK, BLOCK);
+    int fd = open_empty(0), null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    memset(buf, 0x55, BLOCK);
+    g_assert_cmpint(pwrite(fd, buf, BLOCK, 0), ==, BLOCK);
+    luring_forget_fd(s, NUMBER);
+    for (int round = 0; round < 2; round++) {
+        g_assert_cmpint(dup2(fd, NUMBER), ==, NUMBER);
+        luring_register_fd(s, NUMBER);
+        g_assert_cmpint(run_buf(e, NUMBER, 0, buf, BLOCK, QEMU_AIO_READ), ==, 0);
+        assert_pattern(buf, BLOCK, 0x55);
+        g_assert_cmpint(run_buf(e, null_fd, 0, buf, BLOCK, QEMU_AIO_READ), ==, 0);
+        assert_pattern(buf, BLOCK, 0);
+
+        luring_forget_fd(s, NUMBER);
+        g_assert_cmpint(dup2(null_fd, NUMBER), ==, NUMBER);
+        memset(buf, 0xaa, BLOCK);
+        g_assert_cmpint(run_buf(e, NUMBER, 0, buf, BLOCK, QEMU_AIO_READ), ==, 0);
+        assert_pattern(buf, BLOCK, 0);
+        close(NUMBER);
+        g_assert_cmpint(run_buf(e, NUMBER, 0, buf, BLOCK, QEMU_AIO_READ), ==, -EBADF);
+    }
+    /* beyond the table and before it: not registered, and no harm done */
+    luring_register_fd(s, TOO_BIG);
+    luring_forget_fd(s, TOO_BIG);
+    luring_register_fd(s, -1);
+    luring_forget_fd(s, -1);
+    qemu_vfree(buf);
+    close(null_fd);
+    close(fd);
+}
+
 /* Busy polling finds completions in memory. */
 static void test_busy_polling(gconstpointer data)
 {
@@ -685,6 +727,7 @@ int main(int argc, char **argv)
         { "QB-11/full-ring-awaited-from-a-woken-request",
           test_full_ring_awaited_from_a_woken_request },
         { "many-contexts", test_many_contexts },
+        { "registered-files", test_registered_files },
         { "busy-polling", test_busy_polling },
     };
     static const unsigned batches[] = { 0, 1, 7, 128, 100000 };
