@@ -84,26 +84,17 @@ static void cor_child_perm(BlockDriverState *bs, BdrvChild *c, BdrvChildRole rol
 static int coroutine_fn comes_from_below(BlockDriverState *top, BlockDriverState *bottom,
                                          int64_t offset, int64_t bytes, int64_t *pnum)
 {
-    *pnum = bytes;
-    for (BlockDriverState *bs = top; bs; bs = bdrv_filter_or_cow_bs(bs)) {
-        if (!(bs->drv && bs->drv->is_filter)) {
-            int64_t n;
-            int ret = bdrv_is_allocated(bs, offset, *pnum, &n);
-            if (ret < 0) {
-                return ret;
-            }
-            if (n > 0) {        /* else the layer ends before */
-                *pnum = n;
-            }
-            if (ret > 0) {
-                return bs != bdrv_skip_filters(top);
-            }
-        }
-        if (bs == bottom) {
-            break;
-        }
+    BlockDriverState *image = bdrv_skip_filters(top);
+    int ret = bdrv_is_allocated(image, offset, bytes, pnum);
+
+    if (ret == 0 && *pnum > 0 && image != bottom) {
+        return bdrv_is_allocated_above(bdrv_filter_or_cow_bs(image), bottom, true, offset,
+                                       *pnum, pnum);
     }
-    return 0;
+    if (*pnum == 0) {
+        *pnum = bytes;          /* behind the end */
+    }
+    return MIN(ret, 0);
 }
 
 static int coroutine_fn read_down_to_bottom(BlockDriverState *bs, int64_t offset,
