@@ -51,6 +51,8 @@ void coroutine__not_suspended(const char *call, const Coroutine *co, const char 
 void coroutine__defer(AioContext *ctx, Coroutine *co);
 /* The calling coroutine; abort on behalf of CALL when there is none. */
 Coroutine *coroutine__self_for(const char *call);
+/* aio/coroutine-loop.c: the calling thread's loop; abort on behalf of CALL without one. */
+AioContext *coroutine__context_for(const char *call);
 /* "miniblk: CALL: ..." and abort. */
 void coroutine__misuse(const char *call, const char *fmt, ...)
     G_GNUC_PRINTF(2, 3) QEMU_NORETURN;

@@ -2,7 +2,7 @@
 /* CoMutex and CoQueue. */
 #include "aio/coroutine-internal.h"
 
-/* ---- CoMutex ------------------------------------------------------------------------------ */
+/* ---- CoMutex ------------------------------------------------------------------------- */
 
 /*
  * FREE and HELD change by one compare-and-swap. Whoever finds it held, and does not get it by
@@ -150,7 +150,7 @@ void qemu_co_mutex_assert_locked(CoMutex *mutex)
     }
 }
 
-/* ---- CoQueue ------------------------------------------------------------------------------ */
+/* ---- CoQueue ------------------------------------------------------------------------- */
 
 void qemu_co_queue_init(CoQueue *queue)
 {

@@ -2,6 +2,15 @@
 /* Coroutines and event loops: how a coroutine gets to run in the right thread. */
 #include "aio/coroutine-internal.h"
 
+AioContext *coroutine__context_for(const char *call)
+{
+    AioContext *ctx = qemu_get_current_aio_context();
+    if (unlikely(!ctx)) {
+        coroutine__misuse(call, "this thread has no event loop");
+    }
+    return ctx;
+}
+
 static void enter_locked(AioContext *ctx, Coroutine *co)
 {
     aio_context_acquire(ctx);
@@ -24,8 +33,8 @@ void aio_co_schedule(AioContext *ctx, Coroutine *co)
         coroutine__not_suspended(__func__, co, earlier);
     }
     if (unlikely(!ctx)) {
-        coroutine__misuse(__func__, "Co-routine %p has no context: it has not run yet, or last "
-                          "in a thread without an event loop", (void *)co);
+        coroutine__misuse(__func__, "Co-routine %p has no context: it has not run yet, or "
+                          "last in a thread without an event loop", (void *)co);
     }
     co->msg.run = scheduled_run;
     aio_message_post(ctx, &co->msg);
@@ -63,7 +72,7 @@ static void reschedule_bh(void *opaque)
 void coroutine_fn aio_co_reschedule_self(AioContext *new_ctx)
 {
     Coroutine *self = coroutine__self_for(__func__);
-    AioContext *old_ctx = qemu_get_current_aio_context();
+    AioContext *old_ctx = coroutine__context_for(__func__);
 
     if (old_ctx == new_ctx) {
         return;
@@ -89,7 +98,7 @@ static void fd_yield_ready(void *opaque)
 
 void coroutine_fn yield_until_fd_readable(int fd)
 {
-    FdYield y = { qemu_get_current_aio_context(), qemu_coroutine_self(), fd };
+    FdYield y = { coroutine__context_for(__func__), coroutine__self_for(__func__), fd };
     aio_set_fd_handler(y.ctx, fd, fd_yield_ready, NULL, NULL, NULL, &y);
     qemu_coroutine_yield();
 }

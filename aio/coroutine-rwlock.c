@@ -20,7 +20,7 @@ void qemu_co_rwlock_init(CoRwlock *lock)
     QSIMPLEQ_INIT(&lock->tickets);
 }
 
-/* ---- owners; with the mutex held ------------------------------------------------------- */
+/* ---- owners; with the mutex held ----------------------------------------------------- */
 
 static void own(CoRwlock *lock, bool read, Coroutine *co)
 {
@@ -52,7 +52,7 @@ static void check_not_writing(CoRwlock *lock, const char *call, Coroutine *self)
     }
 }
 
-/* ---- the queue; all of these release the mutex ------------------------------------------- */
+/* ---- the queue; all of these release the mutex --------------------------------------- */
 
 /* Admit the first ticket if it can be. */
 static void coroutine_fn admit_and_unlock(CoRwlock *lock)
@@ -87,7 +87,7 @@ static void coroutine_fn wait_for_turn(CoRwlock *lock, const char *call, bool re
     }
 }
 
-/* ---- locking ----------------------------------------------------------------------------- */
+/* ---- locking ------------------------------------------------------------------------- */
 
 void coroutine_fn qemu_co_rwlock_rdlock(CoRwlock *lock)
 {

@@ -36,7 +36,7 @@ void coroutine_fn qemu_co_sleep(QemuCoSleep *w)
 
 void coroutine_fn qemu_co_sleep_ns_wakeable(QemuCoSleep *w, QEMUClockType type, int64_t ns)
 {
-    AioContext *ctx = qemu_get_current_aio_context();
+    AioContext *ctx = coroutine__context_for("qemu_co_sleep_ns");
     QEMUTimer timer;
     int64_t until;
 

@@ -10,6 +10,8 @@ assembler switch on x86-64 and AArch64 and for the ucontext one on x86-64. The p
 have debug information.
 """
 
+import re
+
 import gdb
 import gdb.unwinder
 
@@ -70,9 +72,9 @@ def is_started(co):
 
 
 class FrameId:
-    def __init__(self, frame):
-        self.sp = frame.read_register(STACK_POINTER[machine()])
-        self.pc = frame.read_register("pc")
+    def __init__(self, sp, pc):
+        self.sp = sp
+        self.pc = pc
 
 
 def line_with(lines, text, default):
@@ -80,22 +82,33 @@ def line_with(lines, text, default):
 
 
 class Unwinder(gdb.unwinder.Unwinder):
-    """While SAVED is set, makes gdb believe that the innermost frame was called with these
-    registers: so gdb shows a coroutine without anything being changed in the program."""
+    """While SAVED is set, makes gdb believe that the thread's innermost function was called
+    with these registers: so gdb shows a coroutine without anything being changed in the
+    program."""
 
     def __init__(self):
         super().__init__("miniblk")
         self.saved = None
 
     def __call__(self, frame):
-        if self.saved is None or frame.level() != 0:
+        if self.saved is None:
             return None
-        info = frame.create_unwind_info(FrameId(frame))
+        sp, pc = frame.read_register(STACK_POINTER[machine()]), frame.read_register("pc")
+        if (int(sp), int(pc)) != self.innermost:
+            return None
+        info = frame.create_unwind_info(FrameId(sp, pc))
         for name, value in self.saved.items():
             info.add_saved_register(name, gdb.Value(value).cast(word()))
         return info
 
     def backtrace(self, co):
+        frame = gdb.newest_frame()
+        self.innermost = (int(frame.read_register(STACK_POINTER[machine()])), frame.pc())
+        # The frames before the coroutine's first: one, and those inlined in it.
+        n_borrowed = 1
+        while frame.type() == gdb.INLINE_FRAME:
+            frame = frame.older()
+            n_borrowed += 1
         self.saved = saved_registers(co)
         gdb.invalidate_cached_frames()
         try:
@@ -103,9 +116,10 @@ class Unwinder(gdb.unwinder.Unwinder):
         finally:
             self.saved = None
             gdb.invalidate_cached_frames()
-        # Frame 0 belongs to the thread that was selected, coroutine__main() is the last of ours.
-        first, last = line_with(lines, "#1 ", 0), line_with(lines, " coroutine__main ", -1)
-        return lines[first:last + 1] if last >= first else lines
+        first = line_with(lines, "#%-2d " % n_borrowed, 0)
+        last = line_with(lines, " coroutine__main ", len(lines) - 1)
+        return [re.sub("^#([0-9]+) *", lambda n: "#%-2d " % (int(n[1]) - n_borrowed), line)
+                for line in lines[first:last + 1]]
 
 
 unwinder = Unwinder()
@@ -156,7 +170,8 @@ def describe(co, threads):
     if co["ctx"]:
         text += ", context %#x" % int(co["ctx"])
     if co["locks_held"]:
-        text += ", holds %d locks" % int(co["locks_held"])
+        n = int(co["locks_held"])
+        text += ", holds %d lock%s" % (n, "" if n == 1 else "s")
     entry = co["entry"].format_string(symbols=True, address=False)
     return "%s, entry %s(%#x)" % (text, entry.strip("<>"), int(co["opaque"]))
 

@@ -29,7 +29,7 @@ void aio_set_fd_handler(AioContext *ctx, int fd, IOHandler *io_read, IOHandler *
     abort();
 }
 
-/* ---- what a switch must preserve ------------------------------------------------------------ */
+/* ---- what a switch must preserve ----------------------------------------------------- */
 
 /* Enough variables that all call-saved registers, also of the vector unit, are in use. */
 static void coroutine_fn compute(void *opaque)
@@ -74,7 +74,7 @@ static void check_registers(void)
     }
 }
 
-/* ---- nesting, waking, locking ----------------------------------------------------------------- */
+/* ---- nesting, waking, locking -------------------------------------------------------- */
 
 static void coroutine_fn nest(void *opaque)
 {

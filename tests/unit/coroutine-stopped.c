@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A program for the debugger to be stopped in (see test-coroutine-gdb.sh): when it comes to
- * stop_here() there is a coroutine in each of the states.
+ * stop_inlined() there is a coroutine in each of the states.
  */
 #include "miniblk/osdep.h"
 #include "miniblk/aio.h"
@@ -48,9 +48,15 @@ static void coroutine_fn finished_entry(void *opaque)
 {
 }
 
-void stop_here(void);
-QEMU_NOINLINE void stop_here(void)
+/* The innermost function is an inlined one, which debuggers treat in their own way. */
+static inline __attribute__((always_inline)) void stop_inlined(void)
 {
+    __asm__ volatile("nop\nnop" : : : "memory");
+}
+
+static void QEMU_NOINLINE stop_here(void)
+{
+    stop_inlined();
     KEEP_FRAME();
 }
 

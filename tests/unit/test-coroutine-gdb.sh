@@ -59,11 +59,11 @@ clean() { ! grep -qE 'Backtrace stopped|corrupt|Python Exception|Error' "$1"; }
 commands=("source $script" "miniblk coroutines" "echo ----\n" "miniblk bt deep" "echo ----\n"
           "miniblk bt" "echo ----\n" "bt")
 [ "$sanitizer" = none ] && commands+=("generate-core-file $tmp/core")
-debug "$program" -- "break stop_here" run "${commands[@]}" continue >"$tmp/all"
+debug "$program" -- "break stop_inlined" run "${commands[@]}" continue >"$tmp/all"
 csplit -sz -f "$tmp/part" "$tmp/all" '/^----$/' '{*}'
 
 echo "1..6"
-has "$tmp/part00" 'suspended, .*entry deep_entry' 'holds 1 locks, entry locking_entry' \
+has "$tmp/part00" 'suspended, .*entry deep_entry' 'holds 1 lock, entry locking_entry' \
     'suspended, .*entry locking_entry' 'scheduled in qemu_co_sleep_ns, .*sleeping_entry' \
     'scheduled in aio_co_schedule, .*finished_entry' 'suspended, .*finished_entry' \
     'has entered another, .*outer_entry' 'running in thread [0-9]+, .*inner_entry' &&
@@ -77,10 +77,11 @@ result $? "backtrace of a suspended coroutine" "$tmp/part01"
 
 has "$tmp/part02" deep_entry "$end" ' qemu_co_mutex_lock ' 'in locking_entry' "$end" \
     ' qemu_co_sleep ' 'in sleeping_entry' "$end" '\(not started\)' 'in outer_entry' "$end" \
-    'stop_here' 'in inner_entry' "$end" && clean "$tmp/part02"
+    ' stop_inlined ' ' stop_here ' 'in inner_entry' "$end" && clean "$tmp/part02"
 result $? "backtraces of all coroutines" "$tmp/part02"
 
-has "$tmp/part03" 'stop_here' 'in inner_entry' "$end" 'in (coroutine__)?start ' && clean "$tmp/part03"
+has "$tmp/part03" ' stop_here ' 'in inner_entry' "$end" 'in (coroutine__)?start ' &&
+    clean "$tmp/part03"
 result $? "the backtrace of a running coroutine ends at its start" "$tmp/part03"
 
 has "$tmp/all" 'exited normally'

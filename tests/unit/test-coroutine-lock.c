@@ -30,7 +30,7 @@ static void start_trace(void)
     qemu_co_rwlock_init(&rwlock);
 }
 
-/* ---- one thread: CoMutex ------------------------------------------------------------------- */
+/* ---- one thread: CoMutex ------------------------------------------------------------- */
 
 static void coroutine_fn lock_twice_yielding(void *opaque)
 {
@@ -85,7 +85,7 @@ static void test_mutex_cannot_be_taken_from_the_first_waiter(void)
     g_assert_cmpstr(trace->str, ==, "ababab");
 }
 
-/* ---- one thread: CoQueue ------------------------------------------------------------------- */
+/* ---- one thread: CoQueue ------------------------------------------------------------- */
 
 typedef struct Waiter {
     const char *name;
@@ -173,7 +173,7 @@ static void test_queue_entered_from_outside(void)
     qemu_mutex_destroy(&lock);
 }
 
-/* ---- one thread: CoRwlock ------------------------------------------------------------------ */
+/* ---- one thread: CoRwlock ------------------------------------------------------------ */
 
 typedef struct Rw {
     const char *ops;    /* r w lock, u upgrade, d downgrade, y yield, x unlock */
@@ -242,7 +242,7 @@ static void test_rwlock_is_fair(void)
     }
 }
 
-/* ---- several threads ------------------------------------------------------------------------ */
+/* ---- several threads ----------------------------------------------------------------- */
 
 enum { THREADS = 3, PER_THREAD = 4 };
 static IOThread *iothread[THREADS];

@@ -36,7 +36,7 @@ static AioContext *use_new_context(void)
     return ctx;
 }
 
-/* ---- enter, yield, wake -------------------------------------------------------------------- */
+/* ---- enter, yield, wake -------------------------------------------------------------- */
 
 static void coroutine_fn enter_self(void *opaque)
 {
@@ -155,13 +155,21 @@ static void do_reschedule_outside(void)
     aio_co_reschedule_self(use_new_context());
 }
 
+static void do_sleep_without_loop(void) { run(sleep_long); }
+
+static void do_wait_for_fd_outside(void)
+{
+    use_new_context();
+    yield_until_fd_readable(0);
+}
+
 static void do_shrink_pool(void)
 {
     qemu_coroutine_inc_pool_size(10);
     qemu_coroutine_dec_pool_size(11);
 }
 
-/* ---- locks --------------------------------------------------------------------------------- */
+/* ---- locks --------------------------------------------------------------------------- */
 
 static void coroutine_fn keep_mutex(void *opaque)
 {
@@ -305,6 +313,10 @@ static const Misuse cases[] = {
       do_schedule_twice },
     { "sleep/one-handle", "*qemu_co_sleep: Co-routine * sleeps on the same handle\n",
       do_sleep_twice_on_one_handle },
+    { "sleep/no-loop", "*qemu_co_sleep_ns: this thread has no event loop\n",
+      do_sleep_without_loop },
+    { "fd/outside", "*yield_until_fd_readable: called outside a coroutine\n",
+      do_wait_for_fd_outside },
     { "reschedule/outside", "*aio_co_reschedule_self: called outside a coroutine\n",
       do_reschedule_outside },
     { "pool/dec", "*qemu_coroutine_dec_pool_size: 11 taken away, but only 10 were added\n",

@@ -16,7 +16,7 @@ static void start_trace(void)
     g_string_truncate(trace, 0);
 }
 
-/* ---- enter and yield --------------------------------------------------------------------- */
+/* ---- enter and yield ----------------------------------------------------------------- */
 
 static void coroutine_fn yield_three_times(void *opaque)
 {
@@ -108,7 +108,7 @@ static void test_registers_survive_switches(void)
     g_assert_cmpfloat(b, ==, want);
 }
 
-/* ---- waking each other ------------------------------------------------------------------- */
+/* ---- waking each other --------------------------------------------------------------- */
 
 enum { HOPS = 100000 };
 static Coroutine *hopper[2];
@@ -222,7 +222,7 @@ static void test_whom_an_inner_coroutine_wakes(void)
     g_assert_cmpstr(trace->str, ==, "abcAdB");
 }
 
-/* ---- with event loops ----------------------------------------------------------------------------- */
+/* ---- with event loops ---------------------------------------------------------------- */
 
 enum { TRAVELLERS = 8, TRIPS = 500 };
 static IOThread *iothread[2];
@@ -329,7 +329,7 @@ static void test_created_here_and_ended_there(void)
     end_iothreads();
 }
 
-/* ---- sleeping ---------------------------------------------------------------------------- */
+/* ---- sleeping ------------------------------------------------------------------------ */
 
 typedef struct Sleeper {
     QemuCoSleep handle;
@@ -400,10 +400,12 @@ int main(int argc, char **argv)
     g_test_add_func("/coroutine/alone/nesting", test_nesting);
     g_test_add_func("/coroutine/alone/self-and-pool", test_self_and_pool_reuse);
     g_test_add_func("/coroutine/alone/registers", test_registers_survive_switches);
-    g_test_add_func("/coroutine/alone/mutual-wakes", test_mutual_wakes_do_not_deepen_the_stack);
+    g_test_add_func("/coroutine/alone/mutual-wakes",
+                    test_mutual_wakes_do_not_deepen_the_stack);
     g_test_add_func("/coroutine/alone/wake-order", test_the_woken_run_before_earlier_ones);
     g_test_add_func("/coroutine/alone/wake-order-nested", test_whom_an_inner_coroutine_wakes);
-    g_test_add_func("/coroutine/loop/continue-elsewhere", test_a_coroutine_continues_in_other_threads);
+    g_test_add_func("/coroutine/loop/continue-elsewhere",
+                    test_a_coroutine_continues_in_other_threads);
     g_test_add_func("/coroutine/loop/end-elsewhere", test_created_here_and_ended_there);
     g_test_add_func("/coroutine/loop/sleep-time", test_sleep_ends_with_the_time);
     g_test_add_func("/coroutine/loop/sleep-wake", test_sleep_ends_with_a_wake);
