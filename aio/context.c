@@ -262,11 +262,16 @@ ThreadPool *aio_get_thread_pool(AioContext *ctx)
 
 LinuxAioState *aio_setup_linux_aio(AioContext *ctx, Error **errp)
 {
+    LinuxAioState *engine = qatomic_load_acquire(&ctx->linux_aio);
+    if (likely(engine)) {
+        return engine;
+    }
     QEMU_MUTEX_GUARD(&ctx->engine_lock);
     if (!ctx->linux_aio) {
-        ctx->linux_aio = laio_init(errp);
-        if (ctx->linux_aio) {
-            laio_attach_aio_context(ctx->linux_aio, ctx);
+        engine = laio_init(errp);
+        if (engine) {
+            laio_attach_aio_context(engine, ctx);
+            qatomic_store_release(&ctx->linux_aio, engine);
         }
     }
     return ctx->linux_aio;
@@ -280,11 +285,16 @@ LinuxAioState *aio_get_linux_aio(AioContext *ctx)
 
 LuringState *aio_setup_linux_io_uring(AioContext *ctx, Error **errp)
 {
+    LuringState *engine = qatomic_load_acquire(&ctx->linux_io_uring);
+    if (likely(engine)) {
+        return engine;
+    }
     QEMU_MUTEX_GUARD(&ctx->engine_lock);
     if (!ctx->linux_io_uring) {
-        ctx->linux_io_uring = luring_init(errp);
-        if (ctx->linux_io_uring) {
-            luring_attach_aio_context(ctx->linux_io_uring, ctx);
+        engine = luring_init(errp);
+        if (engine) {
+            luring_attach_aio_context(engine, ctx);
+            qatomic_store_release(&ctx->linux_io_uring, engine);
         }
     }
     return ctx->linux_io_uring;

@@ -32,12 +32,33 @@ static bool is_aligned(BlockDriverState *bs, int64_t offset, int64_t bytes)
     return !((offset | bytes) & (bs->bl.request_alignment - 1));
 }
 
-/* Requests run where their node lives; anything else is a race waiting to happen. */
-static void assert_home(BlockDriverState *bs)
+/*
+ * Whether BS takes requests in any thread: its driver must, and those below. The edges hold
+ * still, because the caller has a token.
+ */
+static bool is_multiqueue(BlockDriverState *bs)
+{
+    BdrvChild *c;
+
+    if (!bs->drv->supports_multiqueue) {
+        return false;
+    }
+    QLIST_FOREACH(c, &bs->children, next) {
+        if (!is_multiqueue(c->bs)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Requests run where their node lives, or the driver must allow for races. */
+static void assert_may_run_here(BlockDriverState *bs)
 {
     /* the loop it was entered from; outside of coroutines there is none */
     AioContext *here = qemu_coroutine_get_aio_context(qemu_coroutine_self());
-    g_assert(here == bdrv_get_aio_context(bs));
+    if (unlikely(here != bdrv_get_aio_context(bs))) {
+        g_assert(here && is_multiqueue(bs));
+    }
 }
 
 /* ---- the driver ---------------------------------------------------------------------------------- */
@@ -175,7 +196,7 @@ int coroutine_fn bdrv_co_preadv_part(BdrvChild *child, int64_t offset, int64_t b
     if (unlikely(bytes == 0)) {
         return 0;
     }
-    assert_home(bs);
+    assert_may_run_here(bs);
     bdrv_inc_in_flight(bs);
     if (unlikely(flags & BDRV_REQ_COPY_ON_READ)) {
         g_assert(qatomic_read(&child->perm) & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED));
@@ -222,6 +243,8 @@ static void changed(BlockDriverState *bs, int64_t offset, int64_t bytes)
 
     qatomic_inc(&bs->write_gen);
     if (unlikely(end_sector > bs->total_sectors)) {
+        /* who writes beyond the end must be alone in doing so */
+        g_assert(in_aio_context_home_thread(bdrv_get_aio_context(bs)));
         bs->total_sectors = end_sector;
         bdrv_dirty_bitmap_truncate(bs, end_sector * (int64_t)BDRV_SECTOR_SIZE);
         bdrv__parents_resized(bs);
@@ -338,7 +361,7 @@ int coroutine_fn bdrv_co_pwritev_part(BdrvChild *child, int64_t offset, int64_t 
     if (unlikely(bytes == 0)) {
         return 0;
     }
-    assert_home(bs);
+    assert_may_run_here(bs);
     bdrv_inc_in_flight(bs);
     ret = write_tracked(bs, offset, bytes, qiov, qiov_offset, flags);
     bdrv_dec_in_flight(bs);
@@ -413,7 +436,7 @@ int coroutine_fn bdrv_co_flush(BlockDriverState *bs)
     if (!bs->drv || bdrv_is_read_only(bs)) {
         return 0;
     }
-    assert_home(bs);
+    assert_may_run_here(bs);
     bdrv_inc_in_flight(bs);
     /*
      * A flush covers the writes completed before it begins. Those who wait here while one
@@ -471,7 +494,7 @@ int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset, int64_t byte
     if (!(bs->open_flags & BDRV_O_UNMAP) || !bs->drv->bdrv_co_pdiscard || bytes == 0) {
         return 0;
     }
-    assert_home(bs);
+    assert_may_run_here(bs);
     bdrv_inc_in_flight(bs);
     bdrv__tracked_begin(&req, bs, offset, bytes, BDRV_TRACKED_DISCARD);
     bdrv__wait_serialising(&req);

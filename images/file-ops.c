@@ -165,6 +165,21 @@ static bool rw_inline(FileRw *rw, int *ret)
 
 /* ---- requests -------------------------------------------------------------------------- */
 
+/*
+ * The engine of the loop that we run in. A request may come in another thread than the node's
+ * own, whose loop then gets an engine as well, or does without.
+ */
+static FileEngine coroutine_fn engine_here(FileState *s)
+{
+    AioContext *here = qemu_get_current_aio_context();
+
+    if ((s->engine == FILE_NATIVE && !aio_setup_linux_aio(here, NULL)) ||
+        (s->engine == FILE_IO_URING && !aio_setup_linux_io_uring(here, NULL))) {
+        return FILE_THREADS;
+    }
+    return s->engine;
+}
+
 static int flush_blocking(void *opaque)
 {
     return sync_data(opaque);
@@ -174,7 +189,7 @@ static int coroutine_fn flush(FileState *s)
 {
     int ret;
 
-    if (s->engine == FILE_IO_URING) {
+    if (engine_here(s) == FILE_IO_URING) {
         ret = luring_co_submit(s->fd, 0, NULL, QEMU_AIO_FLUSH, s->max_batch);
     } else if (s->in_memory) {
         ret = sync_data(s);     /* nothing to wait for where nothing is stored */
@@ -221,7 +236,7 @@ static int coroutine_fn rw_aligned(FileState *s, int64_t offset, QEMUIOVector *q
     FileRw rw = { .s = s, .offset = offset, .qiov = qiov, .write = write, .fua = fua };
     int ret;
 
-    if (s->engine != FILE_THREADS) {
+    if (engine_here(s) != FILE_THREADS) {
         return rw_engine(s, offset, qiov, write, fua);
     }
     if (rw_inline(&rw, &ret)) {

@@ -406,6 +406,7 @@ static json_t *file_get_specific_info(BlockDriverState *bs)
 
 static BlockDriver bdrv_file = {
     .format_name = "file",
+    .supports_multiqueue = true,
     .protocol_name = "file",
     .bdrv_parse_filename = file_parse_filename,
     .bdrv_file_open = file_open,
@@ -416,6 +417,7 @@ static BlockDriver bdrv_file = {
 
 static BlockDriver bdrv_host_device = {
     .format_name = "host_device",
+    .supports_multiqueue = true,
     .protocol_name = "host_device",
     .bdrv_probe_device = device_probe,
     .bdrv_parse_filename = device_parse_filename,

@@ -201,6 +201,7 @@ static int64_t coroutine_fn null_co_get_allocated_file_size(BlockDriverState *bs
 
 static BlockDriver bdrv_null_co = {
     .format_name = "null-co",
+    .supports_multiqueue = true,
     .protocol_name = "null-co",
     .bdrv_parse_filename = null_co_parse_filename,
     NULL_DRIVER_COMMON,
@@ -208,6 +209,7 @@ static BlockDriver bdrv_null_co = {
 
 static BlockDriver bdrv_null_aio = {
     .format_name = "null-aio",
+    .supports_multiqueue = true,
     .protocol_name = "null-aio",
     .bdrv_parse_filename = null_aio_parse_filename,
     NULL_DRIVER_COMMON,

@@ -359,6 +359,7 @@ static int coroutine_fn raw_co_create_opts(BlockDriver *drv, const char *filenam
 
 static BlockDriver bdrv_raw = {
     .format_name = "raw",
+    .supports_multiqueue = true,
     .instance_size = sizeof(RawState),
     .has_variable_length = true,
     .bdrv_probe = raw_probe,

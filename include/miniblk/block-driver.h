@@ -30,6 +30,7 @@ struct BlockDriver {
     bool filtered_child_is_backing;     /* that child is bs->backing, not bs->file */
     bool is_format;                     /* has metadata of its own on bs->file */
     bool supports_backing;
+    bool supports_multiqueue;           /* requests may come from several threads at once */
     bool has_variable_length;           /* ask .bdrv_co_getlength at each use */
     const char *protocol_name;          /* filename prefix; NULL for formats */
 

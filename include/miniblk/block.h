@@ -221,6 +221,15 @@ int coroutine_mixed_fn bdrv_truncate(BdrvChild *child, int64_t offset, bool exac
                                      Error **errp);
 int coroutine_mixed_fn bdrv_check(BlockDriverState *bs, BdrvCheckResult *res,
                                   BdrvCheckMode fix);
+/*
+ * Write / read SIZE bytes at POS of the VM state area. SIZE; -ENOTSUP when neither the driver
+ * nor that of the primary child has one, -ENOMEDIUM, -EIO for a negative or too large range,
+ * or what the driver says. mixed; the node's context lock held once at the most.
+ */
+int coroutine_mixed_fn bdrv_save_vmstate(BlockDriverState *bs, const uint8_t *buf,
+                                         int64_t pos, int size);
+int coroutine_mixed_fn bdrv_load_vmstate(BlockDriverState *bs, uint8_t *buf, int64_t pos,
+                                         int size);
 int bdrv_is_allocated(BlockDriverState *bs, int64_t offset, int64_t bytes, int64_t *pnum);
 /*
  * Whether any layer from TOP down to BASE (NULL: to the end of the chain), with or without BASE
@@ -260,6 +269,9 @@ int coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t offset, bool exact,
                                   Error **errp);
 int coroutine_fn bdrv_co_check(BlockDriverState *bs, BdrvCheckResult *res,
                                BdrvCheckMode fix);
+/* 0 or -errno, as above. */
+int coroutine_fn bdrv_co_writev_vmstate(BlockDriverState *bs, QEMUIOVector *qiov, int64_t pos);
+int coroutine_fn bdrv_co_readv_vmstate(BlockDriverState *bs, QEMUIOVector *qiov, int64_t pos);
 int coroutine_fn bdrv_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                       int64_t *pnum, int64_t *map, BlockDriverState **file);
 
