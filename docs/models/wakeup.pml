@@ -4,7 +4,8 @@
  *
  * The home thread takes each turn as a blocking aio_poll(), a non-blocking one, or an
  * iteration of GLib's main loop. Two kinds of work reach it: messages, where only whoever
- * finds the stack empty notifies, and a timer, where everybody does.
+ * finds the stack empty notifies, and a timer, where everybody does. And one notifier sets a
+ * flag of which the loop knows nothing: its owner tests it between the turns.
  *
  * Checked: when nobody can take another step, no work is left (the watchdog's assertion);
  * work is always served in the end (the LTL property); the home thread does not go round
@@ -16,7 +17,7 @@
  *      BLIND_BEGIN     the home thread falls asleep without looking whether it was notified
  *      PLAIN_NOTIFY    a notifier reads the state and writes it in two steps
  *      CLEAR_FIRST     the bell is silenced on the way to sleep
- *      PRIVATE_FLAG    the loop tests a flag of its own before it accepts notifications
+ *      SWALLOW         the home thread sleeps though it has just accepted a notification
  *      KEEP_ASLEEP     accept leaves ASLEEP (of a skipped check) as it is
  */
 
@@ -41,11 +42,10 @@ mtype wake_state = AWAKE;
 bool bell;                  /* the eventfd's counter is not zero */
 byte messages;              /* length of the stack */
 bool timer;                 /* armed in the past */
-bool stop;                  /* BUG_PRIVATE_FLAG */
+bool flag, flag_seen;
 byte whims = WHIMS;
-bool stopped;
 
-#define work    (messages > 0 || timer || (stop && !stopped))
+#define work    (messages > 0 || timer || (flag && !flag_seen))
 
 /* ---- notifiers ----------------------------------------------------------------------- */
 
@@ -102,12 +102,13 @@ active [NOTIFIERS] proctype notifier()
         fi;
         round++
     :: else -> break
-    od
-#ifdef BUG_PRIVATE_FLAG
-    ;
-    stop = true;
-    aio_notify()
-#endif
+    od;
+    if
+    :: _pid == 0 ->
+        flag = true;
+        aio_notify()
+    :: else
+    fi
 }
 
 /* ---- the home thread ----------------------------------------------------------------- */
@@ -118,13 +119,17 @@ inline accept_notifications()
     if
     :: wake_state != AWAKE && whims > 0 -> whims--      /* missed it */
 #ifdef BUG_KEEP_ASLEEP
-    :: wake_state == NOTIFIED -> wake_state = AWAKE
+    :: wake_state == NOTIFIED -> wake_state = AWAKE; notified = true
     :: wake_state != NOTIFIED
 #else
-    :: wake_state != AWAKE -> wake_state = AWAKE
+    :: wake_state != AWAKE ->
+        d_step { notified = (wake_state == NOTIFIED); wake_state = AWAKE }
     :: wake_state == AWAKE
 #endif
-    fi
+    fi;
+#if defined(BUG_SWALLOW) || defined(BUG_LOOK_FIRST)
+    notified = false
+#endif
 }
 
 inline look()
@@ -185,7 +190,7 @@ inline sleep_unless_notified()
 {
     sleeping = false;
     if
-    :: !found -> begin()
+    :: !found && !notified -> begin()
     :: else
     fi;
     if
@@ -196,16 +201,15 @@ inline sleep_unless_notified()
 
 active proctype home()
 {
-    bool found, sleeping, serve;
+    bool notified, found, sleeping, serve;
 
-    do
+again:
+    if
+    :: flag && !flag_seen -> progress_flag: flag_seen = true
+    :: else
+    fi;
+    if
     :: /* aio_poll(ctx, true) */
-#ifdef BUG_PRIVATE_FLAG
-        if
-        :: stop -> stopped = true
-        :: else
-        fi;
-#endif
         accept_and_look();
         sleep_unless_notified();
         silence_bell();
@@ -213,15 +217,13 @@ active proctype home()
         :: sleeping -> wake_state = AWAKE
         :: else
         fi;
-        serve = true;
-        goto served
+        serve = true
 
     :: whims > 0 -> /* aio_poll(ctx, false) */
         whims--;
         accept_notifications();
         silence_bell();
-        serve = true;
-        goto served
+        serve = true
 
     :: /* an iteration of GLib's loop: prepare, its poll, ... */
         accept_and_look();
@@ -238,23 +240,19 @@ active proctype home()
         :: !found && whims > 0 ->           /* a source of higher priority was ready */
             whims--;
             serve = false
-        fi;
-served:
-        /* dispatch: one exchange takes all messages */
-        if
-        :: serve && messages > 0 ->
-progress_messages:
-            messages = 0
-        :: else
-        fi;
-        if
-        :: serve && timer ->
-progress_timer:
-            timer = false
-        :: else
-        fi;
-        d_step { found = false; sleeping = false; serve = false }
-    od
+        fi
+    fi;
+    /* dispatch: one exchange takes all messages */
+    if
+    :: serve && messages > 0 -> progress_messages: messages = 0
+    :: else
+    fi;
+    if
+    :: serve && timer -> progress_timer: timer = false
+    :: else
+    fi;
+    d_step { notified = false; found = false; sleeping = false; serve = false }
+    goto again
 }
 
 /* ---- what must hold ------------------------------------------------------------------ */

@@ -30,8 +30,8 @@ typedef struct Case {
 
 static const Case cases[] = {
     { "/models/wakeup/correct/lost", "wakeup", "", NO_WAKE_UP_LOST, false },
-    { "/models/wakeup/correct/lost-3-notifiers", "wakeup", "-DNOTIFIERS=3 -DROUNDS=1",
-      NO_WAKE_UP_LOST, false },
+    { "/models/wakeup/correct/lost-3-notifiers", "wakeup",
+      "-DNOTIFIERS=3 -DROUNDS=1 -DWHIMS=1", NO_WAKE_UP_LOST, false },
     { "/models/wakeup/correct/served", "wakeup", "-DROUNDS=1", SERVED_IN_THE_END, false },
     { "/models/wakeup/correct/idle", "wakeup", "-DROUNDS=1", NO_IDLE_ROUNDS, false },
     { "/models/wakeup/planted/look-first", "wakeup", "-DBUG_LOOK_FIRST", NO_WAKE_UP_LOST,
@@ -46,7 +46,7 @@ static const Case cases[] = {
       true },
     { "/models/wakeup/planted/clear-first", "wakeup", "-DBUG_CLEAR_FIRST", NO_WAKE_UP_LOST,
       true },
-    { "/models/wakeup/planted/private-flag", "wakeup", "-DBUG_PRIVATE_FLAG", NO_WAKE_UP_LOST,
+    { "/models/wakeup/planted/swallow", "wakeup", "-DBUG_SWALLOW", NO_WAKE_UP_LOST,
       true },
     { "/models/wakeup/planted/keep-asleep", "wakeup", "-DBUG_KEEP_ASLEEP", NO_IDLE_ROUNDS,
       true },
@@ -87,8 +87,9 @@ static void test_model(gconstpointer data)
     g_assert_cmpint(g_mkdir_with_parents(dir, 0700), ==, 0);
     generated = t_run_ok("cd %s && spin -a %s %s/%s.pml", dir, c->defines,
                          g_getenv("MINIBLK_MODELS"), c->model);
-    compiled = t_run_ok("cd %s && cc -w -O1 -DNFAIR=3 %s -o pan pan.c", dir,
-                        checks[c->check].cflags);
+    /* A bug is found soon: then compiling takes longer than searching. */
+    compiled = t_run_ok("cd %s && cc -w %s -DNFAIR=3 %s -o pan pan.c", dir,
+                        c->fails ? "-O0" : "-O1", checks[c->check].cflags);
     /* -E: who may be blocked at the end is the watchdog's business. */
     verified = t_run_ok("cd %s && ./pan -E -m100000 %s", dir, checks[c->check].pan_options);
 
