@@ -48,14 +48,20 @@ static void *loop_run(void *opaque)
     qemu_mutex_lock(&loop->lock);
     loop->ctx = aio_context_new(&error_abort);
     qemu_set_current_aio_context(loop->ctx);
+    /* as GLib would drive it, were this thread to run a GMainLoop */
+    GMainContext *glib_ctx = g_main_context_new();
+    GSource *source = aio_get_g_source(loop->ctx);
+    g_source_attach(source, glib_ctx);
+    g_source_unref(source);
     qemu_cond_signal(&loop->ready);
     qemu_mutex_unlock(&loop->lock);
     while (!qatomic_read(&loop->stop)) {
         aio_poll(loop->ctx, true);
     }
-    while (aio_poll(loop->ctx, false)) {
+    while (aio_poll(loop->ctx, false) || g_main_context_iteration(glib_ctx, false)) {
         /* finish what is left */
     }
+    g_main_context_unref(glib_ctx);
     rcu_unregister_thread();
     return loop;
 }

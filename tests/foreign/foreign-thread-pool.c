@@ -12,7 +12,7 @@ static AioContext *ctx;
 static int active;
 
 typedef struct Work {
-    int begun;                  /* 0 waiting, 1 begun, 2 cancelled first */
+    int begun;                  /* 0 waiting, 1 begun, 2 marked to be cancelled */
     int ran;
     int ret;
     int calls;                  /* of the callback */
@@ -23,8 +23,8 @@ typedef struct Work {
 static int work_fn(void *opaque)
 {
     Work *w = opaque;
-    qatomic_cmpxchg(&w->begun, 0, 1);
-    if (w->gate) {
+    /* whom the test has marked before must not wait: it is waited for by the cancel */
+    if (qatomic_cmpxchg(&w->begun, 0, 1) == 0 && w->gate) {
         qemu_event_wait(w->gate);
     }
     return qatomic_fetch_inc(&w->ran);
