@@ -35,8 +35,8 @@ static int coroutine_fn copy_piece(BlockDriverState *bs, int64_t offset, int64_t
 }
 
 /*
- * The length of the first piece of a range: whole units that are all zeroes or all not known to
- * be; *ZERO says which. -errno.
+ * The length of the first piece of a range: whole units that are all zeroes or all not
+ * known to be; *ZERO says which. -errno.
  */
 static int64_t coroutine_fn next_piece(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                        int64_t unit, bool *zero)

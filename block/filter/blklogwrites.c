@@ -7,9 +7,9 @@
  *      log:  | super | entry | data ... | entry | entry | data ... |
  *              one sector each           flushes and discards have no data
  *
- * Numbers are little-endian; offsets and lengths are in sectors of the log's sector size, which
- * is therefore our request alignment. A flush is logged in front of what completes while it
- * runs, because that need not be on the disk when it has ended.
+ * Numbers are little-endian; offsets and lengths are in sectors of the log's sector size,
+ * which is therefore our request alignment. A flush is logged in front of what completes
+ * while it runs, because that need not be on the disk when it has ended.
  */
 #include "block/filter/filter.h"
 

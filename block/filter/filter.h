@@ -15,8 +15,8 @@
  */
 int bdrv__filter_open_file(BlockDriverState *bs, QDict *options, Error **errp);
 /*
- * "DRIVER:first:second" as options FIRST_KEY (unless it is empty) and "x-image"; a name without
- * the prefix is the second part alone. COMPLAINT: the error when the second is missing.
+ * "DRIVER:first:second" as options FIRST_KEY (unless it is empty) and "x-image"; a name
+ * without the prefix is the second part alone. COMPLAINT: the error without a second.
  */
 void bdrv__filter_parse_filename(const char *filename, const char *driver,
                                  const char *first_key, const char *complaint,

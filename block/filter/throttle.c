@@ -5,7 +5,7 @@
 
 /* bs->opaque is the member itself. */
 
-/* Take the name of an existing group out of OPTIONS; newly allocated, or NULL with ERRP set. */
+/* Take the name of an existing group out of OPTIONS. Newly allocated; NULL with ERRP set. */
 static char *take_group(QDict *options, Error **errp)
 {
     g_autofree char *group = NULL;

@@ -69,8 +69,8 @@ typedef enum BlkdebugEvent { BLKDBG_EVENTS(BLKDBG_CONSTANT_) BLKDBG__MAX } Blkde
 extern const char *const blkdebug_event_names[BLKDBG__MAX + 1];
 
 /*
- * Breakpoints, for the first node from BS on down, along the data, that knows them. The request that
- * next meets EVENT is held up, once, and is known as TAG until it is resumed. GS; none of
+ * Breakpoints, for the first node from BS on down, along the data, that knows them. Who next
+ * meets EVENT is held up, once, and is known as TAG until it is resumed. GS; none of
  * these polls. 0 or -errno: -ENOTSUP (no such node), -ENOENT (no such event, tag).
  */
 int bdrv_debug_breakpoint(BlockDriverState *bs, const char *event, const char *tag);

@@ -73,7 +73,7 @@ void throttle_group_detach_aio_context(ThrottleGroupMember *tgm);
 
 /* ---- groups as objects (GS) ------------------------------------------------------- */
 
-/* A group of that name and limits that stays until deleted. NULL with ERRP: the name is taken. */
+/* A group that stays until deleted. NULL with ERRP set: the name is taken. */
 ThrottleGroup *throttle_group_new(const char *name, ThrottleConfig *cfg, Error **errp);
 /* False with ERRP set while it has members. */
 bool throttle_group_delete(ThrottleGroup *tg, Error **errp);

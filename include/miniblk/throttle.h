@@ -55,12 +55,12 @@ typedef struct LeakyBucket {
 /* Limits. Without padding, so that two can be compared as bytes. */
 typedef struct ThrottleConfig {
     LeakyBucket buckets[BUCKETS_COUNT];
-    uint64_t op_size;           /* a request of N times so many bytes is N operations; 0: one */
+    uint64_t op_size;           /* N times so many bytes are N operations; 0: always one */
 } ThrottleConfig;
 
 typedef struct ThrottleState {
     ThrottleConfig cfg;
-    int64_t previous_leak;      /* when the levels were last right, in ns of the user's clock */
+    int64_t previous_leak;      /* when the levels were last right, ns of the user's clock */
 } ThrottleState;
 
 /* One timer per direction, in the user's context. */

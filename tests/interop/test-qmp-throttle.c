@@ -6,7 +6,8 @@
 
 #define CMD(name, args) "{'execute': '" name "', 'arguments': {" args "}}"
 #define GROUP(id, args) CMD("object-add", "'qom-type': 'throttle-group', 'id': '" id "'" args)
-#define GET(id, property) CMD("qom-get", "'path': '/objects/" id "', 'property': '" property "'")
+#define GET(id, property) CMD("qom-get", "'path': '/objects/" id "', " \
+                              "'property': '" property "'")
 #define SET(id, property, value) CMD("qom-set", "'path': '/objects/" id "', 'property': '" \
                                      property "', 'value': " value)
 
@@ -114,7 +115,8 @@ static void test_export_is_throttled(void)
     g_autofree char *path = t_path("nbd.sock");
     TDaemon *d = t_daemon_start(
         "--object iothread,id=io0 --object throttle-group,id=g,limits.bps-total=4000000 "
-        "--blockdev throttle,node-name=t,throttle-group=g,file.driver=null-co,file.size=4194304 "
+        "--blockdev throttle,node-name=t,throttle-group=g,file.driver=null-co,"
+        "file.size=4194304 "
         "--nbd-server addr.type=unix,addr.path=%s "
         "--export nbd,id=e,node-name=t,iothread=io0", path);
     TQmp *q = t_daemon_qmp(d);

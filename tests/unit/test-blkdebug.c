@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The filter "blkdebug": rules, states, breakpoints, limits, and errors on the way of qcow2. */
+/* The filter "blkdebug": rules, states, breakpoints, limits, and errors below qcow2. */
 #include "qcow2-test.h"
 #include "miniblk/aio-wait.h"
 #include "miniblk/iothread.h"
@@ -16,7 +16,7 @@ static BlockBackend *open_debug(const char *more)
                               "file.image.driver=file,file.image.filename=%s%s", disk, more));
 }
 
-/* ---- rules ------------------------------------------------------------------------------ */
+/* ---- rules ------------------------------------------------------------------------ */
 
 /* OP is like "w8": write sector 8; r read, z zeroes, d discard, f flush, s block status. */
 static int run_op(BlockBackend *blk, const char *op)
@@ -247,7 +247,7 @@ static void test_filename_names_config_and_image(void)
     error_free(err);
 }
 
-/* ---- limits and permissions ----------------------------------------------------------------- */
+/* ---- limits and permissions ------------------------------------------------------- */
 
 static void test_limits_are_shown_and_kept_to(void)
 {
@@ -287,7 +287,7 @@ static void test_permissions_are_taken_and_not_shared(void)
     blk_unref(blk);
 }
 
-/* ---- breakpoints ------------------------------------------------------------------------------ */
+/* ---- breakpoints ------------------------------------------------------------------ */
 
 typedef struct Write {
     BlockBackend *blk;
@@ -433,7 +433,7 @@ static void test_node_without_blkdebug_has_no_breakpoints(void)
     blk_unref(blk);
 }
 
-/* ---- below qcow2 ------------------------------------------------------------------------------ */
+/* ---- below qcow2 ------------------------------------------------------------------ */
 
 /* Everything that makes qcow2 read and write metadata; errors are fine. */
 static void exercise(BlockBackend *blk)
@@ -536,7 +536,8 @@ static void test_qcow2_reports(gconstpointer event)
 static const char *const qcow2_events[] = {
     "l1_update", "l2_load", "l2_update", "l2_alloc_write", "read_aio", "write_aio", "cow_read",
     "cow_write", "refblock_load", "refblock_update_part", "refblock_alloc_hookup",
-    "refblock_alloc", "cluster_alloc", "cluster_free", "flush_to_os", "flush_to_disk", "l1_grow_alloc_table",
+    "refblock_alloc", "cluster_alloc", "cluster_free", "flush_to_os",
+    "flush_to_disk", "l1_grow_alloc_table",
     "l1_grow_write_table", "l1_grow_activate_table", "pwritev", "pwritev_done",
 };
 

@@ -9,7 +9,7 @@ enum { DISK_BYTES = 1 << 20 };
 
 static char *disk_path, *log_path;
 
-/* ---- an independent reader ------------------------------------------------------------------ */
+/* ---- an independent reader -------------------------------------------------------- */
 
 enum { FLUSH = 1, FUA = 2, DISCARD = 4, MARK = 8 };
 
@@ -110,7 +110,7 @@ static uint8_t *replay(const Log *log, guint n, size_t disk_bytes)
     return disk;
 }
 
-/* ---- opening ------------------------------------------------------------------------------- */
+/* ---- opening ---------------------------------------------------------------------- */
 
 static QDict *filter_options(const char *more)
 {
@@ -131,7 +131,7 @@ static void fresh_files(void)
     log_path = scratch_file("log", 0);
 }
 
-/* ---- what is logged ------------------------------------------------------------------------- */
+/* ---- what is logged --------------------------------------------------------------- */
 
 static void test_changes_are_logged_in_their_order(void)
 {
@@ -222,7 +222,7 @@ static void test_replay_makes_the_disk_again(void)
     free_log(&log);
 }
 
-/* ---- order --------------------------------------------------------------------------------- */
+/* ---- order ------------------------------------------------------------------------ */
 
 static Op *start(BlockBackend *blk, OpType type, int64_t offset, const char *event,
                  const char *tag, int *pending)
@@ -327,7 +327,7 @@ static void test_failing_log_fails_the_request(void)
     assert_log("write 0+512");
 }
 
-/* ---- the super block ------------------------------------------------------------------------ */
+/* ---- the super block -------------------------------------------------------------- */
 
 static uint64_t entries_on_disk(void)
 {
@@ -355,7 +355,7 @@ static void test_super_block_is_updated_now_and_then(void)
     g_assert_cmpuint(entries_on_disk(), ==, 10);
 }
 
-/* A new log is begun over an old one: at no time does the super block count entries of both. */
+/* A new log over an old one: at no time does the super block count entries of both. */
 static void test_new_log_forgets_the_old_one(void)
 {
     fresh_files();
@@ -397,7 +397,7 @@ static void test_log_is_continued(void)
     assert_log("write 0+4096 flush write 4096+4096 flush");
 }
 
-/* ---- refusals ------------------------------------------------------------------------------- */
+/* ---- refusals --------------------------------------------------------------------- */
 
 static void overwrite_log(uint64_t offset, int bytes, uint64_t value)
 {
@@ -471,7 +471,7 @@ static void test_bad_options_are_refused(void)
                       "A block device must be specified for \"log\"", NULL);
 }
 
-/* ---- with others ---------------------------------------------------------------------------- */
+/* ---- with others ------------------------------------------------------------------ */
 
 /* The peer continues our log, and we continue the peer's. */
 static void test_peer_and_we_share_a_log(void)

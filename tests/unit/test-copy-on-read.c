@@ -80,7 +80,7 @@ static void assert_image_consistent(BlockBackend *blk)
     g_assert_cmpint(res.corruptions + res.leaks + res.check_errors, ==, 0);
 }
 
-/* ---- what is copied ---------------------------------------------------------------------- */
+/* ---- what is copied --------------------------------------------------------------- */
 
 static void test_read_copies_whole_clusters_from_any_layer(void)
 {
@@ -207,7 +207,7 @@ static void test_failed_copy_fails_the_read(void)
     drop_chain();
 }
 
-/* ---- beside it -------------------------------------------------------------------------- */
+/* ---- beside it -------------------------------------------------------------------- */
 
 /*
  * read of cluster 1                    write to cluster 1

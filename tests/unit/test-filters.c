@@ -5,7 +5,7 @@
 
 enum { DISK_BYTES = 1 << 20 };
 
-/* ---- a disk that can store compressed ------------------------------------------------------ */
+/* ---- a disk that can store compressed --------------------------------------------- */
 
 typedef struct Squeezer {
     uint8_t data[DISK_BYTES];
@@ -65,7 +65,7 @@ static BlockDriver bdrv_squeezer = {
     .bdrv_co_get_info = squeezer_get_info,
 };
 
-/* ---- every filter --------------------------------------------------------------------------- */
+/* ---- every filter ----------------------------------------------------------------- */
 
 /* %s: a file for the data; a second one, for what else the filter needs, is %s2. */
 typedef struct FilterKind {
@@ -175,8 +175,8 @@ static void test_filter_takes_what_its_parents_take(gconstpointer opaque)
     data_path = scratch_path("data");
     other_path = scratch_path("other");
     BlockBackend *blk = open_with_perms(kind_options(kind, ""), BDRV_O_RDWR,
-                                        BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL & ~BLK_PERM_WRITE,
-                                        &error_abort);
+                                        BLK_PERM_CONSISTENT_READ,
+                                        BLK_PERM_ALL & ~BLK_PERM_WRITE, &error_abort);
     BdrvChild *c = blk_bs(blk)->file;
     g_assert_cmphex(c->perm, ==, BLK_PERM_CONSISTENT_READ |
                                  (copies ? BLK_PERM_WRITE_UNCHANGED : 0));
@@ -324,7 +324,7 @@ static void test_unknown_option_is_refused(gconstpointer opaque)
     g_clear_pointer(&other_path, g_free);
 }
 
-/* ---- throttle --------------------------------------------------------------------------------- */
+/* ---- throttle --------------------------------------------------------------------- */
 
 static BlockBackend *open_throttle(const char *group, AioContext *ctx)
 {
@@ -439,7 +439,7 @@ static void test_throttle_is_reopened_into_another_group(void)
     blk_unref(blk);
 }
 
-/* ---- blkverify -------------------------------------------------------------------------------- */
+/* ---- blkverify -------------------------------------------------------------------- */
 
 static void test_blkverify_finds_a_difference(void)
 {
@@ -486,7 +486,7 @@ static void test_blkverify_parses_its_filename(void)
                       "A block device must be specified for \"test\"", NULL);
 }
 
-/* ---- compress --------------------------------------------------------------------------------- */
+/* ---- compress --------------------------------------------------------------------- */
 
 static void test_compress_makes_writes_compressed_clusters(void)
 {

@@ -7,7 +7,7 @@ static AioContext *main_ctx(void)
     return qemu_get_aio_context();
 }
 
-/* ---- groups and members ----------------------------------------------------------------- */
+/* ---- groups and members ----------------------------------------------------------- */
 
 static void test_members_share_the_limits_of_their_group(void)
 {
@@ -86,7 +86,7 @@ static void test_backend_changes_its_group(void)
     g_assert_false(throttle_group_exists("b"));
 }
 
-/* ---- turns ------------------------------------------------------------------------------- */
+/* ---- turns ------------------------------------------------------------------------ */
 
 /*
  * ORDER: a letter per request, in the order of submission: which backend, and a capital for a
@@ -183,7 +183,7 @@ static void test_limit_of_one_direction_does_not_hold_up_the_other(void)
     }
 }
 
-/* ---- rates ------------------------------------------------------------------------------- */
+/* ---- rates ------------------------------------------------------------------------ */
 
 /* Three members in three threads, 200 requests a second in all: not faster, and all done. */
 static void test_rate_holds_over_threads(void)
@@ -221,7 +221,7 @@ static void test_rate_holds_over_threads(void)
     iothread_destroy(io[1]);
 }
 
-/* ---- what ends the waiting, and what must not break it ------------------------------------- */
+/* ---- what ends the waiting, and what must not break it ---------------------------- */
 
 /* A backend with a request that holds up three others. */
 typedef struct Jam {
@@ -388,7 +388,7 @@ static void test_qb45_member_removed_while_its_requests_are_restarted(void)
     }
 }
 
-/* ---- requests of other threads ----------------------------------------------------------- */
+/* ---- requests of other threads ---------------------------------------------------- */
 
 typedef struct Guest {
     BlockBackend *blk;
@@ -440,7 +440,7 @@ static void test_request_of_another_thread_waits_and_returns(void)
     iothread_destroy(io);
 }
 
-/* ---- load -------------------------------------------------------------------------------- */
+/* ---- load ------------------------------------------------------------------------- */
 
 typedef struct Flow {
     BlockBackend *blk;

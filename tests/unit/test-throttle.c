@@ -11,7 +11,7 @@ static bool near(double a, double b)
 
 static const int64_t SECOND_NS = NANOSECONDS_PER_SECOND;
 
-/* ---- one bucket --------------------------------------------------------------------- */
+/* ---- one bucket ------------------------------------------------------------------- */
 
 static void test_bucket_leaks_at_its_rate_and_not_below_empty(void)
 {
@@ -80,7 +80,7 @@ static void test_wait_does_not_overflow(void)
     g_assert_cmpint(throttle_compute_wait(&b), ==, INT64_MAX);
 }
 
-/* ---- rates over time, with a clock of our own ------------------------------------------- */
+/* ---- rates over time, with a clock of our own ------------------------------------- */
 
 /* Units that get through in NS when there is always one more of SIZE waiting. */
 static double greedy(LeakyBucket b, int64_t ns, double size)
@@ -139,7 +139,7 @@ static void test_burst_of_one_second_passes_at_once(void)
     g_assert_cmpfloat(greedy(b, 1, 1), ==, 2001);
 }
 
-/* ---- limits ----------------------------------------------------------------------------- */
+/* ---- limits ----------------------------------------------------------------------- */
 
 static void test_new_limits_limit_nothing(void)
 {
@@ -314,7 +314,7 @@ static void test_limits_go_to_names_and_back(void)
     g_assert_cmpmem(&back, sizeof(back), &cfg, sizeof(cfg));
 }
 
-/* ---- charging --------------------------------------------------------------------------- */
+/* ---- charging --------------------------------------------------------------------- */
 
 static void test_request_is_charged_to_its_own_and_the_common_buckets(void)
 {
@@ -353,7 +353,7 @@ static void test_request_is_charged_to_its_own_and_the_common_buckets(void)
     }
 }
 
-/* ---- timers ------------------------------------------------------------------------------ */
+/* ---- timers ----------------------------------------------------------------------- */
 
 static void count(void *opaque)
 {
