@@ -376,13 +376,24 @@ static int same_context(BdrvChild *child, BlockDriverState *child_bs, Error **er
     return -EPERM;
 }
 
+/*
+ * Whether the parent has to rest while it gets CHILD_BS: because that is drained, or because
+ * the parent is in another thread and would use the edge before all is said about it. (A node
+ * is drained by whoever changes its edges, see must_drain().)
+ */
+static bool must_rest(BdrvChild *edge, BlockDriverState *child_bs)
+{
+    return child_bs->quiesce_counter > 0 ||
+           (!parent_node(edge) && child_bs->aio_context != qemu_get_aio_context());
+}
+
 static bool is_ready(BdrvChild *edge, BlockDriverState *child_bs)
 {
     if (edge->klass->get_parent_aio_context &&
         edge->klass->get_parent_aio_context(edge) != child_bs->aio_context) {
         return false;
     }
-    return child_bs->quiesce_counter == 0 ||
+    return !must_rest(edge, child_bs) ||
            (edge->quiesced_parent && !bdrv__parent_drained_poll(edge));
 }
 
@@ -393,7 +404,7 @@ int bdrv__lock_for_edge(BdrvChild *edge, BlockDriverState *child_bs, Error **err
         if (ret < 0) {
             return ret;
         }
-        if (child_bs->quiesce_counter > 0 && !edge->quiesced_parent) {
+        if (must_rest(edge, child_bs) && !edge->quiesced_parent) {
             bdrv__parent_drained_begin(edge);
         }
         if (edge->quiesced_parent) {

@@ -99,15 +99,32 @@ static BdrvChild *last_link(BlockDriverState *from, BlockDriverState *to)
 }
 
 /*
- * With CUT, TO is below FROM, and what lies between is on its way out: its link to TO goes as
- * well, so that it has no say about TO any more. FROM is drained, so all parents are at rest;
- * they are released by the end of its section, or here.
+ * The link that FROM, and what is used only through FROM, has to the rest of its chain down to
+ * TO; NULL if TO is not there.
+ */
+static BdrvChild *link_to_cut(BlockDriverState *from, BlockDriverState *to)
+{
+    BdrvChild *link = bdrv_filter_or_cow_child(from);
+
+    if (!last_link(from, to)) {
+        return NULL;
+    }
+    while (link->bs != to && !QLIST_NEXT(QLIST_FIRST(&link->bs->parents), next_parent)) {
+        link = bdrv_filter_or_cow_child(link->bs);
+    }
+    return link;
+}
+
+/*
+ * With CUT, TO is below FROM, and what lies between is on its way out: its link to what remains
+ * goes as well, so that it has no say any more. FROM is drained, so all parents are at rest;
+ * they are released by the end of its section, or by the caller.
  */
 static int replace_drained(BlockDriverState *from, BlockDriverState *to, bool cut, bool skip,
                            Error **errp)
 {
     Transaction *tran = tran_new();
-    BdrvChild *link = cut ? last_link(from, to) : NULL;
+    BdrvChild *link = cut ? link_to_cut(from, to) : NULL;
     int ret;
 
     if (cut && !link) {
@@ -118,6 +135,7 @@ static int replace_drained(BlockDriverState *from, BlockDriverState *to, bool cu
         ret = -EPERM;
     } else {
         BlockDriverState *above = link ? link->opaque : NULL;
+        BlockDriverState *below = link ? link->bs : NULL;
         if (link) {
             bdrv__detach_edge(link, tran);
         }
@@ -128,6 +146,7 @@ static int replace_drained(BlockDriverState *from, BlockDriverState *to, bool cu
             g_ptr_array_add(nodes, to);
             g_ptr_array_add(nodes, from);
             g_ptr_array_add(nodes, above);
+            g_ptr_array_add(nodes, below);
             ret = bdrv__refresh_perms_of_all(nodes, NULL, tran, errp);
         }
     }
@@ -135,7 +154,7 @@ static int replace_drained(BlockDriverState *from, BlockDriverState *to, bool cu
     return ret;
 }
 
-static int replace_node(BlockDriverState *from, BlockDriverState *to, bool cut, Error **errp)
+int bdrv_replace_node(BlockDriverState *from, BlockDriverState *to, Error **errp)
 {
     GLOBAL_STATE_CODE();
     if (from == to) {
@@ -150,7 +169,7 @@ static int replace_node(BlockDriverState *from, BlockDriverState *to, bool cut, 
     bdrv_ref(to);
     bdrv_drained_begin(from);
     bdrv_graph_wrlock();
-    int ret = replace_drained(from, to, cut, true, errp);
+    int ret = replace_drained(from, to, false, true, errp);
     bdrv_graph_wrunlock();
     bdrv__settle_parents(to);
     bdrv_drained_end(from);
@@ -159,21 +178,32 @@ static int replace_node(BlockDriverState *from, BlockDriverState *to, bool cut, 
     return ret;
 }
 
-int bdrv_replace_node(BlockDriverState *from, BlockDriverState *to, Error **errp)
-{
-    return replace_node(from, to, false, errp);
-}
-
 int bdrv_drop_filter(BlockDriverState *bs, Error **errp)
 {
-    BdrvChild *child = bdrv_filter_or_cow_child(bs);
+    BlockDriverState *child_bs = NULL;
+    int ret = -EINVAL;
 
     GLOBAL_STATE_CODE();
-    if (!child) {
+    bdrv_ref(bs);
+    bdrv_drained_begin(bs);
+    bdrv_graph_wrlock();
+    /* only now: while we waited there may have come another below BS */
+    BdrvChild *child = bdrv_filter_or_cow_child(bs);
+    if (child) {
+        child_bs = child->bs;
+        bdrv_ref(child_bs);
+        ret = replace_drained(bs, child_bs, true, true, errp);
+    } else {
         error_setg(errp, "Node '%s' has no child that could take its place", bs->node_name);
-        return -EINVAL;
     }
-    return replace_node(bs, child->bs, true, errp);
+    bdrv_graph_wrunlock();
+    if (child_bs) {
+        bdrv__settle_parents(child_bs);
+        bdrv_unref(child_bs);
+    }
+    bdrv_drained_end(bs);
+    bdrv_unref(bs);
+    return ret;
 }
 
 /* ---- putting a node on top ---------------------------------------------------------------------- */
@@ -510,13 +540,12 @@ static int drop_drained(BlockDriverState *top, BlockDriverState *base, const cha
         bdrv_is_backing_chain_frozen(top, base, NULL)) {
         return -EIO;
     }
-    if (!filename) {
-        bdrv_refresh_filename(base);
-        filename = base->filename;
-    }
+    bdrv_refresh_filename(base);
+    /* a copy: parents may be reopened for it, and with them what they were opened with */
+    g_autofree char *name = g_strdup(filename ? filename : base->filename);
     g_autoptr(GArray) told = g_array_new(false, false, sizeof(Told));
     g_array_set_clear_func(told, told_clear);
-    int ret = tell_parents(top, base, filename, told, errp);
+    int ret = tell_parents(top, base, name, told, errp);
     if (ret == 0) {
         bdrv_graph_wrlock();
         ret = replace_drained(top, base, true, false, errp);

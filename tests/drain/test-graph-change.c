@@ -191,6 +191,24 @@ static void test_drop_intermediate_drains_all_below(void)
     chain_free(&c);
 }
 
+/* OTHER uses a node in the middle of what is dropped: for it nothing changes. */
+static void test_what_others_use_keeps_its_link(void)
+{
+    Chain c = chain_new(5);
+    BlockDriverState *other = test_node("other");
+    bdrv_set_backing_hd(other, c.bs[2], &error_abort);
+    bdrv_test.bdrv_change_backing_file = change_backing_file;
+    filename_log_clear();
+    g_assert_cmpint(bdrv_drop_intermediate(c.bs[3], c.bs[0], "x"), ==, 0);
+    assert_shape(c.bs[4], "n4 n0");
+    assert_shape(other, "other n2 n1 n0");
+    g_assert_null(c.bs[3]->backing);
+    bdrv_test.bdrv_change_backing_file = NULL;
+    filename_log_clear();
+    bdrv_unref(other);
+    chain_free(&c);
+}
+
 /* What is dropped has no say any more: its own needs do not hold the base back. */
 static void writer_perm(BlockDriverState *bs, BdrvChild *c, BdrvChildRole role,
                         BlockReopenQueue *q, uint64_t perm, uint64_t shared, uint64_t *nperm,
@@ -584,6 +602,7 @@ int main(int argc, char **argv)
     g_test_add_func("/graph/drop/refused", test_drop_intermediate_is_refused);
     g_test_add_func("/graph/drop/names", test_drop_intermediate_restores_names);
     g_test_add_func("/graph/drop/drained", test_drop_intermediate_drains_all_below);
+    g_test_add_func("/graph/drop/shared", test_what_others_use_keeps_its_link);
     g_test_add_func("/graph/drop/no-say", test_dropped_nodes_have_no_say);
     g_test_add_func("/graph/append/greedy", test_append_a_greedy_filter);
     g_test_add_func("/graph/append/refused", test_a_refused_append_changes_nothing);
