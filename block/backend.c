@@ -425,17 +425,24 @@ int blk_insert_bs(BlockBackend *blk, BlockDriverState *bs, Error **errp)
 
 void blk_remove_bs(BlockBackend *blk)
 {
-    GLOBAL_STATE_CODE();
-    BlockDriverState *bs = blk_bs(blk);
+    BlockDriverState *bs;
+    bool removed = false;
 
-    /* No request may hold the edge while it goes; the section keeps new ones away. */
-    bdrv_ref(bs);
-    bdrv_drained_begin(bs);
-    BdrvChild *root = blk->root;
-    blk->root = NULL;
-    bdrv_root_unref_child(root);
-    bdrv_drained_end(bs);
-    bdrv_unref(bs);
+    GLOBAL_STATE_CODE();
+    /*
+     * No request may hold the edge while it goes; the section keeps new ones away. The wait
+     * may have put another node under us, for which it does not, or none at all: look again.
+     */
+    while (!removed && (bs = blk_bs(blk))) {
+        bdrv_ref(bs);
+        bdrv_drained_begin(bs);
+        removed = blk_bs(blk) == bs;
+        if (removed) {
+            bdrv_root_unref_child(blk->root);
+        }
+        bdrv_drained_end(bs);
+        bdrv_unref(bs);
+    }
 }
 
 int blk_set_perm(BlockBackend *blk, uint64_t perm, uint64_t shared_perm, Error **errp)
