@@ -15,43 +15,34 @@
 
 #define NESTED 1000
 
+/* ---- one thread ------------------------------------------------------------------------- */
+
 /* What counting costs without a coroutine. */
-static void bench_empty(uint64_t rounds)
+static double empty_loop(uint64_t rounds)
 {
     volatile uint64_t left = rounds;
-    int64_t begin_ns = bench_now_ns();
+    int64_t begin_ns = bench_cpu_ns();
 
     while (--left) {
         /* only counts */
     }
-    begin_ns = bench_now_ns() - begin_ns;
-    bench_figure("empty loop", (double)begin_ns / rounds, "ns");
+    return (double)(bench_cpu_ns() - begin_ns) / rounds;
 }
 
-static void coroutine_fn empty_entry(void *opaque)
+static void coroutine_fn count_entry(void *opaque)
 {
     ++*(uint64_t *)opaque;
 }
 
-static void run_lives(uint64_t rounds)
+static double lives(uint64_t rounds)
 {
     uint64_t count = 0;
+    int64_t begin_ns = bench_cpu_ns();
 
-    for (uint64_t i = 0; i < rounds; i++) {
-        qemu_coroutine_enter(qemu_coroutine_create(empty_entry, &count));
+    while (count < rounds) {
+        qemu_coroutine_enter(qemu_coroutine_create(count_entry, &count));
     }
-    assert(count == rounds);
-}
-
-static void bench_life(uint64_t rounds)
-{
-    int64_t begin_ns;
-
-    run_lives(rounds / 10);             /* fills the pool */
-    begin_ns = bench_now_ns();
-    run_lives(rounds);
-    begin_ns = bench_now_ns() - begin_ns;
-    bench_figure("coroutine create + enter + end", (double)begin_ns / rounds, "ns");
+    return (double)(bench_cpu_ns() - begin_ns) / rounds;
 }
 
 static void coroutine_fn yield_entry(void *opaque)
@@ -63,17 +54,16 @@ static void coroutine_fn yield_entry(void *opaque)
     }
 }
 
-static void bench_yield(uint64_t rounds)
+static double yields(uint64_t rounds)
 {
     uint64_t left = rounds;
     Coroutine *co = qemu_coroutine_create(yield_entry, &left);
-    int64_t begin_ns = bench_now_ns();
+    int64_t begin_ns = bench_cpu_ns();
 
     while (left) {
         qemu_coroutine_enter(co);
     }
-    begin_ns = bench_now_ns() - begin_ns;
-    bench_figure("coroutine yield + enter", (double)begin_ns / rounds, "ns");
+    return (double)(bench_cpu_ns() - begin_ns) / rounds;
 }
 
 static void coroutine_fn nested_entry(void *opaque)
@@ -85,20 +75,19 @@ static void coroutine_fn nested_entry(void *opaque)
     }
 }
 
-static void bench_nesting(uint64_t rounds)
+static double nested(uint64_t rounds)
 {
-    int64_t begin_ns = bench_now_ns();
+    int64_t begin_ns = bench_cpu_ns();
 
-    for (uint64_t i = 0; i < rounds; i++) {
+    for (uint64_t left = rounds; left >= NESTED; left -= NESTED) {
         unsigned depth = NESTED;
 
         qemu_coroutine_enter(qemu_coroutine_create(nested_entry, &depth));
     }
-    begin_ns = bench_now_ns() - begin_ns;
-    bench_figure("coroutine, 1000 nested", (double)begin_ns / rounds / NESTED, "ns");
+    return (double)(bench_cpu_ns() - begin_ns) / (rounds / NESTED * NESTED);
 }
 
-/* ---- one CoMutex, two threads ----------------------------------------------------------- */
+/* ---- one CoMutex, two threads -------------------------------------------------------- */
 
 typedef struct Shared {
     CoMutex mutex;
@@ -147,15 +136,14 @@ int main(int argc, char **argv)
 {
     uint64_t rounds = argc > 1 ? g_ascii_strtoull(argv[1], NULL, 10) : 5000000;
 
-    if (rounds < NESTED) {
-        fprintf(stderr, "bench-coroutine: at least %d rounds\n", NESTED);
+    if (rounds < 10 * NESTED) {
+        fprintf(stderr, "bench-coroutine: at least %d rounds\n", 10 * NESTED);
         return 2;
     }
     qemu_init_main_loop(&error_fatal);
-    bench_empty(rounds);
-    bench_life(rounds);
-    bench_yield(rounds);
-    bench_nesting(rounds / NESTED);
+    bench_pair("coroutine create + enter + end", rounds, lives, "empty loop", empty_loop);
+    bench_pair("coroutine yield + enter", rounds, yields, "empty loop", empty_loop);
+    bench_pair("coroutine, 1000 nested", rounds, nested, "empty loop", empty_loop);
     bench_contention(1, "CoMutex lock + unlock, one thread");
     bench_contention(2, "CoMutex lock + unlock, two threads contending");
     return 0;
