@@ -107,17 +107,31 @@ static void clean_range(const MirrorOp *op, bool head_was_clean, bool tail_was_c
     }
 }
 
+/*
+ * Write the target, which may be drained while the source is not: then it must not be touched,
+ * and waiting could be for ever, for whoever drains both. The token comes before the look.
+ */
+static int coroutine_fn write_target_unless_drained(MirrorJob *s, const Write *w)
+{
+    blk_inc_in_flight(s->target_blk);
+    int ret = blk_in_drain(s->target_blk) ? -EAGAIN : write_target(s, w);
+    blk_dec_in_flight(s->target_blk);
+    return ret;
+}
+
 /* The source has been written; the same for the target. */
 static void coroutine_fn follow_to_target(MirrorOp *op, const Write *w, bool head_was_clean,
                                           bool tail_was_clean)
 {
     MirrorJob *s = op->s;
     int64_t start, end;
-    int ret = write_target(s, w);
+    int ret = write_target_unless_drained(s, w);
 
     if (ret < 0) {
-        /* the granules stay dirty; the guest's write has succeeded */
-        mirror__error(s, false, ret);
+        /* the granules stay dirty for the job; the guest's write has succeeded */
+        if (ret != -EAGAIN) {
+            mirror__error(s, false, ret);
+        }
         return;
     }
     clean_range(op, head_was_clean, tail_was_clean, w->offset, w->bytes, &start, &end);

@@ -621,6 +621,115 @@ static void test_end_by_drained_end(void)
     bdrv_unref(child);
 }
 
+/* ---- two jobs on one chain -------------------------------------------------------------- */
+
+static int change_backing_file(BlockDriverState *bs, const char *backing_file,
+                               const char *backing_fmt)
+{
+    return 0;
+}
+
+static int coroutine_fn nothing_allocated(BlockDriverState *bs, bool want_zero,
+                                          int64_t offset, int64_t bytes, int64_t *pnum,
+                                          int64_t *map, BlockDriverState **file)
+{
+    *pnum = bytes;
+    return 0;
+}
+
+/*
+ * QB-52: each job looks up what it drops after it has drained, not before.
+ *
+ *      a -> filter1 -> b -> c -> filter2 -> d -> e         becomes         a -> c -> e
+ *
+ *      first job's end: drains the chain ...
+ *                       ... second job's end runs in that poll, and drops filter2 and d
+ *                       drops filter1 and b
+ */
+static void test_qb52_two_commits_on_one_chain(gconstpointer opaque)
+{
+    BlockDriver layer = bdrv_test;
+    BlockDriverState *bs[5];
+    static const char *const names[] = { "a", "b", "c", "d", "e" };
+
+    layer.bdrv_change_backing_file = change_backing_file;
+    layer.bdrv_co_block_status = nothing_allocated;
+    for (int k = 0; k < 10; k++) {
+        for (int i = 4; i >= 0; i--) {
+            bs[i] = bdrv_new_open_driver(&layer, names[i], BDRV_O_RDWR, &error_abort);
+            bs[i]->total_sectors = 1 << 11;
+            if (i < 4) {
+                bdrv_set_backing_hd(bs[i], bs[i + 1], &error_abort);
+            }
+        }
+        BlockBackend *blk = test_backend(bs[0]);
+        if (opaque) {
+            set_context(bs[0], io_ctx);
+        }
+        bdrv_drained_begin(bs[4]);      /* neither gets anywhere before both are there */
+        for (int i = 0; i < 2; i++) {
+            int upper = (i + k) % 2;
+            commit_start(upper ? "upper" : "lower", bs[0], bs[upper ? 2 : 4],
+                         bs[upper ? 1 : 3], 0, 0, BLOCKDEV_ON_ERROR_REPORT, "x", NULL,
+                         &error_abort);
+        }
+        bdrv_drained_end(bs[4]);
+        while (job_next(NULL)) {
+            aio_poll(qemu_get_aio_context(), false);
+        }
+        g_assert_true(bs[0]->backing->bs == bs[2]);
+        g_assert_true(bs[2]->backing->bs == bs[4]);
+        for (int i = 0; i < 5; i++) {
+            g_assert_cmpint(bs[i]->quiesce_counter, ==, 0);
+        }
+        blk_unref(blk);
+        for (int i = 0; i < 5; i++) {
+            bdrv_unref(bs[i]);
+        }
+    }
+}
+
+/*
+ * QB-50: whoever changes the graph drains first, and so pauses the job. A job that held the
+ * graph lock at its pause point would never let him in.
+ */
+static void test_qb50_graph_writers_and_a_mirror(gconstpointer opaque)
+{
+    BlockDriverState *src = test_node("src"), *target = test_node("target");
+    BlockDriverState *backing = test_node("backing"), *filter = test_filter("top");
+    /* one that cannot resize: a mirror does not allow that */
+    BlockBackend *blk = blk_new_with_bs(src, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE,
+                                        BLK_PERM_ALL, &error_abort);
+
+    blk_set_allow_aio_context_change(blk, true);
+    if (opaque) {
+        set_context(src, io_ctx);
+    }
+    test_state(src)->sleep_hops = test_state(target)->sleep_hops = 2;
+    mirror_start("job0", src, target, NULL, JOB_DEFAULT, 0, 4096, 65536,
+                 MIRROR_SYNC_MODE_FULL, MIRROR_LEAVE_BACKING_CHAIN, true,
+                 BLOCKDEV_ON_ERROR_REPORT, BLOCKDEV_ON_ERROR_REPORT, false, "filter",
+                 MIRROR_COPY_MODE_BACKGROUND, &error_abort);
+    BlockDriverState *mirror = bdrv_find_node("filter");
+    bdrv_append(filter, mirror, &error_abort);
+    for (int i = 0; i < (g_test_quick() ? 40 : 1000); i++) {
+        bdrv_set_backing_hd(target, i % 2 ? NULL : backing, &error_abort);
+        bdrv_drain_all_begin();
+        bdrv_drain_all_end();
+        for (int k = 0; k < i % 7; k++) {
+            aio_poll(qemu_get_aio_context(), false);
+        }
+    }
+    bdrv_drop_filter(filter, &error_abort);
+    job_cancel_sync_all();
+    g_assert_true(blk_bs(blk) == src);
+    blk_unref(blk);
+    bdrv_unref(filter);
+    bdrv_unref(backing);
+    bdrv_unref(src);
+    bdrv_unref(target);
+}
+
 /* ---- main ------------------------------------------------------------------------------- */
 
 int main(int argc, char **argv)
@@ -647,6 +756,14 @@ int main(int argc, char **argv)
     g_test_add_data_func("/job/drain/cancel-inside/iothread", "io",
                          test_cancel_while_drained);
     g_test_add_func("/job/drain/QB-33-QB-35/end-by-drained-end", test_end_by_drained_end);
+    g_test_add_data_func("/job/graph/QB-52/two-commits-on-one-chain/main-loop", NULL,
+                         test_qb52_two_commits_on_one_chain);
+    g_test_add_data_func("/job/graph/QB-52/two-commits-on-one-chain/iothread", "io",
+                         test_qb52_two_commits_on_one_chain);
+    g_test_add_data_func("/job/graph/QB-50/writers-and-a-mirror/main-loop", NULL,
+                         test_qb50_graph_writers_and_a_mirror);
+    g_test_add_data_func("/job/graph/QB-50/writers-and-a-mirror/iothread", "io",
+                         test_qb50_graph_writers_and_a_mirror);
     g_test_add_func("/job/move/follows", test_job_follows_its_nodes);
     g_test_add_func("/job/move/refused", test_move_refused_by_a_user_of_the_other_node);
     g_test_add_func("/job/move/mirror", test_mirror_moves_as_a_whole);

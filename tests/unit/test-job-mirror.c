@@ -116,12 +116,55 @@ static void guests_make_progress(Rig *r, int writes)
     }
 }
 
+/* ---- disks ------------------------------------------------------------------------------ */
+
+static bool sector_is_zero(const MemoryDisk *d, int64_t offset)
+{
+    return buffer_is_zero(d->data->data + offset, MIN(512, d->data->len - offset));
+}
+
+/* Many short extents, and answers take their time: a copy has many steps. */
+static int coroutine_fn disk_status(BlockDriverState *bs, bool want_zero, int64_t offset,
+                                    int64_t bytes, int64_t *pnum, int64_t *map,
+                                    BlockDriverState **file)
+{
+    MemoryDisk *d = memory_disk_of(bs);
+    bool zero = sector_is_zero(d, offset);
+
+    for (int i = memory_disk_delay(d); i > 0; i--) {
+        aio_co_schedule(bdrv_get_aio_context(bs), qemu_coroutine_self());
+        qemu_coroutine_yield();
+    }
+    for (*pnum = 512; *pnum < bytes && sector_is_zero(d, offset + *pnum) == zero; ) {
+        *pnum += 512;
+    }
+    return zero ? BDRV_BLOCK_ZERO : BDRV_BLOCK_DATA;
+}
+
+static BlockDriverState *closed;        /* atomic; drained: nobody may use it */
+
+static int coroutine_fn disk_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                    QEMUIOVector *qiov, BdrvRequestFlags flags)
+{
+    g_assert_true(qatomic_read(&closed) != bs);
+    return memory_disk_preadv(bs, offset, bytes, qiov, flags);
+}
+
+static int coroutine_fn disk_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                     QEMUIOVector *qiov, BdrvRequestFlags flags)
+{
+    g_assert_true(qatomic_read(&closed) != bs);
+    return memory_disk_pwritev(bs, offset, bytes, qiov, flags);
+}
+
+static BlockDriver disk_driver;         /* a memory-disk with the above */
+
 /* ---- the rig ---------------------------------------------------------------------------- */
 
 static BlockDriverState *node(const char *name, MemoryDisk *d)
 {
     memory_disk_to_open = d;
-    return bdrv_new_open_driver(&memory_disk_driver, name, BDRV_O_RDWR | BDRV_O_UNMAP,
+    return bdrv_new_open_driver(&disk_driver, name, BDRV_O_RDWR | BDRV_O_UNMAP,
                                 &error_abort);
 }
 
@@ -256,6 +299,11 @@ static void disturb(Rig *r, const Way *w, int i)
     } else if (w->drains && bs) {
         bdrv_ref(bs);
         bdrv_drained_begin(bs);
+        qatomic_set(&closed, bs);
+        for (int k = 0; k < 20; k++) {
+            aio_poll(qemu_get_aio_context(), false);
+        }
+        qatomic_set(&closed, NULL);
         bdrv_drained_end(bs);
         bdrv_unref(bs);
     }
@@ -382,6 +430,51 @@ static void test_change_to_write_blocking(void)
     guests_stop(r);
     g_assert_cmpint(difference(r, r->target_disk), ==, -1);
     rig_free(r);
+}
+
+static void count_done(void *opaque, int ret)
+{
+    g_assert_cmpint(ret, ==, 0);
+    ++*(int *)opaque;
+}
+
+/*
+ * The mode is switched while a write is in flight that has not taken its granule.
+ *
+ *      A (background)          B (write-blocking), other bytes of the same granule
+ *      begins
+ *                              takes the granule: it is clean
+ *      is in the source: the granule is dirty
+ *                              is in both: is the granule clean again?
+ */
+static void test_change_with_a_write_in_flight(void)
+{
+    BlockJobChangeOptions change = { "disk", JOB_TYPE_MIRROR,
+                                     MIRROR_COPY_MODE_WRITE_BLOCKING };
+    Options o = { .sync = MIRROR_SYNC_MODE_NONE };
+    uint8_t a[512], b[512];
+    QEMUIOVector qa = QEMU_IOVEC_INIT_BUF(qa, a, 512), qb = QEMU_IOVEC_INIT_BUF(qb, b, 512);
+
+    memset(a, 0xaa, sizeof(a));
+    memset(b, 0xbb, sizeof(b));
+    for (int i = 0; i < (g_test_quick() ? 150 : 5000); i++) {
+        Rig *r = rig_new(qemu_get_aio_context());
+        int done = 0;
+
+        Job *job = start_with(r, &o);
+        wait_until_ready(job);
+        blk_aio_pwritev(r->blk, 0, &qa, 0, count_done, &done);
+        WITH_JOB_LOCK_GUARD() {
+            block_job_change_locked(container_of(job, BlockJob, job), &change, &error_abort);
+        }
+        blk_aio_pwritev(r->blk, 1024, &qb, 0, count_done, &done);
+        AIO_WAIT_WHILE_UNLOCKED(NULL, done < 2);
+        g_assert_cmpint(complete(job), ==, 0);
+        unref(job);
+        g_assert_cmpmem(r->target_disk->data->data, 512, a, 512);
+        g_assert_cmpmem(r->target_disk->data->data + 1024, 512, b, 512);
+        rig_free(r);
+    }
 }
 
 /* In write-blocking mode both sides are equal whenever no request is in flight. */
@@ -673,12 +766,18 @@ int main(int argc, char **argv)
     qemu_init_main_loop(&error_abort);
     bdrv_init();
     g_test_init(&argc, &argv, NULL);
+    disk_driver = memory_disk_driver;
+    disk_driver.bdrv_co_block_status = disk_status;
+    disk_driver.bdrv_co_preadv = disk_preadv;
+    disk_driver.bdrv_co_pwritev = disk_pwritev;
     io[0] = iothread_create("io0", &error_abort);
     io[1] = iothread_create("io1", &error_abort);
 
     add_ways();
     g_test_add_func("/mirror/sync-none", test_sync_none_copies_only_what_is_written);
     g_test_add_func("/mirror/change-copy-mode", test_change_to_write_blocking);
+    g_test_add_func("/mirror/change-copy-mode/write-in-flight",
+                    test_change_with_a_write_in_flight);
     g_test_add_func("/mirror/write-blocking/equal", test_write_blocking_keeps_both_equal);
     g_test_add_data_func("/mirror/QB-54/pending-while-guests-write/main-loop", NULL,
                          test_qb54_pending_while_guests_write);
