@@ -340,6 +340,36 @@ static int attach_backing(BlockDriverState *bs, BlockDriverState *backing, Error
     return ret;
 }
 
+/*
+ * An image says itself what its backing file is, and may name itself, or one that leads back
+ * to it: each round would open new nodes. Main thread.
+ */
+enum { BACKING_DEPTH_MAX = 256 };
+static unsigned backing_depth;
+static bool backing_too_deep;
+
+static BlockDriverState *open_one_deeper(const char *filename, QDict *options, int flags,
+                                         Error **errp)
+{
+    if (backing_depth == 0) {
+        backing_too_deep = false;
+    }
+    if (backing_depth == BACKING_DEPTH_MAX) {
+        error_setg(errp, "Could not open backing file: the chain has more than %d images; "
+                   "does one of them lead back to itself?", BACKING_DEPTH_MAX);
+        backing_too_deep = true;
+        json_decref(options);
+        return NULL;
+    }
+    backing_depth++;
+    BlockDriverState *backing = bdrv_open(filename, NULL, options, flags, errp);
+    backing_depth--;
+    if (!backing && !backing_too_deep) {
+        error_prepend(errp, "Could not open backing file: ");
+    }
+    return backing;
+}
+
 static int open_backing(BlockDriverState *bs, json_t *option, int flags, Error **errp)
 {
     g_autofree char *filename = NULL;
@@ -370,9 +400,8 @@ static int open_backing(BlockDriverState *bs, json_t *option, int flags, Error *
     if (bs->force_share) {
         qdict_put_bool(options, "force-share", true);
     }
-    backing = bdrv_open(filename, NULL, options, child_flags, errp);
+    backing = open_one_deeper(filename, options, child_flags, errp);
     if (!backing) {
-        error_prepend(errp, "Could not open backing file: ");
         return -EINVAL;
     }
     backing->opened_by = bs->serial;

@@ -80,7 +80,7 @@ void qcow2_reopen_commit_post(BDRVReopenState *state)
     Error *err = NULL;
     bool was_writable = s->writable;
 
-    s->writable = state->flags & BDRV_O_RDWR;
+    s->writable = (state->flags & BDRV_O_RDWR) && !(state->flags & BDRV_O_INACTIVE);
     if (s->writable && !was_writable && qcow2_prepare_writing(s, state->flags, &err) < 0) {
         /* too late to refuse; writes fail */
         error_prepend(&err, "Image '%s' cannot be written to: ", state->bs->filename);

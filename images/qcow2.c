@@ -35,7 +35,7 @@ static void free_state(Qcow2State *s)
 static void init_state(Qcow2State *s, BlockDriverState *bs, int flags)
 {
     s->bs = bs;
-    s->writable = flags & BDRV_O_RDWR;
+    s->writable = (flags & BDRV_O_RDWR) && !(flags & BDRV_O_INACTIVE);
     s->extensions = g_byte_array_new();
     s->freed = g_array_new(false, false, sizeof(Qcow2Free));
     s->resting = g_array_new(false, false, sizeof(Qcow2Free));
@@ -229,6 +229,32 @@ static void qcow2_close(BlockDriverState *bs)
     free_state(s);
 }
 
+/* ---- handing the image over --------------------------------------------------------- */
+
+static int qcow2_inactivate(BlockDriverState *bs)
+{
+    Qcow2State *s = bs->opaque;
+    int ret = qcow2_make_clean(s);
+
+    if (ret >= 0) {
+        s->writable = false;
+    }
+    return ret;
+}
+
+/* All that is known of the image is read again. */
+static int qcow2_invalidate_cache(BlockDriverState *bs, Error **errp)
+{
+    Qcow2State *s = bs->opaque;
+    g_autoptr(json_t) options = json_deep_copy(bs->options);
+
+    free_state(s);
+    memset(s, 0, sizeof(*s));
+    init_state(s, bs, bs->open_flags);
+    qdict_del(options, "file");
+    return open_image(s, options, bs->open_flags, errp);
+}
+
 /* ---- information ------------------------------------------------------------------- */
 
 static void qcow2_refresh_limits(BlockDriverState *bs, Error **errp)
@@ -296,6 +322,8 @@ static BlockDriver bdrv_qcow2 = {
     .bdrv_probe                 = qcow2_probe,
     .bdrv_open                  = qcow2_open,
     .bdrv_close                 = qcow2_close,
+    .bdrv_inactivate            = qcow2_inactivate,
+    .bdrv_invalidate_cache      = qcow2_invalidate_cache,
     .bdrv_reopen_prepare        = qcow2_reopen_prepare,
     .bdrv_reopen_commit         = qcow2_reopen_commit,
     .bdrv_reopen_commit_post    = qcow2_reopen_commit_post,

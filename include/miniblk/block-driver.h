@@ -62,6 +62,12 @@ struct BlockDriver {
     void (*bdrv_reopen_commit)(BDRVReopenState *reopen_state);
     void (*bdrv_reopen_commit_post)(BDRVReopenState *reopen_state);
     void (*bdrv_reopen_abort)(BDRVReopenState *reopen_state);
+    /*
+     * The image is handed over to somebody else: write back everything. / It is ours again:
+     * what was known of its contents may be wrong. Main thread, drained; may poll.
+     */
+    int (*bdrv_inactivate)(BlockDriverState *bs);
+    int (*bdrv_invalidate_cache)(BlockDriverState *bs, Error **errp);
     /* Options that a reopen may leave out to have the default again, NULL-terminated. */
     const char *const *mutable_opts;
 

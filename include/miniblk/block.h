@@ -88,6 +88,21 @@ int bdrv_reopen_multiple(BlockReopenQueue *queue, Error **errp);
 int bdrv_reopen(BlockDriverState *bs, QDict *options, bool keep_old_opts, Error **errp);
 int bdrv_reopen_set_read_only(BlockDriverState *bs, bool read_only, Error **errp);
 
+/* ---- handing images over (GS, poll) ----------------------------------------------- */
+
+/*
+ * BS, and what below it nobody else uses, may from now on be changed by others: everything is
+ * written back, and others are locked out no more. 0; -EPERM when somebody still writes to it;
+ * -errno.
+ */
+int no_coroutine_fn bdrv_inactivate(BlockDriverState *bs, Error **errp);
+/*
+ * Make an inactive node (opened with BDRV_O_INACTIVE, or bdrv_inactivate()) usable again,
+ * children first. 0, at once when it is active; -ENOMEDIUM; -EPERM when the permissions that
+ * it needs are not to be had; -errno.
+ */
+int no_coroutine_fn bdrv_activate(BlockDriverState *bs, Error **errp);
+
 /* ---- nodes ------------------------------------------------------------------------ */
 
 /* No reference taken; NULL when there is none. GS. */

@@ -445,6 +445,70 @@ static void test_driver_without_reopen(void)
     bdrv_unref(bs);
 }
 
+/* ---- handing an image over ---------------------------------------------------------------------- */
+
+/* Two openings of one image take turns at writing it. */
+static void test_activate(void)
+{
+    g_autofree char *path = scratch_path("turns.qcow2");
+    qcow2_create(path, "size=4M,cluster_size=4k");
+    g_autofree char *opts_a = qcow2_options("a", path, "");
+    g_autofree char *opts_b = qcow2_options("b", path, "");
+    BlockDriverState *bs[2] = { add(opts_a), NULL };
+    char buf[512], got[512];
+    Error *err = NULL;
+
+    g_assert_cmpint(bdrv_activate(bs[0], &error_abort), ==, 0);
+    BlockBackend *blk = blk_new_with_bs(bs[0], BLK_PERM_WRITE, BLK_PERM_ALL, &error_abort);
+    g_assert_cmpint(bdrv_inactivate(bs[0], &err), ==, -EPERM);
+    expect(&err, "Node 'a' is still written to");
+    blk_unref(blk);
+    g_assert_cmpint(bdrv_inactivate(bs[0], &error_abort), ==, 0);
+    g_assert_cmphex(locked(path, HELD) & BLK_PERM_WRITE, ==, 0);
+    g_assert_cmphex(locked(path, UNSHARED), ==, 0);
+    bs[1] = bdrv_open(NULL, NULL, json_options(opts_b), BDRV_O_RDWR, &error_abort);
+    /* the other one has it */
+    g_assert_cmpint(bdrv_activate(bs[0], &err), <, 0);
+    error_free_or_abort(&err);
+    bdrv_inactivate(bs[1], &error_abort);
+
+    for (int turn = 1; turn < 7; turn++) {
+        BlockDriverState *active = bs[turn % 2];
+        g_assert_cmpint(bdrv_activate(active, &error_abort), ==, 0);
+        blk = blk_new_with_bs(active, BLK_PERM_ALL, BLK_PERM_ALL, &error_abort);
+        for (int k = 1; k < turn; k++) {
+            memset(buf, k, sizeof(buf));
+            g_assert_cmpint(blk_pread(blk, k * 65536, sizeof(got), got, 0), ==, 0);
+            g_assert_cmpmem(got, sizeof(got), buf, sizeof(buf));
+        }
+        memset(buf, turn, sizeof(buf));
+        g_assert_cmpint(blk_pwrite(blk, turn * 65536, sizeof(buf), buf, 0), ==, 0);
+        blk_unref(blk);
+        bdrv_inactivate(active, &error_abort);
+        qcow2_assert_peer_finds_no_fault(path);
+    }
+    bdrv_unref(bs[0]);
+    bdrv_unref(bs[1]);
+    qcow2_assert_peer_finds_no_fault(path);
+}
+
+/* ---- chains without an end ----------------------------------------------------------------------- */
+
+static void test_an_image_that_backs_itself(void)
+{
+    g_autofree char *path = scratch_path("self.qcow2");
+    qcow2_create(path, "size=1M");
+    BlockBackend *blk = qcow2_open_file(path, "");
+    Error *err = NULL;
+    g_assert_cmpint(bdrv_change_backing_file(blk_bs(blk), "self.qcow2", "qcow2"), ==, 0);
+    blk_unref(blk);
+    g_autofree char *opts = qcow2_options("n", path, "");
+    g_assert_null(bdrv_open(NULL, NULL, json_options(opts), 0, &err));
+    expect(&err, "Could not open backing file: the chain has more than 256 images; does one of "
+           "them lead back to itself?");
+    g_assert_null(bdrv_find_node("n"));
+}
+
 /* ---- the backing file of a read-only overlay ---------------------------------------------------- */
 
 static void test_drop_intermediate_below_a_read_only_image(void)
@@ -484,6 +548,8 @@ int main(int argc, char **argv)
     g_test_add_func("/reopen/all-or-none", test_all_or_none);
     g_test_add_func("/reopen/another-file", test_another_file);
     g_test_add_func("/reopen/unsupported", test_driver_without_reopen);
+    g_test_add_func("/reopen/activate", test_activate);
+    g_test_add_func("/open/backs-itself", test_an_image_that_backs_itself);
     g_test_add_func("/reopen/drop-intermediate", test_drop_intermediate_below_a_read_only_image);
     return image_test_run();
 }
