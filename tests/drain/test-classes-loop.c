@@ -317,10 +317,20 @@ static void suicide_bh(void *opaque)
     aio_wait_kick();
 }
 
+/* The thread is awake all the time, so that it runs what is scheduled at once. */
+static void awake_bh(void *opaque)
+{
+    if (!qatomic_read((bool *)opaque)) {
+        aio_bh_schedule_oneshot(io_ctx, awake_bh, opaque);
+    }
+}
+
 static void test_qb09_bh(void)
 {
     int count = rounds(5000), left = count;
+    bool stop = false;
 
+    aio_bh_schedule_oneshot(io_ctx, awake_bh, &stop);
     for (int i = 0; i < count; i++) {
         Suicide *s = g_new(Suicide, 1);
         QEMUBH *bh = aio_bh_new(io_ctx, suicide_bh, s);
@@ -328,6 +338,8 @@ static void test_qb09_bh(void)
         qemu_bh_schedule(bh);
     }
     AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read_sc(&left) > 0);
+    qatomic_set(&stop, true);
+    aio_wait_bh_oneshot(io_ctx, awake_bh, &stop);
 }
 
 /*
@@ -357,7 +369,7 @@ static void *short_life(void *opaque)
     s->ctx = ctx;
     qemu_event_set(&s->ready);
     while (!s->end) {
-        aio_poll(ctx, true);
+        aio_poll(ctx, false);   /* awake, so that it runs what is scheduled at once */
     }
     qemu_set_current_aio_context(NULL);
     aio_context_unref(ctx);
@@ -366,7 +378,7 @@ static void *short_life(void *opaque)
 
 static void test_qb09_context(void)
 {
-    for (int i = 0; i < rounds(300); i++) {
+    for (int i = 0; i < rounds(500); i++) {
         ShortLife s = { .end = false };
         QemuThread thread;
 
