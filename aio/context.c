@@ -189,6 +189,7 @@ bool aio_poll(AioContext *ctx, bool blocking)
 typedef struct AioSource {
     GSource source;
     AioContext *ctx;
+    gpointer epoll_tag;         /* GLib's handle of the fd monitor's descriptor */
 } AioSource;
 
 static gboolean source_prepare(GSource *source, int *timeout_ms)
@@ -211,7 +212,10 @@ static gboolean source_check(GSource *source)
     AioContext *ctx = ((AioSource *)source)->ctx;
 
     aio__sleep_end(ctx);
-    aio__fds_wait(ctx, 0);
+    if (g_source_query_unix_fd(source, ((AioSource *)source)->epoll_tag) ||
+        qatomic_read(&ctx->always_ready)) {
+        aio__fds_wait(ctx, 0);
+    }
     ctx->source_checked = true;
     return aio__messages_pending(ctx) || aio__fds_ready(ctx) ||
            aio__messages_idle_pending(ctx) || aio__timers_deadline_ns(ctx) == 0;
@@ -244,7 +248,8 @@ GSource *aio_get_g_source(AioContext *ctx)
         ctx->source = g_source_new(&source_funcs, sizeof(AioSource));
         ((AioSource *)ctx->source)->ctx = ctx;
         g_source_set_can_recurse(ctx->source, TRUE);
-        g_source_add_unix_fd(ctx->source, ctx->epoll_fd, G_IO_IN);
+        ((AioSource *)ctx->source)->epoll_tag =
+            g_source_add_unix_fd(ctx->source, ctx->epoll_fd, G_IO_IN);
     }
     return g_source_ref(ctx->source);
 }

@@ -279,12 +279,18 @@ static inline int port_epoll_ctl(int epfd, int op, int fd, struct epoll_event *e
 static inline int port_epoll_wait(int epfd, struct epoll_event *ev, int max_events,
                                   int64_t timeout_ns)
 {
+    int n;
+
+    if (timeout_ns <= 0) {
+        n = epoll_wait(epfd, ev, max_events, timeout_ns < 0 ? -1 : 0);  /* the cheaper one */
+        return n < 0 ? 0 : n;
+    }
     struct timespec ts = { .tv_sec = timeout_ns / 1000000000,
                            .tv_nsec = timeout_ns % 1000000000 };
-    int n = epoll_pwait2(epfd, ev, max_events, timeout_ns < 0 ? NULL : &ts, NULL);
+    n = epoll_pwait2(epfd, ev, max_events, &ts, NULL);
     if (n < 0 && errno == ENOSYS) {
         /* before Linux 5.11: whole milliseconds, rounded up so as not to spin */
-        int64_t ms = timeout_ns < 0 ? -1 : (timeout_ns + 999999) / 1000000;
+        int64_t ms = (timeout_ns + 999999) / 1000000;
         n = epoll_wait(epfd, ev, max_events, ms > INT32_MAX ? INT32_MAX : (int)ms);
     }
     return n < 0 ? 0 : n;
