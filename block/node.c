@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The life of a node: making, naming, finding, references, closing. */
 #include "block/block-internal.h"
+#include "miniblk/id.h"
 #include "miniblk/block-backend.h"
 #include "miniblk/dirty-bitmap.h"
 
@@ -37,19 +38,6 @@ BlockDriverState *bdrv__new(void)
 
 /* ---- names -------------------------------------------------------------------------------- */
 
-static bool name_wellformed(const char *name)
-{
-    if (!g_ascii_isalpha(name[0])) {
-        return false;
-    }
-    for (const char *p = name; *p; p++) {
-        if (!g_ascii_isalnum(*p) && !strchr("-._", *p)) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static void generate_name(char *name, size_t size)
 {
     static unsigned counter;
@@ -73,7 +61,7 @@ int bdrv__set_node_name(BlockDriverState *bs, const char *node_name, Error **err
     GLOBAL_STATE_CODE();
     if (!node_name) {
         generate_name(bs->node_name, sizeof(bs->node_name));
-    } else if (!name_wellformed(node_name)) {
+    } else if (!id_wellformed(node_name)) {
         error_setg(errp, "Invalid node-name: '%s'", node_name);
         return -EINVAL;
     } else if (is_backend_name(node_name)) {

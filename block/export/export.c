@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The registry of block exports: what is common to all ways to serve a node. */
 #include "miniblk/osdep.h"
+#include "miniblk/id.h"
 #include "block/export/export-internal.h"
 #include "miniblk/iothread.h"
 #include "miniblk/main-loop.h"
@@ -62,20 +63,6 @@ void blk_exp_set_deleted_callback(void (*cb)(const char *id))
 }
 
 /* ---- adding ----------------------------------------------------------------------- */
-
-/* The rule for all ids: a letter, then letters, digits and "-._". */
-static bool id_wellformed(const char *id)
-{
-    if (!g_ascii_isalpha(id[0])) {
-        return false;
-    }
-    for (; *id; id++) {
-        if (!g_ascii_isalnum(*id) && !strchr("-._", *id)) {
-            return false;
-        }
-    }
-    return true;
-}
 
 static bool require(const char *value, const char *key, Error **errp)
 {
