@@ -10,7 +10,8 @@
  *
  *      home thread                              notifier
  *      -----------                              --------
- *      accept:  NOTIFIED -> AWAKE               change the state (push, arm a timer)
+ *      accept:  NOTIFIED -> AWAKE, and do       change the state (push, arm a timer)
+ *               not sleep this time
  *      look for work; none:                     notify: old = xchg(NOTIFIED)
  *      begin:   AWAKE -> ASLEEP, or, when             if old was ASLEEP: ring the eventfd
  *               it is NOTIFIED, do not sleep
@@ -31,7 +32,11 @@
  *   B, end, X: the thread is awake again; X is a notification before the next begin.
  * An eventfd rung late (the sleeper had already woken for another reason) ends the next
  * sleep early, once; that is all it does. The bell is silenced only by whoever saw it ring
- * in epoll (aio/fd.c), and that is always followed by a look for work.
+ * in its fd monitor (aio/fdmon-*.c), and that is always followed by a look for work.
+ *
+ * A poll that accepts a notification returns even when it finds no work. So whoever sets a
+ * flag of his own and notifies makes a loop that tests the flag between polls see it; the
+ * loop in epoll could not know of it otherwise.
  *
  * Only the home thread accepts, begins and ends. A non-blocking look needs none of them.
  */
