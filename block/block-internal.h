@@ -83,6 +83,17 @@ void bdrv__go_home(BlockDriverState *bs);
 
 /* ---- replace.c --------------------------------------------------------------------------- */
 
+/* The edge of FROM's backing chain that leads to TO; NULL if there is none. */
+BdrvChild *bdrv__last_link(BlockDriverState *from, BlockDriverState *to);
+/*
+ * Re-point the parents of FROM to TO, holding the graph lock. FROM is drained, so they are all
+ * at rest; they are released by the end of its section and by bdrv__settle_parents(TO).
+ * Without SKIP, a parent that cannot follow is an error. With CUT, TO is below FROM, and what
+ * lies between is on its way out: its link to what remains goes as well, so that it has no say
+ * any more. 0 or -errno, and nothing has changed.
+ */
+int bdrv__replace_drained(BlockDriverState *from, BlockDriverState *to, bool cut, bool skip,
+                          Error **errp);
 /* An edge for a backing child of BS. */
 BdrvChild *bdrv__new_backing_edge(BlockDriverState *bs);
 /*

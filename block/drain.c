@@ -357,6 +357,8 @@ static void in_main_thread(void (*fn)(BlockDriverState *bs), BlockDriverState *b
 
 void bdrv_drained_begin(BlockDriverState *bs)
 {
+    /* who changes the graph may have to wait for the section, and waits for readers */
+    assert_bdrv_graph_unlocked();
     in_main_thread(do_drained_begin, bs);
 }
 
@@ -373,6 +375,7 @@ void bdrv_drain(BlockDriverState *bs)
 
 void bdrv_drain_all_begin(void)
 {
+    assert_bdrv_graph_unlocked();
     in_main_thread(do_drain_all_begin, NULL);
 }
 

@@ -27,6 +27,7 @@ static void run_cases(TQmp *q, const Case *cases, size_t n)
 
 /* ---- errors ----------------------------------------------------------------------- */
 
+
 static void test_blockdev_errors(void)
 {
     static const Case cases[] = {
@@ -72,6 +73,52 @@ static void test_blockdev_errors(void)
     };
     TDaemon *d = t_daemon_start("%s", "");
 
+    run_cases(t_daemon_qmp(d), cases, G_N_ELEMENTS(cases));
+    t_daemon_stop_ok(d);
+}
+
+#define REOPEN(list) CMD("blockdev-reopen", "'options': [" list "]")
+#define NULL_NODE(name) "'driver': 'null-co', 'node-name': '" name "'"
+#define QCOW2_NODE(more) "'driver': 'qcow2', 'node-name': 'q', 'file': 'f'" more
+
+static void test_reopen(void)
+{
+    static const Case cases[] = {
+        { CMD("blockdev-add", NULL_NODE("n0")), NULL },
+        { CMD("blockdev-add", NULL_NODE("n1")), NULL },
+        { CMD("blockdev-add", "'driver': 'file', 'node-name': 'f', "
+              "'filename': 'reopen.qcow2'"), NULL },
+        { CMD("blockdev-add", QCOW2_NODE("")), NULL },
+        { REOPEN(""), NULL },
+        { REOPEN("{" NULL_NODE("zz") "}"), "Failed to find node with node-name='zz'" },
+        { REOPEN("{'driver': 'null-co'}"), "node-name not specified" },
+        { REOPEN("{'driver': 'null-aio', 'node-name': 'n0'}"),
+          "Cannot change the option 'driver'" },
+        { REOPEN("{" NULL_NODE("n0") ", 'read-zeroes': true}"), NULL },
+        { REOPEN("{" NULL_NODE("n0") ", 'size': 4096}"), "Cannot change the option 'size'" },
+        { CMD("x-blockdev-reopen", NULL_NODE("n0") ", 'latency-ns': 1"), NULL },
+        /* another backing node, and back; all or none */
+        { REOPEN("{" QCOW2_NODE(", 'backing': 'n0'") "}"), NULL },
+        { CMD("blockdev-del", "'node-name': 'n0'"), "Block device n0 is in use" },
+        { REOPEN("{" QCOW2_NODE("") "}"), "backing is missing for 'q'" },
+        { REOPEN("{" QCOW2_NODE(", 'backing': 'n1'") "}, {" NULL_NODE("n0") ", 'size': 1}"),
+          "Cannot change the option 'size'" },
+        { CMD("blockdev-del", "'node-name': 'n0'"), "Block device n0 is in use" },
+        { REOPEN("{" QCOW2_NODE(", 'backing': 'q'") "}"),
+          "Making 'q' a backing child of 'q' would create a cycle" },
+        { REOPEN("{" QCOW2_NODE(", 'backing': null") "}"), NULL },
+        { CMD("blockdev-del", "'node-name': 'n0'"), NULL },
+        /* the file below a writer cannot become read-only, unless both do */
+        { REOPEN("{'driver': 'file', 'node-name': 'f', 'filename': 'reopen.qcow2', "
+                 "'read-only': true}"),
+          "Read-only block node 'f' cannot support read-write users" },
+        { REOPEN("{'driver': 'file', 'node-name': 'f', 'filename': 'reopen.qcow2', "
+                 "'read-only': true}, {" QCOW2_NODE(", 'read-only': true") "}"), NULL },
+    };
+    TDaemon *d;
+
+    g_free(t_run_ok("miniblk-img create -q -f qcow2 reopen.qcow2 1M"));
+    d = t_daemon_start("%s", "");
     run_cases(t_daemon_qmp(d), cases, G_N_ELEMENTS(cases));
     t_daemon_stop_ok(d);
 }
@@ -500,6 +547,7 @@ int main(int argc, char **argv)
     t_init(&argc, &argv);
     t_make_file("disk.raw", 192 * 1024, 9);
     g_test_add_func("/qmp-commands/blockdev-errors", test_blockdev_errors);
+    g_test_add_func("/qmp-commands/reopen", test_reopen);
     g_test_add_func("/qmp-commands/images-that-do-not-open", test_images_that_do_not_open);
     g_test_add_func("/qmp-commands/locked-image", test_locked_image);
     g_test_add_func("/qmp-commands/export-errors", test_export_errors);
