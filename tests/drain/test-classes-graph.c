@@ -163,7 +163,7 @@ static void test_qb51_replace(void)
     TestLoad l;
 
     test_load_start(&l, blk, 8, read_once);
-    for (int i = 0; i < rounds(300); i++) {
+    for (int i = 0; i < rounds(120); i++) {
         BlockDriverState *new = node_in(names[!(i & 1)], io_ctx[0]);
         aio_context_acquire(io_ctx[0]);
         bdrv_replace_node(bs, new, &error_abort);
@@ -205,7 +205,7 @@ static void test_qb51_eject(void)
     blk_set_aio_context(blk, io_ctx[0], &error_abort);
     aio_context_release(io_ctx[0]);
     test_load_start(&l, blk, 8, read_or_nothing);
-    for (int i = 0; i < rounds(200); i++) {
+    for (int i = 0; i < rounds(80); i++) {
         aio_context_acquire(io_ctx[0]);
         blk_remove_bs(blk);
         aio_context_release(io_ctx[0]);
@@ -357,7 +357,7 @@ static void test_qb44(void)
         test_load_start(&load[i], blk[i], 4, follow_and_read);
     }
     aio_bh_schedule_oneshot(qemu_get_aio_context(), watch_bh, &t);
-    for (int i = 0; i < rounds(40); i++) {
+    for (int i = 0; i < rounds(15); i++) {
         move(i & 1 ? t.a : t.base, ctx[i % 3]);
         expect_one_context(&t);
         test_load_wait_for_progress(&load[i & 1]);
@@ -369,7 +369,7 @@ static void test_qb44(void)
     while (t.watching) {
         aio_poll(qemu_get_aio_context(), false);
     }
-    g_assert_cmpint(t.looks, >, 40);
+    g_assert_cmpint(t.looks, >, 15);
     blk_unref(blk[0]);
     blk_unref(blk[1]);
     expect_released(t.base);
@@ -428,7 +428,7 @@ static void test_qb50(gconstpointer opaque)
     ReaderJob *r = block_job_create("job0", &reader_job, NULL, bs, 0, BLK_PERM_ALL, 0,
                                     JOB_DEFAULT, NULL, NULL, &error_abort);
     job_start(&r->common.job);
-    for (int i = 0; i < rounds(200); i++) {
+    for (int i = 0; i < rounds(80); i++) {
         if (i & 1) {
             bdrv_drain_all_begin();
             bdrv_graph_wrlock();

@@ -203,7 +203,7 @@ static void *stream_worker(void *opaque)
 {
     Stream *s = opaque;
 
-    for (int i = 1; i <= rounds(4000); i++) {
+    for (int i = 1; i <= rounds(1500); i++) {
         spin(i % 256);          /* meet the home thread at another point each time */
         s->data = i;
         qemu_bh_schedule(s->bh);
@@ -285,7 +285,7 @@ static void test_qb06(void)
  */
 static void test_qb07(void)
 {
-    for (int i = 0; i < rounds(300); i++) {
+    for (int i = 0; i < rounds(150); i++) {
         IOThread *t = iothread_create("short", &error_abort);
         spin(i * 37 % 4096);
         iothread_destroy(t);
@@ -318,19 +318,24 @@ static void suicide_bh(void *opaque)
 }
 
 /* The thread is awake all the time, so that it runs what is scheduled at once. */
+enum { AWAKE, END, ENDED };
+static int awake;               /* atomic */
+
 static void awake_bh(void *opaque)
 {
-    if (!qatomic_read((bool *)opaque)) {
-        aio_bh_schedule_oneshot(io_ctx, awake_bh, opaque);
+    if (qatomic_cmpxchg(&awake, END, ENDED) == AWAKE) {
+        aio_bh_schedule_oneshot(io_ctx, awake_bh, NULL);
+    } else {
+        aio_wait_kick();
     }
 }
 
 static void test_qb09_bh(void)
 {
     int count = rounds(5000), left = count;
-    bool stop = false;
 
-    aio_bh_schedule_oneshot(io_ctx, awake_bh, &stop);
+    qatomic_set(&awake, AWAKE);
+    aio_bh_schedule_oneshot(io_ctx, awake_bh, NULL);
     for (int i = 0; i < count; i++) {
         Suicide *s = g_new(Suicide, 1);
         QEMUBH *bh = aio_bh_new(io_ctx, suicide_bh, s);
@@ -338,8 +343,8 @@ static void test_qb09_bh(void)
         qemu_bh_schedule(bh);
     }
     AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read_sc(&left) > 0);
-    qatomic_set(&stop, true);
-    aio_wait_bh_oneshot(io_ctx, awake_bh, &stop);
+    qatomic_set(&awake, END);
+    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read_sc(&awake) != ENDED);
 }
 
 /*
@@ -378,7 +383,7 @@ static void *short_life(void *opaque)
 
 static void test_qb09_context(void)
 {
-    for (int i = 0; i < rounds(500); i++) {
+    for (int i = 0; i < rounds(250); i++) {
         ShortLife s = { .end = false };
         QemuThread thread;
 
