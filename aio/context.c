@@ -168,8 +168,12 @@ bool aio_poll(AioContext *ctx, bool blocking)
     bool notified = aio__notify_accept(ctx);
     int64_t timeout_ns = blocking && !notified ? sleep_time_ns(ctx) : 0;
     if (timeout_ns == 0) {
-        /* a look that does not wait may do no more than consume the notification */
-        aio__fds_look(ctx, notified && !blocking);
+        /*
+         * A look that does not wait may do no more than consume the notification. Not if it
+         * was for something to run: that may notify again, and so on, and the descriptors
+         * would never have their turn.
+         */
+        aio__fds_look(ctx, notified && !blocking && sleep_time_ns(ctx) != 0);
     } else if (qatomic_read(&ctx->poll_max_ns)) {
         poll_then_sleep(ctx, timeout_ns);
     } else {

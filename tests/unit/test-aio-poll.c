@@ -409,12 +409,38 @@ static void test_parameters_are_checked(void)
     tear_down();
 }
 
+static void reschedule(void *opaque)
+{
+    qemu_bh_schedule(*(QEMUBH **)opaque);
+}
+
+static void test_busy_bh_does_not_starve_a_new_pollable_descriptor(void)
+{
+    Source s;
+    QEMUBH *bh;
+
+    set_up();
+    bh = aio_bh_new(ctx, reschedule, &bh);
+    source_init(&s, true);
+    qemu_bh_schedule(bh);
+    event_notifier_set(&s.e);
+    for (int i = 0; i < 10; i++) {
+        aio_poll(ctx, false);
+    }
+    g_assert_cmpint(s.read, ==, 1);
+    qemu_bh_delete(bh);
+    source_done(&s);
+    tear_down();
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/aio/poll/ready", test_poll_ready_is_called_in_place_of_read);
     g_test_add_func("/aio/poll/first-wait", test_first_wait_is_for_the_descriptor);
     g_test_add_func("/aio/poll/nested", test_nested_poll_does_not_enter_poll_ready_again);
+    g_test_add_func("/aio/poll/busy-bh",
+                    test_busy_bh_does_not_starve_a_new_pollable_descriptor);
     g_test_add_func("/aio/poll/removed", test_removed_handler_is_not_called);
     g_test_add_func("/aio/poll/unpollable", test_no_polling_beside_an_unpollable_descriptor);
     g_test_add_func("/aio/poll/io-uring", test_io_uring_polls_any_descriptor);
