@@ -218,6 +218,7 @@ typedef struct SoakPipe {
     unsigned words;
     unsigned written;           /* writer's thread */
     unsigned seen;              /* reader's thread */
+    bool writer_done;           /* atomic; the writer does not touch this any more */
 } SoakPipe;
 
 static void pipe_write_cb(void *opaque)
@@ -233,8 +234,11 @@ static void pipe_write_cb(void *opaque)
         q->written++;
     }
     Slot *writer = q->writer;
-    aio_set_fd_handler(writer->ctx, q->write_fd, NULL, NULL, NULL, NULL, NULL);
-    close(q->write_fd);         /* the reader comes to its end, and Q may be gone */
+    int write_fd = q->write_fd;
+    /* pairs with the load in pipe_read_cb(); the end of the pipe orders them too, unseen by C */
+    qatomic_store_release(&q->writer_done, true);
+    aio_set_fd_handler(writer->ctx, write_fd, NULL, NULL, NULL, NULL, NULL);
+    close(write_fd);            /* the reader comes to its end, and Q may be gone */
     slot_put(writer, 1);
 }
 
@@ -249,6 +253,7 @@ static void pipe_read_cb(void *opaque)
         return;
     }
     if (n == 0) {
+        g_assert_true(qatomic_load_acquire(&q->writer_done));
         if (q->seen != q->words) {
             soak_fail(q->id, "it ends after %u of %u words", q->seen, q->words);
         }
