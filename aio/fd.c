@@ -268,16 +268,16 @@ static bool dispatch_one(AioHandler *h, uint32_t events)
 {
     bool called = false;
 
-    if (events & FD_READY_POLLED) {
-        h->in_poll_ready = true;
-        called |= call(h, h->io_poll_ready);
-        h->in_poll_ready = false;
-    }
     if (events & ~FD_READY_POLLED) {
         h->was_ready = true;
     }
     if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
+        /* also when io_poll has seen the same event */
         called |= call(h, h->io_read);
+    } else if (events & FD_READY_POLLED) {
+        h->in_poll_ready = true;
+        called |= call(h, h->io_poll_ready);
+        h->in_poll_ready = false;
     }
     if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) {
         called |= call(h, h->io_write);

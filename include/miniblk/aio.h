@@ -129,7 +129,8 @@ void aio_message_post(AioContext *ctx, AioMessage *msg);
  *
  * IO_POLL (may be NULL) tells through memory whether there is something to do; the loop asks
  * it while it busy-polls, and also in place of a system call that would not sleep. When it
- * says true, IO_POLL_READY is called, once, and never inside itself. IO_POLL must see whatever
+ * says true, IO_POLL_READY is called, once, and never inside itself (or IO_READ, when the
+ * monitor has seen FD too: one of the two). IO_POLL must see whatever
  * makes FD readable, must not poll and needs IO_POLL_READY, or else it is ignored. The
  * loop busy-polls only while every descriptor has one.
  */

@@ -409,6 +409,24 @@ static void test_parameters_are_checked(void)
     tear_down();
 }
 
+static void test_event_seen_twice_is_handled_once(void)
+{
+    Source s, novice;
+
+    set_up();
+    source_init_polled(&s);
+    source_init(&novice, true);     /* because of which the descriptors are looked at, too */
+    aio_poll(ctx, false);
+    s.on_poll_ready = stop_being_ready;
+    s.ready = true;
+    event_notifier_set(&s.e);
+    g_assert_true(aio_poll(ctx, false));
+    g_assert_cmpint(s.read + s.poll_ready, ==, 1);
+    source_done(&novice);
+    source_done(&s);
+    tear_down();
+}
+
 static void reschedule(void *opaque)
 {
     qemu_bh_schedule(*(QEMUBH **)opaque);
@@ -439,6 +457,7 @@ int main(int argc, char **argv)
     g_test_add_func("/aio/poll/ready", test_poll_ready_is_called_in_place_of_read);
     g_test_add_func("/aio/poll/first-wait", test_first_wait_is_for_the_descriptor);
     g_test_add_func("/aio/poll/nested", test_nested_poll_does_not_enter_poll_ready_again);
+    g_test_add_func("/aio/poll/seen-twice", test_event_seen_twice_is_handled_once);
     g_test_add_func("/aio/poll/busy-bh",
                     test_busy_bh_does_not_starve_a_new_pollable_descriptor);
     g_test_add_func("/aio/poll/removed", test_removed_handler_is_not_called);
