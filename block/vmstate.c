@@ -16,53 +16,46 @@ static BlockDriverState *primary_node(BlockDriverState *bs)
     return NULL;
 }
 
-static int check_position(int64_t pos, QEMUIOVector *qiov)
+static int coroutine_fn transfer(BlockDriverState *bs, QEMUIOVector *qiov, int64_t pos,
+                                 bool save)
+{
+    int ret = -ENOTSUP;
+
+    if (!bs->drv) {
+        return -ENOMEDIUM;
+    }
+    int coroutine_fn (*fn)(BlockDriverState *, QEMUIOVector *, int64_t) =
+        save ? bs->drv->bdrv_co_save_vmstate : bs->drv->bdrv_co_load_vmstate;
+    BlockDriverState *child = primary_node(bs);
+
+    bdrv_inc_in_flight(bs);
+    if (fn) {
+        ret = fn(bs, qiov, pos);
+    } else if (child) {
+        ret = transfer(child, qiov, pos, save);
+    }
+    bdrv_dec_in_flight(bs);
+    return ret;
+}
+
+static int coroutine_fn check_and_transfer(BlockDriverState *bs, QEMUIOVector *qiov,
+                                           int64_t pos, bool save)
 {
     if (pos < 0 || qiov->size > BDRV_REQUEST_MAX_BYTES ||
         pos > BDRV_MAX_LENGTH - (int64_t)qiov->size) {
         return -EIO;
     }
-    return 0;
+    return transfer(bs, qiov, pos, save);
 }
 
 int coroutine_fn bdrv_co_writev_vmstate(BlockDriverState *bs, QEMUIOVector *qiov, int64_t pos)
 {
-    int ret = check_position(pos, qiov);
-    if (ret < 0) {
-        return ret;
-    }
-    if (!bs->drv) {
-        return -ENOMEDIUM;
-    }
-    bdrv_inc_in_flight(bs);
-    BlockDriverState *child = primary_node(bs);
-    if (bs->drv->bdrv_co_save_vmstate) {
-        ret = bs->drv->bdrv_co_save_vmstate(bs, qiov, pos);
-    } else {
-        ret = child ? bdrv_co_writev_vmstate(child, qiov, pos) : -ENOTSUP;
-    }
-    bdrv_dec_in_flight(bs);
-    return ret;
+    return check_and_transfer(bs, qiov, pos, true);
 }
 
 int coroutine_fn bdrv_co_readv_vmstate(BlockDriverState *bs, QEMUIOVector *qiov, int64_t pos)
 {
-    int ret = check_position(pos, qiov);
-    if (ret < 0) {
-        return ret;
-    }
-    if (!bs->drv) {
-        return -ENOMEDIUM;
-    }
-    bdrv_inc_in_flight(bs);
-    BlockDriverState *child = primary_node(bs);
-    if (bs->drv->bdrv_co_load_vmstate) {
-        ret = bs->drv->bdrv_co_load_vmstate(bs, qiov, pos);
-    } else {
-        ret = child ? bdrv_co_readv_vmstate(child, qiov, pos) : -ENOTSUP;
-    }
-    bdrv_dec_in_flight(bs);
-    return ret;
+    return check_and_transfer(bs, qiov, pos, false);
 }
 
 /* ---- from outside a coroutine ----------------------------------------------------------- */
@@ -71,41 +64,35 @@ typedef struct VmstateRequest {
     BlockDriverState *bs;
     QEMUIOVector *qiov;
     int64_t pos;
+    bool save;
     int ret;
 } VmstateRequest;
 
-static void coroutine_fn writev_entry(void *opaque)
+static void coroutine_fn request_entry(void *opaque)
 {
     VmstateRequest *r = opaque;
-    r->ret = bdrv_co_writev_vmstate(r->bs, r->qiov, r->pos);
+    r->ret = check_and_transfer(r->bs, r->qiov, r->pos, r->save);
 }
 
-static void coroutine_fn readv_entry(void *opaque)
-{
-    VmstateRequest *r = opaque;
-    r->ret = bdrv_co_readv_vmstate(r->bs, r->qiov, r->pos);
-}
-
-static int run(void (*entry)(void *opaque), BlockDriverState *bs, void *buf, int64_t pos,
-               int size)
+static int run(BlockDriverState *bs, void *buf, int64_t pos, int size, bool save)
 {
     if (size < 0) {
         return -EIO;
     }
     QEMUIOVector qiov = QEMU_IOVEC_INIT_BUF(qiov, buf, size);
-    VmstateRequest r = { .bs = bs, .qiov = &qiov, .pos = pos };
-    bdrv__run_co_on(bs, entry, &r);
+    VmstateRequest r = { .bs = bs, .qiov = &qiov, .pos = pos, .save = save };
+    bdrv__run_co_on(bs, request_entry, &r);
     return r.ret < 0 ? r.ret : size;
 }
 
 int coroutine_mixed_fn bdrv_save_vmstate(BlockDriverState *bs, const uint8_t *buf,
                                          int64_t pos, int size)
 {
-    return run(writev_entry, bs, (void *)buf, pos, size);
+    return run(bs, (void *)buf, pos, size, true);
 }
 
 int coroutine_mixed_fn bdrv_load_vmstate(BlockDriverState *bs, uint8_t *buf, int64_t pos,
                                          int size)
 {
-    return run(readv_entry, bs, buf, pos, size);
+    return run(bs, buf, pos, size, false);
 }
