@@ -249,11 +249,12 @@ GSource *aio_get_g_source(AioContext *ctx)
     QEMU_MUTEX_GUARD(&ctx->engine_lock);
     if (!ctx->source) {
         aio_context_set_fd_monitor(ctx, "epoll", &error_abort);
-        ctx->source = g_source_new(&source_funcs, sizeof(AioSource));
-        ((AioSource *)ctx->source)->ctx = ctx;
-        g_source_set_can_recurse(ctx->source, TRUE);
-        ((AioSource *)ctx->source)->epoll_tag =
-            g_source_add_unix_fd(ctx->source, ctx->epoll_fd, G_IO_IN);
+        GSource *source = g_source_new(&source_funcs, sizeof(AioSource));
+        ((AioSource *)source)->ctx = ctx;
+        g_source_set_can_recurse(source, TRUE);
+        ((AioSource *)source)->epoll_tag =
+            g_source_add_unix_fd(source, ctx->epoll_fd, G_IO_IN);
+        qatomic_set(&ctx->source, source);      /* from here on the monitor stays */
     }
     return g_source_ref(ctx->source);
 }

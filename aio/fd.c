@@ -85,6 +85,11 @@ bool aio_context_set_fd_monitor(AioContext *ctx, const char *name, Error **errp)
     if (monitor == ctx->fd_monitor) {
         return true;
     }
+    if (qatomic_read(&ctx->source)) {
+        error_setg(errp, "An event loop that is a GSource keeps the fd monitor '%s'",
+                   ctx->fd_monitor->name);
+        return false;
+    }
     int ret = monitor->init(ctx);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Failed to set up the fd monitor '%s'", name);

@@ -68,7 +68,8 @@ void aio_notify(AioContext *ctx);
 /*
  * How CTX finds out which descriptors are ready: "epoll" or "io_uring". A new context has
  * what MINIBLK_FD_MONITOR in the environment says, or else epoll. False with ERRP set when
- * there is no such monitor or the kernel refuses; then nothing has changed. Home thread,
+ * there is no such monitor, the kernel refuses, or CTX has become a GSource and NAME is not
+ * "epoll"; then nothing has changed. Home thread,
  * outside of aio_poll(), or before the loop runs for the first time. Under io_uring a handler
  * may be called for what somebody else has read since: its descriptor must not block.
  */

@@ -359,6 +359,19 @@ static void test_unknown_monitor(void)
     tear_down();
 }
 
+/* GLib polls the descriptor of the monitor that was there when it was given the loop. */
+static void test_gsource_keeps_its_monitor(void)
+{
+    Error *err = NULL;
+    set_up("epoll");
+    GSource *source = aio_get_g_source(ctx);
+    g_assert_false(aio_context_set_fd_monitor(ctx, "io_uring", &err));
+    error_free(err);
+    g_assert_true(aio_context_set_fd_monitor(ctx, "epoll", &error_abort));
+    g_source_unref(source);
+    tear_down();
+}
+
 int main(int argc, char **argv)
 {
     static const char *const monitors[] = { "epoll", "io_uring" };
@@ -379,5 +392,6 @@ int main(int argc, char **argv)
         }
     }
     g_test_add_func("/fd-monitor/unknown", test_unknown_monitor);
+    g_test_add_func("/fd-monitor/gsource", test_gsource_keeps_its_monitor);
     return g_test_run();
 }
