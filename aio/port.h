@@ -100,6 +100,7 @@ static inline bool port_cond_timedwait(pthread_cond_t *c, pthread_mutex_t *m,
                                        int64_t timeout_ns)
 {
     struct timespec ts;
+    timeout_ns = timeout_ns < 0 ? 0 : timeout_ns;
     clock_gettime(CLOCK_MONOTONIC, &ts);
     int64_t ns = ts.tv_nsec + timeout_ns % 1000000000;
     ts.tv_sec += timeout_ns / 1000000000 + ns / 1000000000;

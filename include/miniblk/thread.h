@@ -51,7 +51,7 @@ void qemu_cond_signal(QemuCond *cond);
 void qemu_cond_broadcast(QemuCond *cond);
 void qemu_cond_wait_func(QemuCond *cond, QemuMutex *mutex);
 #define qemu_cond_wait(c, m) qemu_cond_wait_func(c, m)
-/* Wait at most MS milliseconds; false when the time ran out. */
+/* Wait at most MS milliseconds (less than 0: as 0); false when the time ran out. */
 bool qemu_cond_timedwait(QemuCond *cond, QemuMutex *mutex, int ms);
 
 void qemu_event_init(QemuEvent *ev, bool init);

@@ -324,11 +324,28 @@ static void test_a_free_context_may_be_taken_under_a_mutex(void)
     aio_context_release(ctx);
 }
 
+static void test_timed_wait_with_no_time_left(void)
+{
+    QemuMutex mutex;
+    QemuCond cond;
+
+    qemu_mutex_init(&mutex);
+    qemu_cond_init(&cond);
+    qemu_mutex_lock(&mutex);
+    for (int ms = 0; ms > -2000; ms--) {    /* whatever part of a second it is now */
+        g_assert_false(qemu_cond_timedwait(&cond, &mutex, ms));
+    }
+    qemu_mutex_unlock(&mutex);
+    qemu_cond_destroy(&cond);
+    qemu_mutex_destroy(&mutex);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     qemu_init_main_loop(&error_abort);
     ctx = aio_context_new(&error_abort);
+    g_test_add_func("/thread/timed-wait", test_timed_wait_with_no_time_left);
     g_test_add_func("/context-lock/nests", test_levels_nest);
     g_test_add_func("/context-lock/several", test_several_contexts_with_the_big_lock);
     g_test_add_func("/context-lock/excludes", test_it_excludes);
