@@ -82,7 +82,7 @@ void rcu_read_unlock(void)
     g_assert(me->depth);
     if (--me->depth == 0) {
         qatomic_set_mb(&me->epoch, 0);
-        if (unlikely(qatomic_read(&writers))) {
+        if (unlikely(qatomic_read_sc(&writers))) {
             QEMU_LOCK_GUARD(&lock);
             qemu_cond_broadcast(&reader_left);
         }
@@ -93,7 +93,7 @@ static bool any_reader_before(unsigned long epoch)
 {
     RcuReader *r;
     QLIST_FOREACH(r, &readers, next) {
-        unsigned long began = qatomic_load_acquire(&r->epoch);
+        unsigned long began = qatomic_read_sc(&r->epoch);
         if (began && began < epoch) {
             return true;
         }

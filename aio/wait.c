@@ -39,6 +39,8 @@ void aio_wait_begin(AioWaiter *waiter, AioContext *ctx, bool unlock)
         }
         waiters = waiter;
         qatomic_inc(&waiter_count);
+        /* The condition may be read with any order: have it be after the registration. */
+        smp_mb__after_rmw();
     }
 }
 

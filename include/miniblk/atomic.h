@@ -16,8 +16,19 @@
 #define qatomic_store_release(ptr, i)   __atomic_store_n(ptr, i, __ATOMIC_RELEASE)
 /* Sequentially consistent load: ordered after the caller's earlier read-modify-writes. */
 #define qatomic_read_sc(ptr)            __atomic_load_n(ptr, __ATOMIC_SEQ_CST)
-/* Store followed by a full barrier. */
-#define qatomic_set_mb(ptr, i)          ((void)__atomic_exchange_n(ptr, i, __ATOMIC_SEQ_CST))
+/*
+ * Store followed by a full barrier. Elsewhere than on x86 an exchange is not one: what is read
+ * after it may be read before it is seen.
+ */
+#if defined(__x86_64__) || defined(__i386__)
+#define smp_mb__after_rmw()             barrier()
+#else
+#define smp_mb__after_rmw()             smp_mb()
+#endif
+#define smp_mb__before_rmw()            smp_mb__after_rmw()
+#define qatomic_set_mb(ptr, i)          __extension__({                         \
+        (void)__atomic_exchange_n(ptr, i, __ATOMIC_SEQ_CST);                    \
+        smp_mb__after_rmw(); })
 
 #define qatomic_xchg(ptr, i)            __atomic_exchange_n(ptr, i, __ATOMIC_SEQ_CST)
 /* Compare and swap; evaluates to the value found (equal to OLD when it swapped). */
@@ -61,9 +72,6 @@
 /* Reads before reads; writes before writes. */
 #define smp_rmb()                       smp_mb_acquire()
 #define smp_wmb()                       smp_mb_release()
-/* Make a read-modify-write a full barrier; ours are already. */
-#define smp_mb__before_rmw()            barrier()
-#define smp_mb__after_rmw()             barrier()
 #define barrier()                       __asm__ volatile("" ::: "memory")
 
 #endif
