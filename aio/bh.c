@@ -176,13 +176,15 @@ void aio_bh_schedule_oneshot_full(AioContext *ctx, QEMUBHFunc *cb, void *opaque,
 /* Somebody on the idle stack is wanted now: all who are there need not wait any longer. */
 static QEMU_NOINLINE void hurry_idle(AioContext *ctx)
 {
+    /* The first of them may run and drop CTX before we have posted the next. */
+    aio_context_ref(ctx);
     AioMessage *msg = qatomic_xchg(&ctx->incoming_idle, NULL);
-
     while (msg) {
         AioMessage *next = msg->next;
         aio_message_post(ctx, msg);
         msg = next;
     }
+    aio_context_unref(ctx);
 }
 
 void qemu_bh_schedule(QEMUBH *bh)
