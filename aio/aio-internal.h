@@ -67,7 +67,7 @@ struct AioContext {
 
     /* aio/context.c */
     unsigned poll_depth;        /* nesting of aio_poll(); home thread */
-    GSource *source;            /* made by aio_get_g_source() */
+    GSource *source;            /* while there is one; it holds a reference to us */
     bool source_checked;        /* since the last dispatch; home thread */
     QEMUBH *kick_bh;            /* does nothing; see aio/wait.c */
 

@@ -63,10 +63,6 @@ AioContext *aio_context_new(Error **errp)
 static void context_free(AioContext *ctx)
 {
     aio__context_lock_destroy(ctx);
-    if (ctx->source) {
-        g_source_destroy(ctx->source);
-        g_source_unref(ctx->source);
-    }
     if (ctx->thread_pool) {
         thread_pool_free(ctx->thread_pool);
     }
@@ -241,22 +237,34 @@ static gboolean source_dispatch(GSource *source, GSourceFunc callback, void *use
     return G_SOURCE_CONTINUE;
 }
 
-static GSourceFuncs source_funcs = { source_prepare, source_check, source_dispatch, NULL,
-                                     NULL, NULL };
+static void source_finalize(GSource *source)
+{
+    AioContext *ctx = ((AioSource *)source)->ctx;
+
+    WITH_QEMU_LOCK_GUARD(&ctx->engine_lock) {
+        qatomic_set(&ctx->source, NULL);
+    }
+    aio_context_unref(ctx);
+}
+
+static GSourceFuncs source_funcs = { source_prepare, source_check, source_dispatch,
+                                     source_finalize, NULL, NULL };
 
 GSource *aio_get_g_source(AioContext *ctx)
 {
     QEMU_MUTEX_GUARD(&ctx->engine_lock);
-    if (!ctx->source) {
-        aio_context_set_fd_monitor(ctx, "epoll", &error_abort);
-        GSource *source = g_source_new(&source_funcs, sizeof(AioSource));
-        ((AioSource *)source)->ctx = ctx;
-        g_source_set_can_recurse(source, TRUE);
-        ((AioSource *)source)->epoll_tag =
-            g_source_add_unix_fd(source, ctx->epoll_fd, G_IO_IN);
-        qatomic_set(&ctx->source, source);      /* from here on the monitor stays */
+    if (ctx->source) {
+        return g_source_ref(ctx->source);
     }
-    return g_source_ref(ctx->source);
+    aio_context_set_fd_monitor(ctx, "epoll", &error_abort);
+    GSource *source = g_source_new(&source_funcs, sizeof(AioSource));
+    ((AioSource *)source)->ctx = ctx;
+    aio_context_ref(ctx);       /* dropped in source_finalize() */
+    g_source_set_can_recurse(source, TRUE);
+    ((AioSource *)source)->epoll_tag =
+        g_source_add_unix_fd(source, ctx->epoll_fd, G_IO_IN);
+    qatomic_set(&ctx->source, source);      /* from here on the monitor stays */
+    return source;
 }
 
 /* ---- engines --------------------------------------------------------------------------- */

@@ -270,7 +270,8 @@ static bool socket_serve(Chardev *chr, const SocketOptions *o, int fd, Error **e
                           : g_strdup_printf("fd:%s", o->fd);
 
     chr->listen_fd = fd;
-    chr->unlink_path = g_strdup(o->path);
+    /* absolute: a daemon changes its directory */
+    chr->unlink_path = o->path ? g_canonicalize_filename(o->path, NULL) : NULL;
     if (listen(fd, 16) < 0) {
         error_setg_errno(errp, errno, "Failed to listen on %s", name);
         return false;

@@ -16,7 +16,7 @@ static const QmpObjectProperty properties[] = {
     { "aio-max-batch", "int" },
     { "thread-pool-min", "int" },
     { "thread-pool-max", "int" },
-    { CPU_AFFINITY, "int" },    /* a list of them */
+    { CPU_AFFINITY, "CpuList" },
     { NULL }
 };
 

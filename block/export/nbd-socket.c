@@ -74,7 +74,7 @@ static bool listen_unix(QDict *addr, GArray *fds, char **unix_path, Error **errp
         return false;
     }
     g_array_append_val(fds, fd);
-    *unix_path = g_steal_pointer(&path);
+    *unix_path = g_canonicalize_filename(path, NULL);   /* a daemon changes its directory */
     return true;
 }
 

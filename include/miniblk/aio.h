@@ -76,8 +76,8 @@ void aio_notify(AioContext *ctx);
 bool aio_context_set_fd_monitor(AioContext *ctx, const char *name, Error **errp);
 /*
  * A new reference to CTX as a GSource. As a side effect its fd monitor becomes epoll, whose
- * one descriptor stands for all the others in GLib's poll(). The GMainContext's thread must
- * be the home thread.
+ * one descriptor stands for all the others in GLib's poll(). The source holds a reference to
+ * CTX until it is freed. The GMainContext's thread must be the home thread.
  */
 GSource *aio_get_g_source(AioContext *ctx);
 /*

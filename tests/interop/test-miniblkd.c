@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* miniblkd as a program: its command line, its ends, running in the background. */
 #include "miniblk/osdep.h"
+#include <poll.h>
+#include <sys/syscall.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -252,10 +254,9 @@ static void test_daemonize(void)
 
     /* When the command returns, everything that was asked for is there. */
     out = t_run_ok("miniblkd --blockdev null-co,node-name=n0 "
-                   "--chardev socket,id=c,path=%s/bg.sock,server=on,wait=off --monitor c "
-                   "--nbd-server addr.type=unix,addr.path=%s/bg-nbd.sock "
-                   "--export nbd,id=e,node-name=n0 --daemonize --pidfile bg.pid",
-                   t_dir(), t_dir());
+                   "--chardev socket,id=c,path=bg.sock,server=on,wait=off --monitor c "
+                   "--nbd-server addr.type=unix,addr.path=bg-nbd.sock "
+                   "--export nbd,id=e,node-name=n0 --daemonize --pidfile bg.pid");
     g_assert_cmpstr(out, ==, "");
     g_assert_true(g_file_get_contents("bg.pid", &text, NULL, NULL));
     pid = atoi(text);
@@ -272,10 +273,18 @@ static void test_daemonize(void)
     g_assert_true(g_file_get_contents("bg.pid", &text, NULL, NULL));
     g_assert_cmpint(atoi(text), ==, pid);
 
+    int pidfd = syscall(SYS_pidfd_open, pid, 0);
+    g_assert_cmpint(pidfd, >=, 0);
     q = t_qmp_connect("bg.sock", true);
     t_qmp_run(q, "{'execute': 'quit'}");
     g_assert_true(t_qmp_wait_eof(q, 30000));
     t_qmp_close(q);
+    struct pollfd ended = { .fd = pidfd, .events = POLLIN };
+    g_assert_cmpint(poll(&ended, 1, 30000), ==, 1);
+    close(pidfd);
+    /* Relative names are meant from where it was started. */
+    g_assert_false(g_file_test("bg-nbd.sock", G_FILE_TEST_EXISTS));
+    g_assert_false(g_file_test("bg.sock", G_FILE_TEST_EXISTS));
 }
 
 /* What goes wrong in the background is reported by the command in the foreground. */

@@ -415,6 +415,29 @@ static void test_bh_deleted_twice_aborts(void)
     trap(delete_twice, "*is deleted twice*");
 }
 
+static void test_gsource_keeps_its_context(void)
+{
+    AioContext *other = aio_context_new(&error_abort);
+    GMainContext *main_context = g_main_context_new();
+    GSource *source = aio_get_g_source(other);
+    int runs = 0;
+
+    qemu_set_current_aio_context(NULL);
+    qemu_set_current_aio_context(other);
+    aio_context_unref(other);
+    g_source_attach(source, main_context);
+    aio_bh_schedule_oneshot(other, count_cb, &runs);
+    while (g_main_context_iteration(main_context, false)) {
+        /* until idle */
+    }
+    g_assert_cmpint(runs, ==, 1);
+    qemu_set_current_aio_context(NULL);
+    g_source_destroy(source);
+    g_source_unref(source);             /* frees the context too: the leak checker would tell */
+    g_main_context_unref(main_context);
+    qemu_set_current_aio_context(ctx);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -436,6 +459,7 @@ int main(int argc, char **argv)
     g_test_add_func("/aio/timer/past", test_timer_rearmed_in_the_past_does_not_hold_the_loop);
     g_test_add_func("/aio/timer/blocking", test_blocking_poll_waits_for_the_timer);
     g_test_add_func("/aio/timer/many", test_many_timers_keep_heap_order);
+    g_test_add_func("/aio/gsource/reference", test_gsource_keeps_its_context);
     g_test_add_func("/aio/gsource", test_gsource_drives_everything_and_goes_idle);
     g_test_add_func("/aio/misuse/release", test_release_without_acquire_aborts);
     g_test_add_func("/aio/misuse/poll", test_poll_outside_home_thread_aborts);
