@@ -208,9 +208,21 @@ bool qemu_co_enter_next_impl(CoQueue *queue, QemuLockable *lock)
     return true;
 }
 
+/*
+ * In a coroutine waking only queues or schedules, so a lock may stay held. Outside of one the
+ * waiter would run at once, and might wait for that lock for ever.
+ */
+static void check_in_coroutine(const char *call)
+{
+    if (unlikely(!qemu_in_coroutine())) {
+        coroutine__misuse(call, "called outside a coroutine; use qemu_co_enter_next() or "
+                          "qemu_co_enter_all() there");
+    }
+}
+
 bool qemu_co_queue_next(CoQueue *queue)
 {
-    /* In a coroutine waking only queues or schedules, so a lock may stay held. */
+    check_in_coroutine(__func__);
     return qemu_co_enter_next_impl(queue, NULL);
 }
 
@@ -223,6 +235,7 @@ void qemu_co_enter_all_impl(CoQueue *queue, QemuLockable *lock)
 
 void qemu_co_queue_restart_all(CoQueue *queue)
 {
+    check_in_coroutine(__func__);
     qemu_co_enter_all_impl(queue, NULL);
 }
 

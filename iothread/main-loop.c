@@ -30,9 +30,18 @@ static QEMU_NOINLINE void set_bql_locked(bool held)
     aio__thread_set_bql(held);
 }
 
+static void check_bql(const char *call, bool held)
+{
+    if (unlikely(bql_locked() != held)) {
+        fprintf(stderr, "miniblk: %s: thread %d %s the big lock\n", call, qemu_get_thread_id(),
+                held ? "does not hold" : "holds");
+        abort();
+    }
+}
+
 void bql_lock(void)
 {
-    g_assert(!bql_locked());
+    check_bql("bql_lock", false);
     aio__check_bql_order();
     port_mutex_lock(&big_lock.lock);
     set_bql_locked(true);
@@ -40,7 +49,7 @@ void bql_lock(void)
 
 void bql_unlock(void)
 {
-    g_assert(bql_locked());
+    check_bql("bql_unlock", true);
     set_bql_locked(false);
     port_mutex_unlock(&big_lock.lock);
 }

@@ -238,6 +238,8 @@ static void do_lock_outside(void) { qemu_co_mutex_lock(&mutex); }
 static void do_unlock_outside(void) { qemu_co_mutex_unlock(&mutex); }
 static void do_assert_locked(void) { qemu_co_mutex_assert_locked(&mutex); }
 static void do_queue_outside(void) { qemu_co_queue_wait(&queue, NULL); }
+static void do_queue_next_outside(void) { qemu_co_queue_next(&queue); }
+static void do_queue_restart_outside(void) { qemu_co_queue_restart_all(&queue); }
 static void do_keep_reading(void) { run(keep_reading); }
 static void do_write_twice(void) { run(write_twice); }
 static void do_write_then_read(void) { run(write_then_read); }
@@ -340,6 +342,10 @@ static const Misuse cases[] = {
     { "queue/enter-waiter", "*qemu_co_queue_wait: * entered while it waits in CoQueue *\n",
       do_enter_queue_waiter },
     { "queue/outside", "*qemu_co_queue_wait: called outside a coroutine\n", do_queue_outside },
+    { "queue/next-outside", "*qemu_co_queue_next: called outside a coroutine; use *\n",
+      do_queue_next_outside },
+    { "queue/restart-outside", "*qemu_co_queue_restart_all: called outside a coroutine; use *\n",
+      do_queue_restart_outside },
 
     { "rwlock/held-at-end", "*ended while it held a CoMutex or CoRwlock*", do_keep_reading },
     { "rwlock/write-twice", "*qemu_co_rwlock_wrlock: * for writing already\n",

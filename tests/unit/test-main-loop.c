@@ -245,6 +245,22 @@ static void test_second_main_loop_aborts(void)
     trap(init_again, "*qemu_init_main_loop: there is a main loop already*");
 }
 
+static void unlock_twice(void)
+{
+    bql_unlock();
+    bql_unlock();
+}
+
+static void test_big_lock_misuse_aborts(void)
+{
+    trap(bql_lock, "*bql_lock: thread * holds the big lock*");
+}
+
+static void test_big_lock_not_held_aborts(void)
+{
+    trap(unlock_twice, "*bql_unlock: thread * does not hold the big lock*");
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -260,6 +276,8 @@ int main(int argc, char **argv)
     }
     g_test_add_func("/main-loop/misplaced/with-big-lock",
                     test_big_lock_elsewhere_is_not_enough);
+    g_test_add_func("/main-loop/big-lock/twice", test_big_lock_misuse_aborts);
+    g_test_add_func("/main-loop/big-lock/not-held", test_big_lock_not_held_aborts);
     g_test_add_func("/main-loop/misplaced/second-init", test_second_main_loop_aborts);
     return g_test_run();
 }
