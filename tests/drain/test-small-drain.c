@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The smallest cases of drained sections, moves and jobs, one request or two each, so that a
+ * controlled scheduler can try many of their interleavings. Natively each is one roll of the
+ * dice. A drain that hangs shows as a case that does not end.
+ */
+#include "drain-driver.h"
+#include "miniblk/blockjob.h"
+#include "miniblk/coroutine.h"
+#include "miniblk/graph-lock.h"
+
+static IOThread *io[2];
+static AioContext *io_ctx[2];
+static char buffer[512];
+
+static void nothing_bh(void *opaque)
+{
+}
+
+static void move(BlockBackend *blk, AioContext *ctx)
+{
+    AioContext *old = blk_get_aio_context(blk);
+
+    aio_context_acquire(old);
+    blk_set_aio_context(blk, ctx, &error_abort);
+    aio_context_release(old);
+}
+
+/* A node in an IOThread, its backend, and how many of its requests have ended. */
+typedef struct Disk {
+    BlockDriverState *bs;
+    BlockBackend *blk;
+    QEMUIOVector qiov;
+    int done;                   /* atomic */
+} Disk;
+
+static void disk_init(Disk *d, AioContext *ctx, int hops)
+{
+    *d = (Disk) { .bs = test_node("d") };
+    d->qiov = (QEMUIOVector)QEMU_IOVEC_INIT_BUF(d->qiov, buffer, sizeof(buffer));
+    d->blk = test_backend(d->bs);
+    test_state(d->bs)->sleep_hops = hops;
+    move(d->blk, ctx);
+}
+
+static void disk_free(Disk *d)
+{
+    move(d->blk, qemu_get_aio_context());
+    blk_unref(d->blk);
+    g_assert_cmpint(d->bs->quiesce_counter, ==, 0);
+    g_assert_cmpint(d->bs->in_flight, ==, 0);
+    bdrv_unref(d->bs);
+}
+
+static void read_done(void *opaque, int ret)
+{
+    Disk *d = opaque;
+
+    g_assert_cmpint(ret, ==, 0);
+    qatomic_inc(&d->done);
+    aio_wait_kick();
+}
+
+static void submit(Disk *d)
+{
+    blk_aio_preadv(d->blk, 0, &d->qiov, 0, read_done, d);
+}
+
+static void wait_for(Disk *d, int done)
+{
+    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read_sc(&d->done) < done);
+}
+
+/* Nothing runs between begin and end. */
+static void section(Disk *d)
+{
+    TestNode *s = test_state(d->bs);
+
+    bdrv_drained_begin(d->bs);
+    int started = qatomic_read(&s->requests_started);
+    g_assert_cmpint(qatomic_read(&s->requests_finished), ==, started);
+    qatomic_set(&s->submit_forbidden, true);
+    aio_wait_bh_oneshot(blk_get_aio_context(d->blk), nothing_bh, NULL);
+    qatomic_set(&s->submit_forbidden, false);
+    bdrv_drained_end(d->bs);
+}
+
+static void test_idle(void)
+{
+    Disk d;
+
+    disk_init(&d, io_ctx[0], 0);
+    section(&d);
+    disk_free(&d);
+}
+
+static void test_one_request(gconstpointer hops)
+{
+    Disk d;
+
+    disk_init(&d, io_ctx[0], GPOINTER_TO_INT(hops));
+    submit(&d);
+    section(&d);
+    wait_for(&d, 1);
+    disk_free(&d);
+}
+
+static void test_two_sections(void)
+{
+    Disk d;
+
+    disk_init(&d, io_ctx[0], 1);
+    submit(&d);
+    section(&d);
+    section(&d);
+    wait_for(&d, 1);
+    disk_free(&d);
+}
+
+static void test_nested(void)
+{
+    Disk d;
+
+    disk_init(&d, io_ctx[0], 1);
+    submit(&d);
+    bdrv_drained_begin(d.bs);
+    section(&d);
+    g_assert_cmpint(d.bs->quiesce_counter, ==, 1);
+    bdrv_drained_end(d.bs);
+    wait_for(&d, 1);
+    disk_free(&d);
+}
+
+static void test_synchronous(void)
+{
+    Disk d;
+
+    disk_init(&d, io_ctx[0], 0);
+    g_assert_cmpint(blk_pread(d.blk, 0, sizeof(buffer), buffer, 0), ==, 0);
+    g_assert_cmpint(blk_pread(d.blk, -512, sizeof(buffer), buffer, 0), ==, -EIO);
+    disk_free(&d);
+}
+
+static void test_drain_all(void)
+{
+    Disk d, e;
+
+    disk_init(&d, io_ctx[0], 1);
+    e = (Disk) { .bs = test_node("e") };
+    e.qiov = (QEMUIOVector)QEMU_IOVEC_INIT_BUF(e.qiov, buffer, sizeof(buffer));
+    e.blk = test_backend(e.bs);
+    move(e.blk, io_ctx[1]);
+    submit(&d);
+    submit(&e);
+    bdrv_drain_all_begin();
+    g_assert_cmpint(test_state(d.bs)->requests_started, ==,
+                    test_state(d.bs)->requests_finished);
+    g_assert_cmpint(test_state(e.bs)->requests_started, ==,
+                    test_state(e.bs)->requests_finished);
+    bdrv_drain_all_end();
+    wait_for(&d, 1);
+    wait_for(&e, 1);
+    disk_free(&e);
+    disk_free(&d);
+}
+
+/* One request on an edge below a backend: the token is the node's own. */
+static void coroutine_fn edge_read_entry(void *opaque)
+{
+    Disk *d = opaque;
+
+    bdrv_co_pread(blk_root(d->blk), 0, sizeof(buffer), buffer, 0);
+    bdrv_dec_in_flight(d->bs);
+}
+
+static void test_last_completion(void)
+{
+    Disk d;
+
+    disk_init(&d, io_ctx[0], 0);
+    bdrv_inc_in_flight(d.bs);
+    aio_co_schedule(io_ctx[0], qemu_coroutine_create(edge_read_entry, &d));
+    bdrv_drained_begin(d.bs);
+    g_assert_cmpint(test_state(d.bs)->requests_finished, ==, 1);
+    bdrv_drained_end(d.bs);
+    disk_free(&d);
+}
+
+static void test_context_lock_held(void)
+{
+    Disk d;
+
+    disk_init(&d, io_ctx[0], 1);
+    submit(&d);
+    aio_context_acquire(io_ctx[0]);
+    aio_context_acquire(io_ctx[0]);
+    bdrv_drained_begin(d.bs);
+    bdrv_drained_end(d.bs);
+    aio_context_release(io_ctx[0]);
+    aio_context_release(io_ctx[0]);
+    wait_for(&d, 1);
+    disk_free(&d);
+}
+
+typedef struct Drainer {
+    Disk d;
+    bool drained;               /* atomic */
+} Drainer;
+
+static void coroutine_fn drainer_entry(void *opaque)
+{
+    Drainer *r = opaque;
+
+    bdrv_drained_begin(r->d.bs);
+    g_assert_cmpint(test_state(r->d.bs)->requests_started, ==,
+                    test_state(r->d.bs)->requests_finished);
+    bdrv_drained_end(r->d.bs);
+    qatomic_set_mb(&r->drained, true);
+    aio_wait_kick();
+}
+
+static void test_from_coroutine(void)
+{
+    Drainer r = { .drained = false };
+
+    disk_init(&r.d, io_ctx[0], 1);
+    submit(&r.d);
+    qemu_coroutine_enter(qemu_coroutine_create(drainer_entry, &r));
+    AIO_WAIT_WHILE_UNLOCKED(NULL, !qatomic_read_sc(&r.drained));
+    wait_for(&r.d, 1);
+    disk_free(&r.d);
+}
+
+static void test_move_busy(void)
+{
+    Disk d;
+
+    disk_init(&d, io_ctx[0], 1);
+    submit(&d);
+    move(d.blk, io_ctx[1]);
+    wait_for(&d, 1);
+    submit(&d);
+    move(d.blk, qemu_get_aio_context());
+    wait_for(&d, 2);
+    g_assert_cmpint(test_state(d.bs)->attached, ==, 3);
+    disk_free(&d);
+}
+
+/* A bottom half that will submit holds a token. */
+static void restart_bh(void *opaque)
+{
+    Disk *d = opaque;
+
+    g_assert_true(blk_get_aio_context(d->blk) == qemu_get_current_aio_context());
+    submit(d);
+    blk_dec_in_flight(d->blk);
+}
+
+static void test_counted_work(void)
+{
+    Disk d;
+
+    disk_init(&d, io_ctx[0], 0);
+    blk_inc_in_flight(d.blk);
+    aio_bh_schedule_oneshot(io_ctx[0], restart_bh, &d);
+    section(&d);
+    move(d.blk, io_ctx[1]);
+    wait_for(&d, 1);
+    disk_free(&d);
+}
+
+/* A reader in an IOThread and a writer. */
+typedef struct Reader {
+    bool done;                  /* atomic */
+    int inside;                 /* atomic */
+} Reader;
+
+static void coroutine_fn reader_entry(void *opaque)
+{
+    Reader *r = opaque;
+
+    WITH_GRAPH_RDLOCK_GUARD() {
+        qatomic_inc(&r->inside);
+        aio_co_schedule(qemu_get_current_aio_context(), qemu_coroutine_self());
+        qemu_coroutine_yield();
+        qatomic_dec(&r->inside);
+    }
+    qatomic_set_mb(&r->done, true);
+    aio_wait_kick();
+}
+
+static void test_graph_lock(void)
+{
+    Reader r = { .done = false };
+
+    aio_co_schedule(io_ctx[0], qemu_coroutine_create(reader_entry, &r));
+    bdrv_graph_wrlock();
+    g_assert_cmpint(qatomic_read(&r.inside), ==, 0);
+    bdrv_graph_wrunlock();
+    AIO_WAIT_WHILE_UNLOCKED(NULL, !qatomic_read_sc(&r.done));
+}
+
+/* A job that sleeps, and a section that pauses it. */
+typedef struct SleepyJob {
+    BlockJob common;
+    bool finish;                /* atomic */
+} SleepyJob;
+
+static int coroutine_fn sleepy_run(Job *job, Error **errp)
+{
+    SleepyJob *s = container_of(job, SleepyJob, common.job);
+
+    while (!qatomic_read(&s->finish)) {
+        job_sleep_ns(job, 1000);
+    }
+    return 0;
+}
+
+static const BlockJobDriver sleepy_job = {
+    .job_driver = {
+        .instance_size = sizeof(SleepyJob),
+        .free = block_job_free,
+        .user_resume = block_job_user_resume,
+        .run = sleepy_run,
+    },
+};
+
+static void test_job(gconstpointer in_iothread)
+{
+    BlockDriverState *bs = test_node("d");
+
+    if (in_iothread) {
+        bdrv_try_change_aio_context(bs, io_ctx[0], NULL, &error_abort);
+    }
+    SleepyJob *s = block_job_create("job0", &sleepy_job, NULL, bs, 0, BLK_PERM_ALL, 0,
+                                    JOB_DEFAULT, NULL, NULL, &error_abort);
+    job_start(&s->common.job);
+    bdrv_drained_begin(bs);
+    g_assert_true(job_is_paused(&s->common.job));
+    qatomic_set(&s->finish, true);
+    bdrv_drained_end(bs);
+    WITH_JOB_LOCK_GUARD() {
+        g_assert_cmpint(job_finish_sync_locked(&s->common.job, NULL, &error_abort), ==, 0);
+    }
+    AioContext *ctx = bdrv_get_aio_context(bs);
+    aio_context_acquire(ctx);
+    bdrv_try_change_aio_context(bs, qemu_get_aio_context(), NULL, &error_abort);
+    aio_context_release(ctx);
+    bdrv_unref(bs);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    qemu_init_main_loop(&error_abort);
+    bdrv_init();
+    for (int i = 0; i < 2; i++) {
+        io[i] = iothread_create(i ? "io1" : "io0", &error_abort);
+        io_ctx[i] = iothread_get_aio_context(io[i]);
+        aio_context_set_poll_params(io_ctx[i], 0, 0, 0, &error_abort);
+    }
+    g_test_add_func("/small/drain/idle", test_idle);
+    g_test_add_data_func("/small/drain/one-request", GINT_TO_POINTER(0), test_one_request);
+    g_test_add_data_func("/small/drain/one-slow-request", GINT_TO_POINTER(2),
+                         test_one_request);
+    g_test_add_func("/small/drain/two-sections", test_two_sections);
+    g_test_add_func("/small/drain/nested", test_nested);
+    g_test_add_func("/small/drain/synchronous", test_synchronous);
+    g_test_add_func("/small/drain/all", test_drain_all);
+    g_test_add_func("/small/drain/last-completion", test_last_completion);
+    g_test_add_func("/small/drain/context-lock-held", test_context_lock_held);
+    g_test_add_func("/small/drain/from-a-coroutine", test_from_coroutine);
+    g_test_add_func("/small/drain/counted-work", test_counted_work);
+    g_test_add_func("/small/move/busy", test_move_busy);
+    g_test_add_func("/small/graph/reader-and-writer", test_graph_lock);
+    g_test_add_data_func("/small/job/paused/main-loop", NULL, test_job);
+    g_test_add_data_func("/small/job/paused/iothread", "io", test_job);
+    int ret = g_test_run();
+    for (int i = 0; i < 2; i++) {
+        iothread_destroy(io[i]);
+    }
+    return ret;
+}

@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The smallest cases of event loops, one wake-up each, so that a controlled scheduler can try
+ * all their interleavings. Natively each is one roll of the dice. A lost wake-up shows as a
+ * case that does not end.
+ */
+#include "drain-driver.h"
+#include "miniblk/coroutine.h"
+#include "miniblk/thread-pool.h"
+#include "miniblk/thread.h"
+
+static IOThread *io[2];
+static AioContext *io_ctx[2];
+
+static void nothing_bh(void *opaque)
+{
+}
+
+/* Start FN(OPAQUE) in a thread; the caller joins it. */
+static void start(QemuThread *thread, void *(*fn)(void *opaque), void *opaque)
+{
+    qemu_thread_create(thread, "other", fn, opaque, QEMU_THREAD_JOINABLE);
+}
+
+/*
+ *      main                    IOThread
+ *      schedule there; wait
+ *                              looks; sleeps?
+ *                              runs it, kicks
+ */
+static void test_there_and_back(void)
+{
+    aio_wait_bh_oneshot(io_ctx[0], nothing_bh, NULL);
+}
+
+/*
+ *      main, other             IOThread
+ *      work++; schedule B      B: seen = work
+ *      until seen = 2
+ */
+typedef struct Work {
+    QEMUBH *bh;
+    int work, seen;             /* atomic */
+} Work;
+
+static void work_bh(void *opaque)
+{
+    Work *w = opaque;
+
+    qatomic_set_mb(&w->seen, qatomic_read(&w->work));
+    aio_wait_kick();
+}
+
+static void *work_thread(void *opaque)
+{
+    Work *w = opaque;
+
+    qatomic_inc(&w->work);
+    qemu_bh_schedule(w->bh);
+    return NULL;
+}
+
+static void test_two_schedule(void)
+{
+    Work w = { .bh = aio_bh_new(io_ctx[0], work_bh, &w) };
+    QemuThread thread;
+
+    start(&thread, work_thread, &w);
+    work_thread(&w);
+    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read_sc(&w.seen) != 2);
+    qemu_thread_join(&thread);
+    qemu_bh_delete(w.bh);
+    aio_wait_bh_oneshot(io_ctx[0], nothing_bh, NULL);
+}
+
+/* The bottom half deletes itself as soon as it runs; who schedules it must be done with it. */
+typedef struct Suicide {
+    QEMUBH *bh;
+    bool *gone;                 /* atomic */
+} Suicide;
+
+static void suicide_bh(void *opaque)
+{
+    Suicide *s = opaque;
+    bool *gone = s->gone;
+
+    qemu_bh_delete(s->bh);
+    g_free(s);
+    qatomic_set_mb(gone, true);
+    aio_wait_kick();
+}
+
+static void test_gone_once_scheduled(void)
+{
+    Suicide *s = g_new(Suicide, 1);
+    QEMUBH *bh = aio_bh_new(io_ctx[0], suicide_bh, s);
+    bool gone = false;
+
+    *s = (Suicide) { bh, &gone };
+    aio_bh_schedule_oneshot(io_ctx[0], nothing_bh, NULL);       /* it is awake */
+    qemu_bh_schedule(bh);
+    AIO_WAIT_WHILE_UNLOCKED(NULL, !qatomic_read_sc(&gone));
+    aio_wait_bh_oneshot(io_ctx[0], nothing_bh, NULL);           /* it is freed */
+}
+
+/* The same with the context: its thread ends, and drops it, on what it is sent. */
+typedef struct ShortLife {
+    AioContext *ctx;
+    bool end;                   /* home thread */
+    QemuEvent ready;
+} ShortLife;
+
+static void short_life_end(void *opaque)
+{
+    ((ShortLife *)opaque)->end = true;
+}
+
+static void *short_life(void *opaque)
+{
+    ShortLife *s = opaque;
+    AioContext *ctx = aio_context_new(&error_abort);
+
+    qemu_set_current_aio_context(ctx);
+    s->ctx = ctx;
+    qemu_event_set(&s->ready);
+    while (!s->end) {
+        aio_poll(ctx, true);
+    }
+    qemu_set_current_aio_context(NULL);
+    aio_context_unref(ctx);
+    return NULL;
+}
+
+static void test_context_gone(void)
+{
+    ShortLife s = { .end = false };
+    QemuThread thread;
+
+    qemu_event_init(&s.ready, false);
+    start(&thread, short_life, &s);
+    qemu_event_wait(&s.ready);
+    aio_bh_schedule_oneshot(s.ctx, short_life_end, &s);
+    qemu_thread_join(&thread);
+    qemu_event_destroy(&s.ready);
+}
+
+/*
+ *      main                    other
+ *      open? no
+ *                              open; anybody waiting?
+ *      sleep                   kick
+ */
+static void *open_gate(void *opaque)
+{
+    qatomic_set_mb((bool *)opaque, true);
+    aio_wait_kick();
+    return NULL;
+}
+
+static void test_kick(void)
+{
+    bool open = false;
+    QemuThread thread;
+
+    start(&thread, open_gate, &open);
+    AIO_WAIT_WHILE_UNLOCKED(NULL, !qatomic_read_sc(&open));
+    qemu_thread_join(&thread);
+}
+
+/* A thread is told to end just before it sleeps. */
+static void test_stop(void)
+{
+    iothread_destroy(iothread_create("short", &error_abort));
+}
+
+/* A timer that is armed from elsewhere shortens a sleep that has begun. */
+static void timer_cb(void *opaque)
+{
+    qatomic_set_mb((bool *)opaque, true);
+    aio_wait_kick();
+}
+
+static void test_timer_from_elsewhere(void)
+{
+    bool done = false;
+    QEMUTimer *t = aio_timer_new(io_ctx[0], QEMU_CLOCK_REALTIME, SCALE_NS, timer_cb, &done);
+
+    timer_mod(t, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + 1000);
+    AIO_WAIT_WHILE_UNLOCKED(NULL, !qatomic_read_sc(&done));
+    timer_free(t);
+}
+
+static int no_work(void *opaque)
+{
+    return 7;
+}
+
+static void pool_done(void *opaque, int ret)
+{
+    g_assert_cmpint(ret, ==, 7);
+    *(bool *)opaque = true;
+}
+
+static void test_worker(void)
+{
+    bool done = false;
+
+    thread_pool_submit_aio(no_work, NULL, pool_done, &done);
+    while (!done) {
+        aio_poll(qemu_get_aio_context(), true);
+    }
+}
+
+/* Two coroutines of two threads want one mutex. */
+typedef struct Contest {
+    CoMutex mutex;
+    int inside;                 /* protected by MUTEX */
+    int left;                   /* atomic */
+} Contest;
+
+static void coroutine_fn locker(void *opaque)
+{
+    Contest *c = opaque;
+
+    qemu_co_mutex_lock(&c->mutex);
+    g_assert_cmpint(c->inside++, ==, 0);
+    aio_co_schedule(qemu_get_current_aio_context(), qemu_coroutine_self());
+    qemu_coroutine_yield();
+    c->inside--;
+    qemu_co_mutex_unlock(&c->mutex);
+    qatomic_dec(&c->left);
+    aio_wait_kick();
+}
+
+static void test_comutex(void)
+{
+    Contest c = { .left = 2 };
+
+    qemu_co_mutex_init(&c.mutex);
+    for (int i = 0; i < 2; i++) {
+        aio_co_schedule(io_ctx[i], qemu_coroutine_create(locker, &c));
+    }
+    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read_sc(&c.left) > 0);
+}
+
+/* A context lock that two threads want, taken twice over by one. */
+static void *lock_twice(void *opaque)
+{
+    for (int i = 0; i < 2; i++) {
+        aio_context_acquire(opaque);
+        aio_context_acquire(opaque);
+        aio_context_release(opaque);
+        aio_context_release(opaque);
+    }
+    return NULL;
+}
+
+static void test_context_lock(void)
+{
+    QemuThread thread;
+
+    start(&thread, lock_twice, io_ctx[0]);
+    lock_twice(io_ctx[0]);
+    qemu_thread_join(&thread);
+}
+
+/*
+ *      main                    IOThread
+ *      has the big lock        takes its context's lock, lets it go
+ *      wants the context's     takes the big lock
+ *      lets both go
+ */
+static void both_locks_bh(void *opaque)
+{
+    aio_context_acquire(io_ctx[0]);
+    aio_context_release(io_ctx[0]);
+    bql_lock();
+    bql_unlock();
+    qemu_event_set(opaque);
+}
+
+static void test_lock_order(void)
+{
+    QemuEvent done;
+
+    qemu_event_init(&done, false);
+    aio_bh_schedule_oneshot(io_ctx[0], both_locks_bh, &done);
+    aio_context_acquire(io_ctx[0]);
+    aio_context_release(io_ctx[0]);
+    bql_unlock();
+    qemu_event_wait(&done);
+    bql_lock();
+    qemu_event_destroy(&done);
+}
+
+/*
+ *      other                   IOThread
+ *                              handler taken away, put back
+ *      request; ring
+ *                              must find the request
+ */
+typedef struct Ring {
+    EventNotifier doorbell;
+    int requests, served;       /* atomic */
+} Ring;
+
+static Ring ring;
+
+static void ring_serve(EventNotifier *e)
+{
+    event_notifier_test_and_clear(e);
+    qatomic_set_mb(&ring.served, qatomic_read_sc(&ring.requests));
+    aio_wait_kick();
+}
+
+static bool ring_poll(void *opaque)
+{
+    return qatomic_read(&ring.requests) != qatomic_read(&ring.served);
+}
+
+static void ring_detach(void *opaque)
+{
+    aio_set_event_notifier(io_ctx[0], &ring.doorbell, NULL, NULL, NULL);
+}
+
+static void ring_attach(void *opaque)
+{
+    aio_set_event_notifier(io_ctx[0], &ring.doorbell, ring_serve, ring_poll, ring_serve);
+}
+
+static void test_ring(gconstpointer opaque)
+{
+    ring = (Ring) { .requests = 0 };
+    g_assert_cmpint(event_notifier_init(&ring.doorbell, 0), ==, 0);
+    aio_context_set_poll_params(io_ctx[0], GPOINTER_TO_INT(opaque), 0, 0, &error_abort);
+    ring_attach(NULL);
+    aio_wait_bh_oneshot(io_ctx[0], ring_detach, NULL);
+    aio_bh_schedule_oneshot(io_ctx[0], ring_attach, NULL);
+    qatomic_inc(&ring.requests);
+    event_notifier_set(&ring.doorbell);
+    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read_sc(&ring.served) != 1);
+    aio_wait_bh_oneshot(io_ctx[0], ring_detach, NULL);
+    aio_context_set_poll_params(io_ctx[0], 0, 0, 0, &error_abort);
+    event_notifier_cleanup(&ring.doorbell);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    qemu_init_main_loop(&error_abort);
+    for (int i = 0; i < 2; i++) {
+        io[i] = iothread_create(i ? "io1" : "io0", &error_abort);
+        io_ctx[i] = iothread_get_aio_context(io[i]);
+        aio_context_set_poll_params(io_ctx[i], 0, 0, 0, &error_abort);
+    }
+    g_test_add_func("/small/loop/there-and-back", test_there_and_back);
+    g_test_add_func("/small/loop/two-schedule-one", test_two_schedule);
+    g_test_add_func("/small/loop/gone-once-scheduled", test_gone_once_scheduled);
+    g_test_add_func("/small/loop/context-gone-once-scheduled", test_context_gone);
+    g_test_add_func("/small/loop/kick", test_kick);
+    g_test_add_func("/small/loop/stop", test_stop);
+    g_test_add_func("/small/loop/timer-from-elsewhere", test_timer_from_elsewhere);
+    g_test_add_func("/small/loop/worker", test_worker);
+    g_test_add_func("/small/loop/co-mutex", test_comutex);
+    g_test_add_func("/small/loop/context-lock", test_context_lock);
+    g_test_add_func("/small/loop/lock-order", test_lock_order);
+    g_test_add_data_func("/small/loop/doorbell", GINT_TO_POINTER(0), test_ring);
+    g_test_add_data_func("/small/loop/doorbell-polled", GINT_TO_POINTER(5000), test_ring);
+    int ret = g_test_run();
+    for (int i = 0; i < 2; i++) {
+        iothread_destroy(io[i]);
+    }
+    return ret;
+}
