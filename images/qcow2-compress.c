@@ -1,81 +1,35 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Compressed clusters: reading them. */
+/*
+ * Compressed clusters. Compressed data begins at any byte; that of several clusters shares
+ * one host cluster, which has one reference for each of them.
+ */
 #include "miniblk/osdep.h"
-#include <zlib.h>
-#ifdef CONFIG_ZSTD
-#include <zstd.h>
-#endif
 #include "miniblk/thread-pool.h"
 #include "images/qcow2.h"
 
-typedef struct Job {
+/* Clusters of one request that are compressed at the same time. */
+#define PARALLEL_MAX 8
+
+typedef struct Job {            /* of a worker */
     Qcow2Compression type;
     const uint8_t *in;
     uint8_t *out;
     size_t in_bytes, out_bytes;
 } Job;
 
-bool qcow2_compression_supported(Qcow2Compression type)
+static int compress_job(void *opaque)
 {
-#ifdef CONFIG_ZSTD
-    if (type == QCOW2_ZSTD) {
-        return true;
-    }
-#endif
-    return type == QCOW2_ZLIB;
+    const Job *j = opaque;
+    return qcow2_compress(j->type, j->in, j->in_bytes, j->out, j->out_bytes);
 }
 
-/* Raw deflate with a 4 KiB window. The input may be longer than the stream. */
-static int inflate_cluster(const Job *job)
+static int decompress_job(void *opaque)
 {
-    z_stream z = { .next_in = (Bytef *)job->in, .avail_in = job->in_bytes,
-                   .next_out = job->out, .avail_out = job->out_bytes };
-
-    if (inflateInit2(&z, -12) != Z_OK) {
-        return -ENOMEM;
-    }
-    int ret = inflate(&z, Z_FINISH);
-    /* Z_BUF_ERROR: the cluster is full before the stream has ended; that is fine. */
-    bool whole = (ret == Z_STREAM_END || ret == Z_BUF_ERROR) && z.avail_out == 0;
-    inflateEnd(&z);
-    return whole ? 0 : -EIO;
+    const Job *j = opaque;
+    return qcow2_decompress(j->type, j->in, j->in_bytes, j->out, j->out_bytes);
 }
 
-#ifdef CONFIG_ZSTD
-static int unzstd_cluster(const Job *job)
-{
-    ZSTD_DCtx *dctx = ZSTD_createDCtx();
-    ZSTD_inBuffer in = { job->in, job->in_bytes, 0 };
-    ZSTD_outBuffer out = { job->out, job->out_bytes, 0 };
-
-    if (!dctx) {
-        return -ENOMEM;
-    }
-    /* A frame may ask for much memory for its window; no cluster has use for it. */
-    ZSTD_DCtx_setParameter(dctx, ZSTD_d_windowLogMax, 23);
-    while (out.pos < out.size) {
-        size_t in_before = in.pos, out_before = out.pos;
-        size_t ret = ZSTD_decompressStream(dctx, &out, &in);
-        if (ZSTD_isError(ret) || (in.pos == in_before && out.pos == out_before)) {
-            break;
-        }
-    }
-    ZSTD_freeDCtx(dctx);
-    return out.pos == out.size ? 0 : -EIO;
-}
-#endif
-
-static int decompress(void *opaque)
-{
-    const Job *job = opaque;
-
-#ifdef CONFIG_ZSTD
-    if (job->type == QCOW2_ZSTD) {
-        return unzstd_cluster(job);
-    }
-#endif
-    return inflate_cluster(job);
-}
+/* ---- reading ----------------------------------------------------------------------- */
 
 int coroutine_fn qcow2_read_compressed(Qcow2State *s, uint64_t entry, uint8_t *buf)
 {
@@ -94,8 +48,198 @@ int coroutine_fn qcow2_read_compressed(Qcow2State *s, uint64_t entry, uint8_t *b
     int ret = qcow2_file_read(s, offset, bytes, in);
     if (ret >= 0) {
         Job job = { s->header.compression_type, in, buf, bytes, s->cluster_bytes };
-        ret = thread_pool_submit_co(decompress, &job);
+        ret = thread_pool_submit_co(decompress_job, &job);
     }
     qemu_vfree(in);
     return ret;
+}
+
+/* ---- finding room ------------------------------------------------------------------ */
+
+/* Bytes left where the last compressed data ends, if its cluster can be shared. */
+static int coroutine_fn room_in_packed(Qcow2State *s, uint64_t *room)
+{
+    uint64_t refcount = 0, in_cluster = s->packed_end & s->cluster_mask;
+
+    *room = 0;
+    if (!in_cluster) {
+        return 0;
+    }
+    int ret = qcow2_refcount_get(s, s->packed_end >> s->cluster_bits, &refcount);
+    if (ret >= 0 && refcount && refcount < s->refcount_max) {
+        *room = s->cluster_bytes - in_cluster;
+    }
+    return ret;
+}
+
+/* References to BYTES (less than a cluster) anywhere in the file. Lock held. */
+static int coroutine_fn alloc_packed(Qcow2State *s, uint64_t bytes, uint64_t *offset)
+{
+    uint64_t room, fresh_offset = 0, n;
+    bool fresh;
+
+    int ret = room_in_packed(s, &room);
+    if (ret < 0) {
+        return ret;
+    }
+    uint64_t last = s->packed_end >> s->cluster_bits;
+    if (bytes > room) {
+        ret = qcow2_alloc_clusters(s, 1, 1, &fresh_offset, &n, &fresh);
+        if (ret < 0) {
+            return ret;
+        }
+        qcow2_cache_drop(&s->l2_cache, fresh_offset, s->cluster_bytes);
+        qcow2_cache_drop(&s->refblock_cache, fresh_offset, s->cluster_bytes);
+    }
+    /* What does not fit may go on in the next cluster, if that is the one just taken. */
+    bool shared = room && (bytes <= room || fresh_offset >> s->cluster_bits == last + 1);
+    if (shared) {
+        ret = qcow2_refcount_change(s, last, 1, 1);
+        if (ret < 0) {
+            if (fresh_offset) {
+                qcow2_refcount_change(s, last + 1, 1, -1);
+            }
+            return ret;
+        }
+    }
+    *offset = shared ? s->packed_end : fresh_offset;
+    s->packed_end = *offset + bytes;
+    return 0;
+}
+
+/* The L2 entry for BYTES of compressed data at OFFSET; 0 when there is none. */
+static uint64_t compressed_entry(const Qcow2State *s, uint64_t offset, uint64_t bytes)
+{
+    uint32_t offset_bits = 62 - (s->cluster_bits - 8);
+    uint64_t further_sectors = ((offset + bytes - 1) >> 9) - (offset >> 9);
+
+    if (offset >> MIN(offset_bits, 56)) {
+        return 0;
+    }
+    return QCOW2_COMPRESSED | further_sectors << offset_bits | offset;
+}
+
+/* ---- writing ----------------------------------------------------------------------- */
+
+/* Reserve room for the cluster at GUEST, compressed to BYTES bytes. */
+static int coroutine_fn begin_compressed(Qcow2State *s, uint64_t guest, uint64_t bytes,
+                                         uint64_t *host, Qcow2Alloc **alloc)
+{
+    Qcow2Alloc a = { .guest = guest, .clusters = 1 };
+
+    qemu_co_mutex_lock(&s->lock);
+    qcow2_wait_allocs(s, guest, 1);
+    int ret = s->corrupt ? -EIO : alloc_packed(s, bytes, host);
+    if (ret >= 0) {
+        a.compressed = compressed_entry(s, *host, bytes);
+        if (a.compressed) {
+            *alloc = qcow2_alloc_begin(s, &a);
+        } else {
+            uint64_t first = *host >> s->cluster_bits;
+            qcow2_refcount_change(s, first, qcow2_clusters(s, *host + bytes) - first, -1);
+            ret = -EFBIG;
+        }
+    }
+    qemu_co_mutex_unlock(&s->lock);
+    return ret;
+}
+
+static int coroutine_fn store_compressed(Qcow2State *s, uint64_t guest, const uint8_t *data,
+                                         uint64_t bytes)
+{
+    Qcow2Alloc *a;
+    uint64_t host;
+
+    int ret = begin_compressed(s, guest, bytes, &host, &a);
+    if (ret < 0) {
+        return ret;
+    }
+    BLKDBG_EVENT(s->bs->file, BLKDBG_WRITE_COMPRESSED);
+    ret = qcow2_overlap_check_data(s, host, bytes);
+    ret = ret < 0 ? ret : bdrv_co_pwrite(s->bs->file, host, bytes, data, 0);
+    qemu_co_mutex_lock(&s->lock);
+    ret = qcow2_alloc_end(s, a, ret);
+    qemu_co_mutex_unlock(&s->lock);
+    return ret;
+}
+
+typedef struct Batch {          /* a request, of which several clusters are in work */
+    Qcow2State *s;
+    QEMUIOVector *qiov;
+    size_t qiov_offset;
+    uint64_t start, next, end;  /* of the guest disk; next: nobody has taken it yet */
+    int ret;
+    unsigned helpers;           /* coroutines besides the request's own */
+    Coroutine *waiting;         /* the request's own, once it has nothing else to do */
+} Batch;
+
+/* Compress and store the BYTES from OFFSET on: a cluster, or the disk's last part of one. */
+static int coroutine_fn write_cluster(Batch *b, uint64_t offset, uint64_t bytes)
+{
+    Qcow2State *s = b->s;
+    size_t in_qiov = b->qiov_offset + (offset - b->start);
+    uint8_t *in = qemu_try_blockalign(s->bs->file->bs, 2 * s->cluster_bytes);
+
+    if (!in) {
+        return -ENOMEM;
+    }
+    uint8_t *out = in + s->cluster_bytes;
+    qemu_iovec_to_buf(b->qiov, in_qiov, in, bytes);
+    memset(in + bytes, 0, s->cluster_bytes - bytes);
+    Job job = { s->header.compression_type, in, out, s->cluster_bytes, s->cluster_bytes - 1 };
+    int ret = thread_pool_submit_co(compress_job, &job);
+    if (ret > 0) {
+        ret = store_compressed(s, offset, out, ret);
+    } else if (ret == -ENOSPC) {
+        ret = qcow2_co_pwritev_part(s->bs, offset, bytes, b->qiov, in_qiov, 0);
+    }
+    qemu_vfree(in);
+    return ret;
+}
+
+/* Work on B until nothing is left to begin. */
+static void coroutine_fn write_clusters(Batch *b)
+{
+    while (b->ret >= 0 && b->next < b->end) {
+        uint64_t offset = b->next, bytes = MIN(b->s->cluster_bytes, b->end - offset);
+        b->next += bytes;
+        int ret = write_cluster(b, offset, bytes);
+        b->ret = b->ret < 0 ? b->ret : ret;
+    }
+}
+
+static void coroutine_fn helper_entry(void *opaque)
+{
+    Batch *b = opaque;
+
+    write_clusters(b);
+    if (--b->helpers == 0 && b->waiting) {
+        aio_co_wake(b->waiting);
+    }
+}
+
+int coroutine_fn qcow2_co_pwritev_compressed_part(BlockDriverState *bs, int64_t offset,
+                                                  int64_t bytes, QEMUIOVector *qiov,
+                                                  size_t qiov_offset)
+{
+    Qcow2State *s = bs->opaque;
+    uint64_t end = offset + bytes;
+
+    if ((offset & s->cluster_mask) ||
+        ((end & s->cluster_mask) && end != qcow2_guest_bytes(s))) {
+        return -EINVAL;
+    }
+    unsigned epoch = qcow2_request_begin(s);
+    Batch b = { s, qiov, qiov_offset, offset, offset, end };
+    b.helpers = MIN(qcow2_clusters(s, bytes), PARALLEL_MAX) - 1;
+    for (unsigned i = b.helpers; i > 0; i--) {
+        qemu_coroutine_enter(qemu_coroutine_create(helper_entry, &b));
+    }
+    write_clusters(&b);
+    if (b.helpers) {
+        b.waiting = qemu_coroutine_self();
+        qemu_coroutine_yield();
+    }
+    qcow2_request_end(s, epoch);
+    return b.ret;
 }

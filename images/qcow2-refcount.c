@@ -154,6 +154,7 @@ static int coroutine_fn change_in_slice(Qcow2State *s, uint64_t cluster, uint64_
         qcow2_refcount_store(slice->data, s->refcount_order, i + k, old + delta);
         if (old + delta == 0) {
             s->free_hint = MIN(s->free_hint, cluster + k);
+            qcow2_packed_forget(s, cluster + k);
         }
     }
     qcow2_cache_mark_dirty(&s->refblock_cache, slice);
@@ -205,6 +206,7 @@ int coroutine_fn qcow2_refcount_set(Qcow2State *s, uint64_t cluster, uint64_t re
         return -EIO;
     }
     qcow2_refcount_store(slice->data, s->refcount_order, i, refcount);
+    qcow2_packed_forget(s, cluster);
     qcow2_cache_mark_dirty(&s->refblock_cache, slice);
     qcow2_cache_put(slice);
     return 0;

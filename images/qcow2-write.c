@@ -61,6 +61,17 @@ uint64_t coroutine_fn qcow2_wait_allocs(Qcow2State *s, uint64_t offset, uint64_t
     return bytes;
 }
 
+Qcow2Alloc *qcow2_alloc_begin(Qcow2State *s, const Qcow2Alloc *from)
+{
+    Qcow2Alloc *a = g_memdup2(from, sizeof(*from));
+
+    qemu_co_mutex_assert_locked(&s->lock);
+    a->refs = 1;
+    qemu_co_queue_init(&a->waiters);
+    QTAILQ_INSERT_TAIL(&s->allocs, a, next);
+    return a;
+}
+
 /* ---- copy on write ----------------------------------------------------------------- */
 
 /* Read the guest's present data; beyond the end of the disk there are zeroes. */
@@ -239,7 +250,7 @@ static uint64_t count_alike(const Qcow2State *s, const Qcow2Slice *slice, uint32
  */
 static int coroutine_fn begin_alloc(Qcow2State *s, Piece *p, Qcow2Alloc **alloc)
 {
-    Qcow2Alloc new = { .refs = 1 }, *a = &new;
+    Qcow2Alloc new = { 0 }, *a = &new;
     Qcow2Slice *slice;
     uint32_t i;
 
@@ -270,9 +281,7 @@ static int coroutine_fn begin_alloc(Qcow2State *s, Piece *p, Qcow2Alloc **alloc)
         }
     }
     p->bytes = MIN(p->bytes, (a->clusters << s->cluster_bits) - in_cluster);
-    *alloc = a = g_memdup2(&new, sizeof(new));
-    qemu_co_queue_init(&a->waiters);
-    QTAILQ_INSERT_TAIL(&s->allocs, a, next);
+    *alloc = qcow2_alloc_begin(s, &new);
     return 0;
 }
 
@@ -291,7 +300,7 @@ static int coroutine_fn link_clusters(Qcow2State *s, const Qcow2Alloc *a)
         if (!a->in_place) {
             qcow2_free_entry(s, entry_at(slice, i + k), false);
         }
-        uint64_t e = (a->host + (k << s->cluster_bits)) | QCOW2_COPIED;
+        uint64_t e = a->compressed ?: (a->host + (k << s->cluster_bits)) | QCOW2_COPIED;
         ((uint64_t *)slice->data)[i + k] = GUINT64_TO_BE(e);
     }
     qcow2_cache_mark_dirty(&s->l2_cache, slice);
@@ -299,8 +308,20 @@ static int coroutine_fn link_clusters(Qcow2State *s, const Qcow2Alloc *a)
     return 0;
 }
 
-/* The data of A was written (RET >= 0) or not. Lock held. */
-static int coroutine_fn end_alloc(Qcow2State *s, Qcow2Alloc *a, int ret)
+/* Give up clusters that nothing points to yet. Lock held. */
+static void coroutine_fn give_back(Qcow2State *s, const Qcow2Alloc *a)
+{
+    uint64_t first = a->host >> s->cluster_bits, n = a->clusters, offset, bytes;
+
+    if (a->compressed) {
+        qcow2_compressed_range(s, a->compressed, &offset, &bytes);
+        first = offset >> s->cluster_bits;
+        n = qcow2_clusters(s, offset + bytes) - first;
+    }
+    qcow2_refcount_change(s, first, n, -1);
+}
+
+int coroutine_fn qcow2_alloc_end(Qcow2State *s, Qcow2Alloc *a, int ret)
 {
     if (ret >= 0) {
         ret = link_clusters(s, a);
@@ -312,7 +333,7 @@ static int coroutine_fn end_alloc(Qcow2State *s, Qcow2Alloc *a, int ret)
             /* They are writing to the clusters; nobody new joins once it is done. */
             qemu_co_queue_wait(&a->waiters, &s->lock);
         }
-        qcow2_refcount_change(s, a->host >> s->cluster_bits, a->clusters, -1);
+        give_back(s, a);
     }
     QTAILQ_REMOVE(&s->allocs, a, next);
     qemu_co_queue_restart_all(&a->waiters);
@@ -374,7 +395,7 @@ static int coroutine_fn write_slowly(Qcow2State *s, Piece *p)
     }
     ret = write_new_clusters(s, a, p);
     qemu_co_mutex_lock(&s->lock);
-    ret = end_alloc(s, a, ret);
+    ret = qcow2_alloc_end(s, a, ret);
     qemu_co_mutex_unlock(&s->lock);
     return ret;
 }

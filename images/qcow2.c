@@ -334,6 +334,7 @@ static BlockDriver bdrv_qcow2 = {
     .bdrv_refresh_limits        = qcow2_refresh_limits,
     .bdrv_co_preadv_part        = qcow2_co_preadv_part,
     .bdrv_co_pwritev_part       = qcow2_co_pwritev_part,
+    .bdrv_co_pwritev_compressed_part = qcow2_co_pwritev_compressed_part,
     .bdrv_co_pwrite_zeroes      = qcow2_co_pwrite_zeroes,
     .bdrv_co_pdiscard           = qcow2_co_pdiscard,
     .bdrv_co_block_status       = qcow2_co_block_status,

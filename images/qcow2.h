@@ -138,6 +138,7 @@ typedef struct Qcow2Run {
 typedef struct Qcow2Alloc {
     uint64_t guest, host;       /* cluster aligned */
     uint64_t clusters;
+    uint64_t compressed;        /* the L2 entry to be, of a compressed cluster; else 0 */
     bool in_place;              /* the host clusters were there before (zero, preallocated) */
     bool reads_zero;            /* the host clusters read as zeroes as they are */
     bool joinable;              /* others may write to parts of the host clusters */
@@ -187,6 +188,7 @@ typedef struct Qcow2State {
     /* allocation; qcow2-refcount.c */
     uint64_t free_hint;         /* no cluster below is free */
     uint64_t alloc_floor;       /* repair: no new tables below this cluster */
+    uint64_t packed_end;        /* end of the compressed data last stored; qcow2-compress.c */
     uint64_t virgin_offset;     /* nothing was ever stored at or beyond */
     bool virgin_is_zero;        /* and a growing file reads as zeroes there */
     uint64_t file_bytes;        /* the file is at least that long; qcow2-io.c */
@@ -397,6 +399,10 @@ int coroutine_fn qcow2_co_pwritev_part(BlockDriverState *bs, int64_t offset, int
  * there on that none touches. Lock held, dropped while waiting.
  */
 uint64_t coroutine_fn qcow2_wait_allocs(Qcow2State *s, uint64_t offset, uint64_t bytes);
+/* Enter a copy of A, to whose clusters data will be written, into the list. Lock held. */
+Qcow2Alloc *qcow2_alloc_begin(Qcow2State *s, const Qcow2Alloc *a);
+/* The data of A was written (RET >= 0) or not: map or give up the clusters. Lock held. */
+int coroutine_fn qcow2_alloc_end(Qcow2State *s, Qcow2Alloc *a, int ret);
 int coroutine_fn qcow2_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                         BdrvRequestFlags flags);
 int coroutine_fn qcow2_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes);
@@ -412,7 +418,26 @@ int coroutine_fn qcow2_zero_unaligned(Qcow2State *s, uint64_t offset, uint64_t b
 int coroutine_fn qcow2_unmap(Qcow2State *s, uint64_t offset, uint64_t bytes);
 /* Read the compressed cluster of L2 entry ENTRY into BUF (one cluster). */
 int coroutine_fn qcow2_read_compressed(Qcow2State *s, uint64_t entry, uint8_t *buf);
+int coroutine_fn qcow2_co_pwritev_compressed_part(BlockDriverState *bs, int64_t offset,
+                                                  int64_t bytes, QEMUIOVector *qiov,
+                                                  size_t qiov_offset);
+/* CLUSTER has become free: nothing more is packed into it. */
+static inline void qcow2_packed_forget(Qcow2State *s, uint64_t cluster)
+{
+    if (s->packed_end >> s->cluster_bits == cluster) {
+        s->packed_end = 0;
+    }
+}
+
+/* ---- qcow2-codec.c: any thread ------------------------------------------------------- */
+
 bool qcow2_compression_supported(Qcow2Compression type);
+/* The number of bytes, at most OUT_BYTES; -ENOSPC when there would be more; -errno. */
+int qcow2_compress(Qcow2Compression type, const uint8_t *in, size_t in_bytes, uint8_t *out,
+                   size_t out_bytes);
+/* OUT is filled wholly, or -EIO; IN may be longer than the data. */
+int qcow2_decompress(Qcow2Compression type, const uint8_t *in, size_t in_bytes, uint8_t *out,
+                     size_t out_bytes);
 
 /* ---- qcow2-check.c, qcow2-create.c, qcow2-options.c --------------------------------- */
 

@@ -45,7 +45,14 @@ static int coroutine_fn compress_co_pwritev_part(BlockDriverState *bs, int64_t o
                                                  int64_t bytes, QEMUIOVector *qiov,
                                                  size_t qiov_offset, BdrvRequestFlags flags)
 {
-    return bdrv_co_pwritev_part(bs->file, offset, bytes, qiov, qiov_offset,
+    int64_t len = bdrv_getlength(bs->file->bs);
+
+    if (len < 0) {
+        return len;
+    }
+    /* The block layer has filled up the last cluster; the disk may end within it. */
+    return offset >= len ? 0
+         : bdrv_co_pwritev_part(bs->file, offset, MIN(bytes, len - offset), qiov, qiov_offset,
                                 flags | BDRV_REQ_WRITE_COMPRESSED);
 }
 

@@ -60,7 +60,9 @@ static inline void qcow2_assert_peer_finds_no_fault(const char *path)
 
 /* ---- requests at the same time ----------------------------------------------------- */
 
-typedef enum OpType { OP_WRITE, OP_ZERO, OP_UNMAP, OP_DISCARD, OP_READ, OP_FLUSH } OpType;
+typedef enum OpType {
+    OP_WRITE, OP_COMPRESSED, OP_ZERO, OP_UNMAP, OP_DISCARD, OP_READ, OP_FLUSH
+} OpType;
 
 typedef struct Op {
     BlockBackend *blk;
@@ -79,6 +81,10 @@ static void coroutine_fn op_entry(void *opaque)
     case OP_WRITE:
         op->ret = blk_co_pwrite(op->blk, op->offset, op->bytes, op->buf, 0);
         break;
+    case OP_COMPRESSED:
+        op->ret = blk_co_pwrite(op->blk, op->offset, op->bytes, op->buf,
+                                BDRV_REQ_WRITE_COMPRESSED);
+        break;
     case OP_ZERO:
         op->ret = blk_co_pwrite_zeroes(op->blk, op->offset, op->bytes, 0);
         break;
@@ -96,6 +102,22 @@ static void coroutine_fn op_entry(void *opaque)
         break;
     }
     --*op->pending;
+}
+
+/* Make a write a compressed one, of the whole clusters in its range, if there are any. */
+static inline void compress_op(Op *op, int64_t cluster_bytes, int64_t disk_bytes)
+{
+    int64_t start = QEMU_ALIGN_UP(op->offset, cluster_bytes), end = op->offset + op->bytes;
+
+    if (end != disk_bytes) {
+        end = QEMU_ALIGN_DOWN(end, cluster_bytes);
+    }
+    op->type = OP_WRITE;
+    if (start < end) {
+        op->type = OP_COMPRESSED;
+        op->offset = start;
+        op->bytes = end - start;
+    }
 }
 
 static inline void run_ops(Op *ops, int n)

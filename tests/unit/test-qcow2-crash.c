@@ -29,6 +29,7 @@ typedef struct Crash {
     GRand *rand;
     const char *create;
     int sectors;
+    int64_t cluster_bytes;
     MemoryDisk *disk;
     GByteArray *before;         /* the disk when logging began */
     uint8_t start[GUEST_SECTORS_MAX];
@@ -61,7 +62,7 @@ static void record(Crash *c, const Op *op, guint log_at_begin, uint8_t value)
 /* Requests on ranges that do not overlap, all at once. */
 static void run_batch(Crash *c, BlockBackend *blk)
 {
-    static const OpType types[] = { OP_WRITE, OP_WRITE, OP_WRITE, OP_ZERO, OP_UNMAP,
+    static const OpType types[] = { OP_WRITE, OP_WRITE, OP_COMPRESSED, OP_ZERO, OP_UNMAP,
                                     OP_DISCARD };
     Op ops[BATCH];
     uint8_t values[BATCH];
@@ -77,7 +78,11 @@ static void run_batch(Crash *c, BlockBackend *blk)
         len = MIN(len, c->sectors - first);
         ops[n] = (Op){ .blk = blk, .offset = first * SECTOR, .bytes = len * SECTOR,
                        .type = types[g_rand_int_range(c->rand, 0, ARRAY_SIZE(types))] };
-        values[n] = ops[n].type == OP_WRITE ? g_rand_int_range(c->rand, 1, 256) : 0;
+        if (ops[n].type == OP_COMPRESSED) {
+            compress_op(&ops[n], c->cluster_bytes, c->sectors * SECTOR);
+        }
+        bool write = ops[n].type == OP_WRITE || ops[n].type == OP_COMPRESSED;
+        values[n] = write ? g_rand_int_range(c->rand, 1, 256) : 0;
         ops[n].buf = g_malloc(ops[n].bytes);
         memset(ops[n].buf, values[n], ops[n].bytes);
         n++;
@@ -110,6 +115,9 @@ static void make_disk(Crash *c)
     c->disk = memory_disk_new(bytes, length);
     /* Something durable to lose. */
     BlockBackend *blk = open_disk(c->disk, BDRV_O_RDWR);
+    BlockDriverInfo bdi;
+    g_assert_cmpint(bdrv_get_info(blk_bs(blk), &bdi), ==, 0);
+    c->cluster_bytes = bdi.cluster_size;
     write_pattern(blk, 0, c->sectors / 2 * SECTOR, 0xaa);
     memset(c->start, 0xaa, c->sectors / 2);
     blk_unref(blk);

@@ -12,7 +12,7 @@ enum { BATCH = 12, SECTOR = 512 };
 typedef struct Model {
     GRand *rand;
     uint8_t *data;
-    int64_t size;
+    int64_t size, cluster_bytes;
     BlockBackend *blk;
     char *path;
     char *open_options;
@@ -24,6 +24,17 @@ static int64_t random_range(Model *m, int64_t lo, int64_t hi)
 }
 
 /* ---- batches ----------------------------------------------------------------------- */
+
+/* Data of which most can be compressed. */
+static void fill(Model *m, uint8_t *buf, size_t len)
+{
+    memset(buf, g_rand_int_range(m->rand, 1, 256), len);
+    if (g_rand_int_range(m->rand, 0, 4) == 0) {
+        for (size_t i = 0; i < len; i++) {
+            buf[i] = g_rand_int(m->rand);
+        }
+    }
+}
 
 /* Cut the disk at random; every other piece gets a request. */
 static int make_batch(Model *m, Op *ops)
@@ -45,12 +56,15 @@ static int make_batch(Model *m, Op *ops)
             break;
         }
         len = MIN(len, m->size - start);
-        static const OpType types[] = { OP_WRITE, OP_WRITE, OP_WRITE, OP_ZERO, OP_UNMAP,
+        static const OpType types[] = { OP_WRITE, OP_WRITE, OP_COMPRESSED, OP_ZERO, OP_UNMAP,
                                         OP_DISCARD, OP_READ, OP_READ };
         ops[n] = (Op){ .blk = m->blk, .offset = start, .bytes = len,
                        .type = types[g_rand_int_range(m->rand, 0, ARRAY_SIZE(types))],
                        .buf = g_malloc(len) };
-        memset(ops[n].buf, g_rand_int_range(m->rand, 1, 256), len);
+        fill(m, ops[n].buf, len);
+        if (ops[n].type == OP_COMPRESSED) {
+            compress_op(&ops[n], m->cluster_bytes, m->size);
+        }
         n++;
         pos = start + len;
     }
@@ -80,6 +94,7 @@ static void apply(Model *m, Op *op)
     g_assert_cmpint(op->ret, ==, 0);
     switch (op->type) {
     case OP_WRITE:
+    case OP_COMPRESSED:
         memcpy(m->data + op->offset, op->buf, op->bytes);
         break;
     case OP_ZERO:
@@ -183,20 +198,29 @@ static void run_model(Model *m, int rounds)
 
 /* ---- geometries -------------------------------------------------------------------- */
 
-static const char *const cluster_sizes[] = { "512", "1k", "4k", "64k", "2M" };
+#ifdef CONFIG_ZSTD
+#define HAVE_ZSTD true
+#else
+#define HAVE_ZSTD false
+#endif
+
+static const int64_t cluster_sizes[] = { 512, 1 << 10, 4 << 10, 64 << 10, 2 << 20 };
 
 /* Create options at random; version 2 has no choice in much. */
-static char *random_create_options(GRand *r, int64_t size)
+static char *random_create_options(Model *m)
 {
-    const char *cluster = cluster_sizes[g_rand_int_range(r, 0, ARRAY_SIZE(cluster_sizes))];
+    GRand *r = m->rand;
 
+    m->cluster_bytes = cluster_sizes[g_rand_int_range(r, 0, ARRAY_SIZE(cluster_sizes))];
     if (g_rand_int_range(r, 0, 4) == 0) {
-        return g_strdup_printf("size=%" PRId64 ",cluster_size=%s,compat=0.10", size, cluster);
+        return g_strdup_printf("size=%" PRId64 ",cluster_size=%" PRId64 ",compat=0.10",
+                               m->size, m->cluster_bytes);
     }
-    return g_strdup_printf("size=%" PRId64 ",cluster_size=%s,refcount_bits=%d,"
-                           "lazy_refcounts=%s", size, cluster,
-                           1 << g_rand_int_range(r, 0, 7),
-                           g_rand_int_range(r, 0, 4) ? "off" : "on");
+    return g_strdup_printf("size=%" PRId64 ",cluster_size=%" PRId64 ",refcount_bits=%d,"
+                           "lazy_refcounts=%s,compression_type=%s", m->size,
+                           m->cluster_bytes, 1 << g_rand_int_range(r, 0, 7),
+                           g_rand_int_range(r, 0, 4) ? "off" : "on",
+                           HAVE_ZSTD && g_rand_boolean(r) ? "zstd" : "zlib");
 }
 
 static const char *random_cache_options(GRand *r)
@@ -234,7 +258,7 @@ static void test_files(void)
         m.size = random_range(&m, 64, 2048) * SECTOR;
         m.data = g_malloc0(m.size);
         m.path = scratch_path("model.qcow2");
-        g_autofree char *create = random_create_options(r, m.size);
+        g_autofree char *create = random_create_options(&m);
         g_autofree char *more = i % 2 ? backing_options(&m, r) : g_strdup("");
         m.open_options = g_strdup_printf("driver=qcow2,discard=unmap,file.driver=file,"
                 "file.filename=%s%s%s", m.path, random_cache_options(r), more);
@@ -268,7 +292,7 @@ static void test_late_disk(void)
         m.size = random_range(&m, 64, 1024) * SECTOR;
         m.data = g_malloc0(m.size);
         g_autofree char *path = scratch_path("template.qcow2");
-        g_autofree char *create = random_create_options(r, m.size);
+        g_autofree char *create = random_create_options(&m);
         g_autofree char *more = i % 2 ? backing_options(&m, r) : g_strdup("");
         g_autofree char *bytes = NULL;
         gsize length;
