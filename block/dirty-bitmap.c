@@ -13,6 +13,9 @@ struct BdrvDirtyBitmap {
     int64_t size;               /* bytes */
     bool disabled;              /* writes are not recorded */
     bool busy;
+    bool persistent;            /* this one and the next two: main thread */
+    bool readonly;
+    bool inconsistent;
     BdrvDirtyBitmap *successor; /* records writes instead of this one; not on the list's own */
     unsigned iterators;
     QLIST_ENTRY(BdrvDirtyBitmap) list;  /* newest first */
@@ -186,6 +189,51 @@ int bdrv_dirty_bitmap_check_busy(const BdrvDirtyBitmap *bitmap, Error **errp)
     return 0;
 }
 
+int bdrv_dirty_bitmap_check(const BdrvDirtyBitmap *bitmap, uint32_t flags, Error **errp)
+{
+    const char *name = bitmap->name ? bitmap->name : "";
+
+    if ((flags & BDRV_BITMAP_BUSY) && bdrv_dirty_bitmap_check_busy(bitmap, errp) < 0) {
+        return -1;
+    }
+    if ((flags & BDRV_BITMAP_RO) && bitmap->readonly) {
+        error_setg(errp, "Bitmap '%s' is readonly and cannot be modified", name);
+        return -1;
+    }
+    if ((flags & BDRV_BITMAP_INCONSISTENT) && bitmap->inconsistent) {
+        error_setg(errp, "Bitmap '%s' is inconsistent and cannot be used", name);
+        return -1;
+    }
+    return 0;
+}
+
+json_t *bdrv_query_dirty_bitmaps(BlockDriverState *bs)
+{
+    json_t *list = NULL;
+    BdrvDirtyBitmap *bitmap;
+
+    GLOBAL_STATE_CODE();
+    QEMU_MUTEX_GUARD(&bs->dirty_bitmap_lock);
+    QLIST_FOREACH(bitmap, &bs->dirty_bitmaps, list) {
+        const BdrvDirtyBitmap *next = bitmap->successor;
+        json_t *info = json_pack("{s:b, s:b, s:b, s:I, s:I}", "recording",
+                                 !bitmap->disabled || (next && !next->disabled),
+                                 "busy", bitmap->busy, "persistent", bitmap->persistent,
+                                 "granularity",
+                                 (json_int_t)bdrv_dirty_bitmap_granularity(bitmap),
+                                 "count", (json_int_t)hbitmap_count(bitmap->bits));
+        if (bitmap->name) {
+            json_object_set_new(info, "name", json_string(bitmap->name));
+        }
+        if (bitmap->inconsistent) {
+            json_object_set_new(info, "inconsistent", json_true());
+        }
+        list = list ? list : json_array();
+        json_array_append_new(list, info);
+    }
+    return list;
+}
+
 int64_t bdrv_get_dirty_count(BdrvDirtyBitmap *bitmap)
 {
     return hbitmap_count(bitmap->bits);
@@ -301,7 +349,7 @@ void bdrv_reset_dirty_bitmap(BdrvDirtyBitmap *bitmap, int64_t offset, int64_t by
 void bdrv_clear_dirty_bitmap(BdrvDirtyBitmap *bitmap, HBitmap **out)
 {
     LOCKED(bitmap);
-    g_assert(!bitmap->iterators);
+    g_assert(!bitmap->iterators && !bitmap->readonly);
     if (out) {
         *out = bitmap->bits;
         bitmap->bits = hbitmap_alloc(bitmap->size, hbitmap_granularity(*out));
@@ -329,8 +377,8 @@ bool bdrv_merge_dirty_bitmap(BdrvDirtyBitmap *dest, const BdrvDirtyBitmap *src,
                              HBitmap **backup, Error **errp)
 {
     GLOBAL_STATE_CODE();
-    if (bdrv_dirty_bitmap_check_busy(dest, errp) < 0 ||
-        bdrv_dirty_bitmap_check_busy(src, errp) < 0) {
+    if (bdrv_dirty_bitmap_check(dest, BDRV_BITMAP_DEFAULT, errp) ||
+        bdrv_dirty_bitmap_check(src, BDRV_BITMAP_ALLOW_RO, errp)) {
         return false;
     }
     if (dest->size != src->size) {
@@ -359,7 +407,7 @@ bool bdrv_merge_dirty_bitmap(BdrvDirtyBitmap *dest, const BdrvDirtyBitmap *src,
 int bdrv_dirty_bitmap_create_successor(BdrvDirtyBitmap *bitmap, Error **errp)
 {
     GLOBAL_STATE_CODE();
-    if (bdrv_dirty_bitmap_check_busy(bitmap, errp) < 0) {
+    if (bdrv_dirty_bitmap_check(bitmap, BDRV_BITMAP_BUSY | BDRV_BITMAP_INCONSISTENT, errp)) {
         return -EBUSY;
     }
     BdrvDirtyBitmap *successor =
@@ -389,6 +437,8 @@ BdrvDirtyBitmap *bdrv_dirty_bitmap_abdicate(BdrvDirtyBitmap *bitmap, Error **err
     }
     WITH_QEMU_LOCK_GUARD(&bitmap->bs->dirty_bitmap_lock) {
         successor->name = g_steal_pointer(&bitmap->name);
+        successor->persistent = bitmap->persistent;
+        bitmap->persistent = false;
         bitmap->successor = NULL;
         bitmap->busy = false;
     }
@@ -415,6 +465,109 @@ BdrvDirtyBitmap *bdrv_reclaim_dirty_bitmap(BdrvDirtyBitmap *bitmap, Error **errp
     return bitmap;
 }
 
+/* ---- bitmaps kept in images ------------------------------------------------------------- */
+
+bool bdrv_dirty_bitmap_get_persistence(BdrvDirtyBitmap *bitmap)
+{
+    return bitmap->persistent;
+}
+
+void bdrv_dirty_bitmap_set_persistence(BdrvDirtyBitmap *bitmap, bool persistent)
+{
+    GLOBAL_STATE_CODE();
+    bitmap->persistent = persistent;
+}
+
+bool bdrv_dirty_bitmap_readonly(const BdrvDirtyBitmap *bitmap)
+{
+    return bitmap->readonly;
+}
+
+void bdrv_dirty_bitmap_set_readonly(BdrvDirtyBitmap *bitmap, bool readonly)
+{
+    LOCKED(bitmap);
+    bitmap->readonly = readonly;
+}
+
+bool bdrv_dirty_bitmap_inconsistent(const BdrvDirtyBitmap *bitmap)
+{
+    return bitmap->inconsistent;
+}
+
+void bdrv_dirty_bitmap_set_inconsistent(BdrvDirtyBitmap *bitmap)
+{
+    LOCKED(bitmap);
+    g_assert(bitmap->persistent && !bitmap->busy);
+    bitmap->inconsistent = true;
+    bitmap->disabled = true;
+}
+
+bool bdrv_has_readonly_bitmaps(BlockDriverState *bs)
+{
+    BdrvDirtyBitmap *bitmap;
+
+    QEMU_MUTEX_GUARD(&bs->dirty_bitmap_lock);
+    QLIST_FOREACH(bitmap, &bs->dirty_bitmaps, list) {
+        if (bitmap->readonly) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool bdrv_has_named_bitmaps(BlockDriverState *bs)
+{
+    BdrvDirtyBitmap *bitmap;
+
+    QEMU_MUTEX_GUARD(&bs->dirty_bitmap_lock);
+    QLIST_FOREACH(bitmap, &bs->dirty_bitmaps, list) {
+        if (bitmap->name) {
+            return true;
+        }
+    }
+    return false;
+}
+
+uint64_t bdrv_dirty_bitmap_serialization_size(const BdrvDirtyBitmap *bitmap, uint64_t offset,
+                                              uint64_t bytes)
+{
+    return hbitmap_serialization_size(bitmap->bits, offset, bytes);
+}
+
+uint64_t bdrv_dirty_bitmap_serialization_align(const BdrvDirtyBitmap *bitmap)
+{
+    return hbitmap_serialization_align(bitmap->bits);
+}
+
+void bdrv_dirty_bitmap_serialize_part(const BdrvDirtyBitmap *bitmap, uint8_t *buf,
+                                      uint64_t offset, uint64_t bytes)
+{
+    hbitmap_serialize_part(bitmap->bits, buf, offset, bytes);
+}
+
+void bdrv_dirty_bitmap_deserialize_part(BdrvDirtyBitmap *bitmap, uint8_t *buf,
+                                        uint64_t offset, uint64_t bytes, bool finish)
+{
+    hbitmap_deserialize_part(bitmap->bits, buf, offset, bytes, finish);
+}
+
+void bdrv_dirty_bitmap_deserialize_zeroes(BdrvDirtyBitmap *bitmap, uint64_t offset,
+                                          uint64_t bytes, bool finish)
+{
+    hbitmap_deserialize_zeroes(bitmap->bits, offset, bytes, finish);
+}
+
+void bdrv_dirty_bitmap_deserialize_ones(BdrvDirtyBitmap *bitmap, uint64_t offset,
+                                        uint64_t bytes, bool finish)
+{
+    hbitmap_deserialize_ones(bitmap->bits, offset, bytes, finish);
+}
+
+void bdrv_dirty_bitmap_deserialize_finish(BdrvDirtyBitmap *bitmap)
+{
+    hbitmap_deserialize_finish(bitmap->bits);
+}
+
 /* ---- the request path ------------------------------------------------------------------- */
 
 void bdrv_set_dirty(BlockDriverState *bs, int64_t offset, int64_t bytes)
@@ -426,6 +579,7 @@ void bdrv_set_dirty(BlockDriverState *bs, int64_t offset, int64_t bytes)
         /* an aligned write may reach behind the end of an unaligned node */
         int64_t inside = MIN(bytes, bitmap->size - offset);
         if (!bitmap->disabled && inside > 0) {
+            g_assert(!bitmap->readonly);
             hbitmap_set(bitmap->bits, offset, inside);
         }
     }

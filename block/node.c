@@ -173,11 +173,11 @@ static void close_node(BlockDriverState *bs, GPtrArray *children)
         bdrv_flush(bs);         /* an error was reported to whoever wrote and flushed */
     }
     g_assert(QLIST_EMPTY(&bs->parents));
-    bdrv_release_named_dirty_bitmaps(bs);
     bdrv__driver_closed(bs);
     if (bs->drv && bs->drv->bdrv_close) {
-        bs->drv->bdrv_close(bs);
+        bs->drv->bdrv_close(bs);        /* stores the bitmaps that are kept in the image */
     }
+    bdrv_release_named_dirty_bitmaps(bs);
     QLIST_FOREACH_SAFE(child, &bs->children, next, next) {
         g_ptr_array_add(children, bdrv__detach_child(bs, child));
     }

@@ -5,6 +5,7 @@
 
 #include "block.h"
 #include "module.h"
+#include "snapshot.h"
 
 /* A node that is being reopened, for its driver. */
 typedef struct BDRVReopenState {
@@ -126,6 +127,35 @@ struct BlockDriver {
                                       BdrvCheckMode fix);
     int (*bdrv_change_backing_file)(BlockDriverState *bs, const char *backing_file,
                                     const char *backing_fmt);
+
+    /* Names of the options that .bdrv_amend_options knows, NULL-terminated. */
+    const char *const *amend_opts;
+    /* See bdrv_amend_options(). Take the known keys out of OPTS. */
+    int (*bdrv_amend_options)(BlockDriverState *bs, QDict *opts,
+                              BlockDriverAmendStatusCB *status_cb, void *cb_opaque,
+                              bool force, Error **errp);
+
+    /*
+     * Internal snapshots, see snapshot.h: all or none, load_tmp optional. Main thread, not in a
+     * coroutine; the node is drained (but for list) and, for the first three, writable.
+     */
+    int (*bdrv_snapshot_create)(BlockDriverState *bs, QEMUSnapshotInfo *sn_info);
+    int (*bdrv_snapshot_goto)(BlockDriverState *bs, const char *snapshot_id);
+    int (*bdrv_snapshot_delete)(BlockDriverState *bs, const char *snapshot_id,
+                                const char *name, Error **errp);
+    int (*bdrv_snapshot_list)(BlockDriverState *bs, QEMUSnapshotInfo **psn_info);
+    int (*bdrv_snapshot_load_tmp)(BlockDriverState *bs, const char *snapshot_id,
+                                  const char *name, Error **errp);
+
+    /* Bitmaps kept in the image, see dirty-bitmap.h: all or none. */
+    bool (*bdrv_supports_persistent_dirty_bitmap)(BlockDriverState *bs);
+    bool coroutine_fn (*bdrv_co_can_store_new_dirty_bitmap)(BlockDriverState *bs,
+                                                            const char *name,
+                                                            uint32_t granularity,
+                                                            Error **errp);
+    int coroutine_fn (*bdrv_co_remove_persistent_dirty_bitmap)(BlockDriverState *bs,
+                                                               const char *name,
+                                                               Error **errp);
 
     /*
      * What the node needs of edge C and shares on it, given what its own parents need and
@@ -260,6 +290,8 @@ struct BlockDriverState {
     unsigned drain_all_levels;  /* of these, how many are for bdrv_drain_all sections */
     bool driver_open;           /* the driver may be told of sections */
     bool driver_drained;        /* it has been told of one that has not ended */
+    bool at_rest;               /* atomic; a look inside the section in force has found nothing
+                                   in flight here or above: what comes now has slipped in */
 
     /* block/tracked.c */
     QemuMutex reqs_lock;

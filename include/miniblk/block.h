@@ -67,6 +67,19 @@ void bdrv_close_all(void);
 int coroutine_mixed_fn bdrv_create(BlockDriver *drv, const char *filename, QDict *opts,
                                    Error **errp);
 
+/*
+ * Change what options gave BS's image its form. OPTS: strings by option name, of those in the
+ * driver's amend_opts; consumed are the known ones, any other is an error ("Invalid parameter
+ * 'x'"). STATUS_CB is told of progress: work done so far and, as far as is known, in all; units
+ * are the driver's. FORCE: also what may destroy data. The caller has write permission. 0 or
+ * -errno with ERRP set. GS, polls.
+ */
+typedef void BlockDriverAmendStatusCB(BlockDriverState *bs, int64_t offset,
+                                      int64_t total_work_size, void *opaque);
+int no_coroutine_fn bdrv_amend_options(BlockDriverState *bs, QDict *opts,
+                                       BlockDriverAmendStatusCB *status_cb, void *cb_opaque,
+                                       bool force, Error **errp);
+
 /* ---- reopening (GS) --------------------------------------------------------------- */
 
 /*

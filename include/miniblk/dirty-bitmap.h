@@ -56,6 +56,22 @@ bool bdrv_dirty_bitmap_busy(BdrvDirtyBitmap *bitmap);
 bool bdrv_dirty_bitmap_has_successor(BdrvDirtyBitmap *bitmap);
 /* 0; -EBUSY with ERRP set when it is busy. */
 int bdrv_dirty_bitmap_check_busy(const BdrvDirtyBitmap *bitmap, Error **errp);
+/*
+ * What FLAGS asks about, in this order; 0, or -1 with ERRP set when one of them is so: "Bitmap
+ * 'x' is currently in use by another operation and cannot be used", "Bitmap 'x' is readonly
+ * and cannot be modified", "Bitmap 'x' is inconsistent and cannot be used".
+ */
+#define BDRV_BITMAP_BUSY         1u
+#define BDRV_BITMAP_RO           2u
+#define BDRV_BITMAP_INCONSISTENT 4u
+#define BDRV_BITMAP_DEFAULT      (BDRV_BITMAP_BUSY | BDRV_BITMAP_RO | BDRV_BITMAP_INCONSISTENT)
+#define BDRV_BITMAP_ALLOW_RO     (BDRV_BITMAP_BUSY | BDRV_BITMAP_INCONSISTENT)
+int bdrv_dirty_bitmap_check(const BdrvDirtyBitmap *bitmap, uint32_t flags, Error **errp);
+/*
+ * As query-named-block-nodes shows them: an array of {"name", "recording", "busy",
+ * "persistent", "inconsistent" (when it is), "granularity", "count"}; NULL when BS has none. GS.
+ */
+json_t *bdrv_query_dirty_bitmaps(BlockDriverState *bs);
 
 /* Dirty bytes. Takes no lock: exact only when nobody writes. */
 int64_t bdrv_get_dirty_count(BdrvDirtyBitmap *bitmap);
@@ -108,6 +124,67 @@ bool bdrv_merge_dirty_bitmap(BdrvDirtyBitmap *dest, const BdrvDirtyBitmap *src,
 int bdrv_dirty_bitmap_create_successor(BdrvDirtyBitmap *bitmap, Error **errp);
 BdrvDirtyBitmap *bdrv_dirty_bitmap_abdicate(BdrvDirtyBitmap *bitmap, Error **errp);
 BdrvDirtyBitmap *bdrv_reclaim_dirty_bitmap(BdrvDirtyBitmap *bitmap, Error **errp);
+
+/* ---- bitmaps kept in images ------------------------------------------------------------- */
+
+/*
+ * A persistent bitmap is stored in the image of its node when that is closed, made read-only
+ * or handed over, and loaded when it is opened. While the image is written to, what it holds of
+ * the bitmap is marked as in use; found so on opening, the bitmap is
+ *
+ *   inconsistent    of no use, recorded nowhere and cleared by nobody; only to be removed
+ *
+ * A read-only bitmap is one of an image that cannot be marked; its node cannot be written to.
+ * All GS, the searches for one of a kind any thread.
+ */
+bool bdrv_dirty_bitmap_get_persistence(BdrvDirtyBitmap *bitmap);
+void bdrv_dirty_bitmap_set_persistence(BdrvDirtyBitmap *bitmap, bool persistent);
+bool bdrv_dirty_bitmap_readonly(const BdrvDirtyBitmap *bitmap);
+void bdrv_dirty_bitmap_set_readonly(BdrvDirtyBitmap *bitmap, bool readonly);
+bool bdrv_dirty_bitmap_inconsistent(const BdrvDirtyBitmap *bitmap);
+/* For good. The bitmap is persistent, enabled no more and not busy. */
+void bdrv_dirty_bitmap_set_inconsistent(BdrvDirtyBitmap *bitmap);
+/* Any bitmap of BS is read-only / has a name. */
+bool bdrv_has_readonly_bitmaps(BlockDriverState *bs);
+bool bdrv_has_named_bitmaps(BlockDriverState *bs);
+
+/* Whether the driver of BS can store bitmaps at all. */
+bool bdrv_supports_persistent_dirty_bitmap(BlockDriverState *bs);
+/*
+ * Whether one more persistent bitmap of that name and granularity fits the image of BS; else
+ * false with ERRP set. "Cannot store dirty bitmaps in file 'x'" (-ENOMEDIUM: "Node 'x' has no
+ * medium"), and the driver's reasons. mixed.
+ */
+bool coroutine_mixed_fn bdrv_can_store_new_dirty_bitmap(BlockDriverState *bs,
+                                                        const char *name,
+                                                        uint32_t granularity, Error **errp);
+bool coroutine_fn bdrv_co_can_store_new_dirty_bitmap(BlockDriverState *bs, const char *name,
+                                                     uint32_t granularity, Error **errp);
+/*
+ * Take the bitmap NAME out of the image of BS, if it is there; the bitmap in memory is the
+ * caller's to release. 0, or -errno with ERRP set. mixed.
+ */
+int coroutine_mixed_fn bdrv_remove_persistent_dirty_bitmap(BlockDriverState *bs,
+                                                           const char *name, Error **errp);
+int coroutine_fn bdrv_co_remove_persistent_dirty_bitmap(BlockDriverState *bs,
+                                                        const char *name, Error **errp);
+
+/*
+ * The bits as bytes, in parts; see hbitmap_serialize_part(). Deserialising is for whoever has
+ * just created the bitmap.
+ */
+uint64_t bdrv_dirty_bitmap_serialization_size(const BdrvDirtyBitmap *bitmap, uint64_t offset,
+                                              uint64_t bytes);
+uint64_t bdrv_dirty_bitmap_serialization_align(const BdrvDirtyBitmap *bitmap);
+void bdrv_dirty_bitmap_serialize_part(const BdrvDirtyBitmap *bitmap, uint8_t *buf,
+                                      uint64_t offset, uint64_t bytes);
+void bdrv_dirty_bitmap_deserialize_part(BdrvDirtyBitmap *bitmap, uint8_t *buf,
+                                        uint64_t offset, uint64_t bytes, bool finish);
+void bdrv_dirty_bitmap_deserialize_zeroes(BdrvDirtyBitmap *bitmap, uint64_t offset,
+                                          uint64_t bytes, bool finish);
+void bdrv_dirty_bitmap_deserialize_ones(BdrvDirtyBitmap *bitmap, uint64_t offset,
+                                        uint64_t bytes, bool finish);
+void bdrv_dirty_bitmap_deserialize_finish(BdrvDirtyBitmap *bitmap);
 
 /* The request path: the range of BS has been changed. Any thread. */
 void bdrv_set_dirty(BlockDriverState *bs, int64_t offset, int64_t bytes);
