@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Descriptors of the lab: eventfds, pipes, socket pairs, epoll; and the files of files.c,
+ * which come in by lab_fd_open(). Numbers begin at LAB_FD_BASE, lowest free first; what is
+ * below belongs to the real system. Calls are shaped like the system's: -1 and errno.
+ */
+#ifndef LAB_EVENT_H
+#define LAB_EVENT_H
+
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+enum { LAB_FD_BASE = 10000, LAB_FDS_MAX = 1024 };
+
+/*
+ * What a descriptor is. All but READY may be NULL (EINVAL). None is called twice at a time;
+ * points and blocking are the callee's. OPAQUE is one open file description.
+ */
+typedef struct LabFdOps {
+    const char *name;
+    /* POLLIN, POLLOUT, POLLHUP... as they are now; no point. */
+    unsigned (*ready)(const void *opaque);
+    ssize_t (*readv)(int fd, void *opaque, const struct iovec *iov, int n);
+    ssize_t (*writev)(int fd, void *opaque, const struct iovec *iov, int n);
+    void (*close)(void *opaque);        /* its last descriptor */
+    bool always_ready;                  /* epoll refuses it with EPERM, as it does files */
+} LabFdOps;
+
+/* FLAGS: O_NONBLOCK, O_CLOEXEC. The descriptor, or -1 with EMFILE. */
+int lab_fd_open(const LabFdOps *ops, void *opaque, int flags);
+static inline bool lab_fd_is_virtual(int fd)
+{
+    return fd >= LAB_FD_BASE && fd < LAB_FD_BASE + LAB_FDS_MAX;
+}
+/* The description behind FD when it is open and made with OPS, or else NULL and EBADF. */
+void *lab_fd_lookup(int fd, const LabFdOps *ops);
+bool lab_fd_nonblocking(int fd);
+
+int lab_close(int fd);
+int lab_dup(int fd);
+int lab_fd_fcntl(int fd, int cmd, long arg);    /* F_GETFL, F_SETFL, F_GETFD, F_SETFD, F_DUPFD* */
+ssize_t lab_readv(int fd, const struct iovec *iov, int n);
+ssize_t lab_writev(int fd, const struct iovec *iov, int n);
+ssize_t lab_read(int fd, void *buffer, size_t size);
+ssize_t lab_write(int fd, const void *buffer, size_t size);
+
+int lab_eventfd(unsigned initial, int flags);
+int lab_pipe(int fds[2], int flags);
+int lab_socketpair(int fds[2], int flags);
+int lab_shutdown(int fd, int how);
+
+int lab_epoll_create(void);
+int lab_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event);
+/* TIMEOUT_NS < 0: none. */
+int lab_epoll_wait(int epfd, struct epoll_event *events, int max, int64_t timeout_ns);
+/* Real descriptors among FDS are asked without waiting, but for the last resort. */
+int lab_poll(struct pollfd *fds, nfds_t n, int64_t timeout_ns);
+
+#endif

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The inside of the engine, shared by the lab's files that make points: threads, the
+ * scheduler's state, store buffers. What tests and strategies see is in lab.h.
+ *
+ * Everything declared here belongs to a schedule unless it is marked LAB_KEEP.
+ */
+#ifndef LAB_SCHED_H
+#define LAB_SCHED_H
+
+#include <pthread.h>
+#include "lab/lab.h"
+
+/* ---- threads --------------------------------------------------------------------------- */
+
+enum {
+    LAB_KEYS_MAX = 64,          /* pthread_key_create() */
+    LAB_STORES_MAX = 16,        /* entries of a store buffer, as processors have some dozens */
+    LAB_WAITS_MAX = 8,          /* nested AIO_WAIT_WHILE and drained sections, for messages */
+    LAB_DESTRUCTOR_ROUNDS = 4,
+};
+
+/* A store that other threads do not see yet. */
+typedef struct LabStore {
+    uintptr_t address;
+    uint32_t size;              /* 1, 2, 4 or 8 */
+    const char *where;
+    uint64_t new_value;         /* while its thread is switched out: what it has stored */
+    uint64_t old_value;         /* while its thread runs: what the others see */
+} LabStore;
+
+typedef struct LabWaitNote {
+    uint8_t kind;               /* PORT_NOTE_WAIT_BEGIN or PORT_NOTE_DRAIN_BEGIN */
+    const void *object;
+    const char *text;
+} LabWaitNote;
+
+typedef struct LabThread {
+    /* fiber.c */
+    void *sp;                   /* while switched out */
+    int saved_errno;
+
+    /* sched.c */
+    LabOp op;                   /* its next step; of a running thread the last one */
+    uint32_t points;            /* how many it has passed */
+    uint32_t turn;              /* decisions taken at the present one */
+    bool yields;                /* it spins: whoever else can go on goes first */
+    uint32_t idle_turns;        /* of its busy-waiting, without anything achieved */
+    uint64_t yield_to;          /* threads that have to take a step before it does */
+    LabBlock block;             /* valid while its bit in lab__engine.blocked is set */
+
+    /* sync.c and thread.c */
+    const void *waits_on;       /* condition variable or futex */
+    uint64_t ticket;            /* order of arrival there */
+    bool woken;
+    bool finished, detached, joined;
+    void *(*start)(void *);
+    void *arg, *result;
+    char name[16];
+    void *keys[LAB_KEYS_MAX];
+
+    /* tso.c */
+    unsigned n_stores;
+    LabStore stores[LAB_STORES_MAX];        /* oldest first */
+
+    /* note.c */
+    const void *coroutine;      /* running in it */
+    unsigned n_waits;
+    LabWaitNote waits[LAB_WAITS_MAX];
+} LabThread;
+
+typedef struct LabEngine {
+    int self;                   /* the running thread */
+    int n_threads;              /* slots ever used */
+    uint64_t live;              /* threads that have not ended */
+    uint64_t blocked;           /* threads in lab_block() */
+    uint64_t ready;             /* those of BLOCKED that could go on; see lab_changed() */
+    uint64_t buffered;          /* threads with pending stores */
+    uint64_t yielding;          /* threads with YIELDS set */
+    bool changed;               /* READY is out of date */
+    bool fair;                  /* the step bound has passed: everybody in turn */
+    uint32_t streak;            /* steps of one thread in a row */
+    int64_t now_ns;
+    int64_t next_deadline_ns;   /* of blocked threads that are not ready; INT64_MAX: none */
+    uint64_t steps, choices;
+    uint64_t hash;
+} LabEngine;
+
+extern LabEngine lab__engine;
+extern LabThread lab__threads[LAB_THREADS_MAX];
+extern LabLimits lab__limits;           /* of this schedule; LAB_KEEP */
+
+static inline LabThread *lab__self(void)
+{
+    return &lab__threads[lab__engine.self];
+}
+static inline uint64_t lab__bit(unsigned thread)
+{
+    return (uint64_t)1 << thread;
+}
+
+/* ---- sched.c --------------------------------------------------------------------------- */
+
+/*
+ * The engine's state has changed such that a blocked thread may have become ready, or not
+ * ready any more. (A point of any kind but plain memory accesses implies it for what follows.)
+ */
+static inline void lab_changed(void)
+{
+    lab__engine.changed = true;
+}
+/* A point with a text for the timeline. */
+void lab_point_at(LabOpKind kind, uintptr_t object, bool is_write, const char *where);
+/*
+ * A point of a system call: the store buffer is empty when it returns, and other threads
+ * could run between the last landing and the call.
+ */
+void lab_syscall_point(LabOpKind kind, uintptr_t object, bool is_write);
+/* The caller spins, or has polled and found nothing: others go first, time passes. */
+void lab_idle(void);
+/* The caller has achieved something: it does not spin. */
+void lab_busy(void);
+/* The calling thread has ended; does not return. */
+void lab__thread_gone(void) __attribute__((noreturn));
+
+/*
+ * A device whose completions are agents (LAB_AGENT_DISK). There is one, the disk.
+ * list() fills in up to MAX agents that could take a step, oldest first, with what they would
+ * do; step() has one take it. Neither calls a point.
+ */
+typedef struct LabDevice {
+    unsigned (*list)(LabAgent *agents, LabOp *ops, unsigned max);
+    void (*step)(uint32_t number);
+} LabDevice;
+void lab_device_register(const LabDevice *device);
+/* How many of its agents could take a step now; kept up to date by the device. */
+extern unsigned lab_device_ready;
+
+/* ---- fiber.c --------------------------------------------------------------------------- */
+
+/* Give slot THREAD a stack and thread-local variables; its first step calls ENTRY(). */
+void lab__fiber_init(int thread, void (*entry)(void));
+/* Leave the running thread, which is SAVE, for the one in lab__engine.self; NULL: for good. */
+void lab__fiber_switch(LabThread *save);
+/* Run ENTRY() in thread 0 until somebody calls lab__fiber_leave(). */
+void lab__fiber_run(void (*entry)(void));
+void lab__fiber_leave(void) __attribute__((noreturn));
+/* Memory for a coroutine's stack, all zero where it matters; put back with the schedule. */
+void *lab_stack_map(size_t size);
+/*
+ * Take note of the stacks and thread-local variables as they are now, and put them back. For
+ * image.c, which does the same for all other memory and leaves [low, high) of
+ * lab__fiber_area() out.
+ */
+void lab__fibers_save(void);
+void lab__fibers_restore(void);
+void lab__fiber_area(uintptr_t *low, uintptr_t *high);
+
+/* ---- tso.c ----------------------------------------------------------------------------- */
+
+/* Make memory show what everybody sees (hide) or what THREAD sees (show). */
+void lab__view_hide(LabThread *thread);
+void lab__view_show(LabThread *thread);
+/* The oldest store of THREAD lands. */
+void lab__flush_oldest(int thread);
+/* All stores of the running thread land; no point. */
+void lab__drain(void);
+/* [START, START+SIZE) is being freed: what was stored there has landed. */
+void lab__stores_forget(const void *start, size_t size);
+
+/* ---- clock.c --------------------------------------------------------------------------- */
+
+/* 1 us later. Not a point. */
+void lab__clock_advance(void);
+int64_t lab_clock_ns(bool wall);        /* a point */
+void lab_sleep_ns(int64_t ns);
+
+/* ---- trace.c --------------------------------------------------------------------------- */
+
+void lab__trace_begin(void);
+/* AGENT takes the step OP. */
+void lab__trace_step(LabAgent agent, const LabOp *op, bool chosen);
+void lab__trace_event(LabEventKind kind, int other, int note, const void *object,
+                      const char *text);
+/* Number of OBJECT in the order of first meeting, from 1. */
+unsigned lab__object_rank(uintptr_t object, const char *where);
+/* The last steps, newest first, for the livelock report: false when there are no more. */
+bool lab__trace_recent(unsigned back, LabAgent *agent, LabOp *op);
+
+/* ---- waitfor.c, note.c ----------------------------------------------------------------- */
+
+/* Describe who waits for whom; returns the length written. */
+size_t lab__waitfor_text(char *buffer, size_t size);
+/* The name that the library gave OBJECT, or NULL. */
+const char *lab__note_name(const void *object);
+/* Fail with LAB_CYCLE when the running thread, about to wait for OWNER, closes a circle. */
+void lab__check_cycle(int owner);
+
+/* ---- given by the world ---------------------------------------------------------------- */
+
+/* Put all memory back but what is LAB_KEEP (image.c). */
+void lab_image_restore(void);
+/* Run case NUMBER with its fixture and return; g_test_skip() etc. are noted by lab_skip(). */
+void lab_case_run(unsigned number);
+/* The case calls itself skipped: LAB_SKIP unless it fails. */
+void lab_skip(const char *reason);
+
+#endif
