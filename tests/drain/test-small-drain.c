@@ -105,6 +105,55 @@ static void test_one_request(gconstpointer hops)
     disk_free(&d);
 }
 
+/* The section waits for the request and its callback, where requests are not held back. */
+static void test_not_queued(void)
+{
+    Disk d;
+
+    disk_init(&d, io_ctx[0], 1);
+    blk_set_disable_request_queuing(d.blk, true);
+    submit(&d);
+    bdrv_drained_begin(d.bs);
+    g_assert_cmpint(qatomic_read(&d.done), ==, 1);
+    bdrv_drained_end(d.bs);
+    disk_free(&d);
+}
+
+/*
+ *      main                                IOThread
+ *      begin
+ *      submit                              parks
+ *      end: the request is to go on
+ *      begin: nothing in flight
+ *                                          it runs: must park again
+ */
+static void test_parked_between(void)
+{
+    Disk d;
+
+    disk_init(&d, io_ctx[0], 0);
+    bdrv_drained_begin(d.bs);
+    submit(&d);
+    aio_wait_bh_oneshot(io_ctx[0], nothing_bh, NULL);
+    bdrv_drained_end(d.bs);
+    section(&d);
+    wait_for(&d, 1);
+    disk_free(&d);
+}
+
+static void test_deleted_in_global(void)
+{
+    BlockDriverState *top = test_node("top"), *base = test_node("base");
+
+    bdrv_set_backing_hd(top, base, &error_abort);
+    bdrv_drain_all_begin();
+    bdrv_unref(top);
+    bdrv_drain_all_end();
+    g_assert_cmpint(base->quiesce_counter, ==, 0);
+    g_assert_cmpint(test_state(base)->drained, ==, 0);
+    bdrv_unref(base);
+}
+
 static void test_two_sections(void)
 {
     Disk d;
@@ -246,6 +295,46 @@ static void test_move_busy(void)
     disk_free(&d);
 }
 
+/* What runs in the waits of a move sees both nodes in one context. */
+typedef struct Chain {
+    BlockDriverState *top, *base;
+    bool moved;
+    int looks;
+} Chain;
+
+static void look_bh(void *opaque)
+{
+    Chain *c = opaque;
+
+    g_assert_true(bdrv_get_aio_context(c->top) == bdrv_get_aio_context(c->base));
+    g_assert_cmpint(test_state(c->top)->attached, ==, test_state(c->base)->attached);
+    c->looks++;
+    if (!c->moved) {
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), look_bh, c);
+    }
+}
+
+static void test_nobody_sees_half(void)
+{
+    Chain c = { test_node("top"), test_node("base") };
+
+    bdrv_set_backing_hd(c.top, c.base, &error_abort);
+    bdrv_inc_in_flight(c.base);
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), look_bh, &c);
+    aio_bh_schedule_oneshot(io_ctx[1], (QEMUBHFunc *)bdrv_dec_in_flight, c.base);
+    bdrv_try_change_aio_context(c.base, io_ctx[0], NULL, &error_abort);
+    c.moved = true;
+    while (aio_poll(qemu_get_aio_context(), false)) {
+        /* the last look */
+    }
+    g_assert_cmpint(c.looks, >, 0);
+    aio_context_acquire(io_ctx[0]);
+    bdrv_try_change_aio_context(c.base, qemu_get_aio_context(), NULL, &error_abort);
+    aio_context_release(io_ctx[0]);
+    bdrv_unref(c.top);
+    bdrv_unref(c.base);
+}
+
 /* A bottom half that will submit holds a token. */
 static void restart_bh(void *opaque)
 {
@@ -300,6 +389,26 @@ static void test_graph_lock(void)
     AIO_WAIT_WHILE_UNLOCKED(NULL, !qatomic_read_sc(&r.done));
 }
 
+/* Whoever has replaced a node may free it: no request is inside. */
+static void test_replaced(void)
+{
+    BlockDriverState *new = test_node("new");
+    Disk d;
+
+    disk_init(&d, io_ctx[0], 1);
+    bdrv_try_change_aio_context(new, io_ctx[0], NULL, &error_abort);
+    submit(&d);
+    aio_context_acquire(io_ctx[0]);
+    bdrv_replace_node(d.bs, new, &error_abort);
+    aio_context_release(io_ctx[0]);
+    g_assert_cmpint(qatomic_read(&test_state(d.bs)->requests_started), ==,
+                    qatomic_read(&test_state(d.bs)->requests_finished));
+    bdrv_unref(d.bs);
+    d.bs = new;
+    wait_for(&d, 1);
+    disk_free(&d);
+}
+
 /* A job that sleeps, and a section that pauses it. */
 typedef struct SleepyJob {
     BlockJob common;
@@ -325,32 +434,106 @@ static const BlockJobDriver sleepy_job = {
     },
 };
 
-static void test_job(gconstpointer in_iothread)
+static SleepyJob *sleepy_start(BlockDriverState *bs)
+{
+    SleepyJob *s = block_job_create("job0", &sleepy_job, NULL, bs, 0, BLK_PERM_ALL, 0,
+                                    JOB_DEFAULT, NULL, NULL, &error_abort);
+    job_start(&s->common.job);
+    return s;
+}
+
+static void sleepy_finish(SleepyJob *s)
+{
+    qatomic_set(&s->finish, true);
+    WITH_JOB_LOCK_GUARD() {
+        g_assert_cmpint(job_finish_sync_locked(&s->common.job, NULL, &error_abort), ==, 0);
+    }
+}
+
+static BlockDriverState *job_node(gconstpointer in_iothread)
 {
     BlockDriverState *bs = test_node("d");
 
     if (in_iothread) {
         bdrv_try_change_aio_context(bs, io_ctx[0], NULL, &error_abort);
     }
-    SleepyJob *s = block_job_create("job0", &sleepy_job, NULL, bs, 0, BLK_PERM_ALL, 0,
-                                    JOB_DEFAULT, NULL, NULL, &error_abort);
-    job_start(&s->common.job);
-    bdrv_drained_begin(bs);
-    g_assert_true(job_is_paused(&s->common.job));
-    qatomic_set(&s->finish, true);
-    bdrv_drained_end(bs);
-    WITH_JOB_LOCK_GUARD() {
-        g_assert_cmpint(job_finish_sync_locked(&s->common.job, NULL, &error_abort), ==, 0);
-    }
+    return bs;
+}
+
+static void job_node_free(BlockDriverState *bs)
+{
     AioContext *ctx = bdrv_get_aio_context(bs);
+
     aio_context_acquire(ctx);
     bdrv_try_change_aio_context(bs, qemu_get_aio_context(), NULL, &error_abort);
     aio_context_release(ctx);
     bdrv_unref(bs);
 }
 
+static void test_job_paused(gconstpointer in_iothread)
+{
+    BlockDriverState *bs = job_node(in_iothread);
+    SleepyJob *s = sleepy_start(bs);
+
+    bdrv_drained_begin(bs);
+    g_assert_true(job_is_paused(&s->common.job));
+    bdrv_drained_end(bs);
+    sleepy_finish(s);
+    job_node_free(bs);
+}
+
+/*
+ *      job                     main
+ *      has nothing left to do
+ *                              begin: the job has ended with all that follows, or is paused
+ *                              nothing happens to it in the section
+ */
+static void test_job_end(gconstpointer in_iothread)
+{
+    BlockDriverState *bs = job_node(in_iothread);
+    SleepyJob *s = sleepy_start(bs);
+
+    WITH_JOB_LOCK_GUARD() {
+        job_ref_locked(&s->common.job);
+    }
+    qatomic_set(&s->finish, true);
+    bdrv_drained_begin(bs);
+    bool ended = job_is_completed(&s->common.job);
+    g_assert_true(ended || job_is_paused(&s->common.job));
+    aio_poll(qemu_get_aio_context(), false);
+    g_assert_cmpint(job_is_completed(&s->common.job), ==, ended);
+    bdrv_drained_end(bs);
+    WITH_JOB_LOCK_GUARD() {
+        job_finish_sync_locked(&s->common.job, NULL, &error_abort);
+        job_unref_locked(&s->common.job);
+    }
+    job_node_free(bs);
+}
+
+/* A job is paused, and somebody wants to write to the graph. */
+static void test_job_writer(gconstpointer in_iothread)
+{
+    BlockDriverState *bs = job_node(in_iothread);
+    SleepyJob *s = sleepy_start(bs);
+
+    bdrv_drained_begin(bs);
+    bdrv_graph_wrlock();
+    bdrv_graph_wrunlock();
+    bdrv_drained_end(bs);
+    sleepy_finish(s);
+    job_node_free(bs);
+}
+
 int main(int argc, char **argv)
 {
+    static const struct {
+        const char *path;
+        void (*fn)(gconstpointer in_iothread);
+    } jobs[] = {
+        { "paused", test_job_paused }, { "end-in-a-section", test_job_end },
+        { "writer", test_job_writer },
+    };
+
     g_test_init(&argc, &argv, NULL);
     qemu_init_main_loop(&error_abort);
     bdrv_init();
@@ -363,18 +546,26 @@ int main(int argc, char **argv)
     g_test_add_data_func("/small/drain/one-request", GINT_TO_POINTER(0), test_one_request);
     g_test_add_data_func("/small/drain/one-slow-request", GINT_TO_POINTER(2),
                          test_one_request);
+    g_test_add_func("/small/drain/not-queued", test_not_queued);
     g_test_add_func("/small/drain/two-sections", test_two_sections);
+    g_test_add_func("/small/drain/parked-between-two", test_parked_between);
     g_test_add_func("/small/drain/nested", test_nested);
     g_test_add_func("/small/drain/synchronous", test_synchronous);
     g_test_add_func("/small/drain/all", test_drain_all);
+    g_test_add_func("/small/drain/deleted-in-a-global-section", test_deleted_in_global);
     g_test_add_func("/small/drain/last-completion", test_last_completion);
     g_test_add_func("/small/drain/context-lock-held", test_context_lock_held);
     g_test_add_func("/small/drain/from-a-coroutine", test_from_coroutine);
     g_test_add_func("/small/drain/counted-work", test_counted_work);
     g_test_add_func("/small/move/busy", test_move_busy);
+    g_test_add_func("/small/move/nobody-sees-half-of-it", test_nobody_sees_half);
     g_test_add_func("/small/graph/reader-and-writer", test_graph_lock);
-    g_test_add_data_func("/small/job/paused/main-loop", NULL, test_job);
-    g_test_add_data_func("/small/job/paused/iothread", "io", test_job);
+    g_test_add_func("/small/graph/replaced-under-a-request", test_replaced);
+    for (unsigned i = 0; i < 2 * ARRAY_SIZE(jobs); i++) {
+        g_autofree char *path = g_strdup_printf("/small/job/%s/%s", jobs[i / 2].path,
+                                                i & 1 ? "iothread" : "main-loop");
+        g_test_add_data_func(path, i & 1 ? "iothread" : NULL, jobs[i / 2].fn);
+    }
     int ret = g_test_run();
     for (int i = 0; i < 2; i++) {
         iothread_destroy(io[i]);

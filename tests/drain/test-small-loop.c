@@ -173,6 +173,41 @@ static void test_stop(void)
     iothread_destroy(iothread_create("short", &error_abort));
 }
 
+/*
+ *      main                    thread
+ *                              end? no
+ *      end; notify
+ *                              sleep: not before it has looked again
+ */
+typedef struct Private {
+    AioContext *ctx;
+    bool end;                   /* atomic */
+} Private;
+
+static void *private_loop(void *opaque)
+{
+    Private *p = opaque;
+
+    qemu_set_current_aio_context(p->ctx);
+    while (!qatomic_read(&p->end)) {
+        aio_poll(p->ctx, true);
+    }
+    qemu_set_current_aio_context(NULL);
+    return NULL;
+}
+
+static void test_private_flag(void)
+{
+    Private p = { .ctx = aio_context_new(&error_abort) };
+    QemuThread thread;
+
+    start(&thread, private_loop, &p);
+    qatomic_set(&p.end, true);
+    aio_notify(p.ctx);
+    qemu_thread_join(&thread);
+    aio_context_unref(p.ctx);
+}
+
 /* A timer that is armed from elsewhere shortens a sleep that has begun. */
 static void timer_cb(void *opaque)
 {
@@ -359,6 +394,7 @@ int main(int argc, char **argv)
     g_test_add_func("/small/loop/context-gone-once-scheduled", test_context_gone);
     g_test_add_func("/small/loop/kick", test_kick);
     g_test_add_func("/small/loop/stop", test_stop);
+    g_test_add_func("/small/loop/private-flag", test_private_flag);
     g_test_add_func("/small/loop/timer-from-elsewhere", test_timer_from_elsewhere);
     g_test_add_func("/small/loop/worker", test_worker);
     g_test_add_func("/small/loop/co-mutex", test_comutex);
