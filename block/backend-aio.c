@@ -10,6 +10,7 @@ typedef struct BlkAio {
     BlockAIOCB common;
     BlockBackend *blk;
     int64_t offset;
+    int64_t bytes;
     QEMUIOVector *qiov;
     BdrvRequestFlags flags;
     void (*fn)(struct BlkAio *acb);
@@ -40,13 +41,13 @@ static void coroutine_fn aio_entry(void *opaque)
 
 static void coroutine_fn do_read(BlkAio *acb)
 {
-    acb->ret = blk__do_preadv_part(acb->blk, acb->offset, acb->qiov->size, acb->qiov, 0,
+    acb->ret = blk__do_preadv_part(acb->blk, acb->offset, acb->bytes, acb->qiov, 0,
                                    acb->flags);
 }
 
 static void coroutine_fn do_write(BlkAio *acb)
 {
-    acb->ret = blk__do_pwritev_part(acb->blk, acb->offset, acb->qiov->size, acb->qiov, 0,
+    acb->ret = blk__do_pwritev_part(acb->blk, acb->offset, acb->bytes, acb->qiov, 0,
                                     acb->flags);
 }
 
@@ -56,12 +57,13 @@ static void coroutine_fn do_flush(BlkAio *acb)
 }
 
 static BlockAIOCB *submit(BlockBackend *blk, void (*fn)(BlkAio *), int64_t offset,
-                          QEMUIOVector *qiov, BdrvRequestFlags flags,
+                          int64_t bytes, QEMUIOVector *qiov, BdrvRequestFlags flags,
                           BlockCompletionFunc *cb, void *opaque)
 {
     BlkAio *acb = qemu_aio_get(&blk_aio_info, blk_bs(blk), cb, opaque);
     acb->blk = blk;
     acb->offset = offset;
+    acb->bytes = bytes;
     acb->qiov = qiov;
     acb->flags = flags;
     acb->fn = fn;
@@ -76,16 +78,24 @@ static BlockAIOCB *submit(BlockBackend *blk, void (*fn)(BlkAio *), int64_t offse
 BlockAIOCB *blk_aio_preadv(BlockBackend *blk, int64_t offset, QEMUIOVector *qiov,
                            BdrvRequestFlags flags, BlockCompletionFunc *cb, void *opaque)
 {
-    return submit(blk, do_read, offset, qiov, flags, cb, opaque);
+    return submit(blk, do_read, offset, qiov->size, qiov, flags, cb, opaque);
 }
 
 BlockAIOCB *blk_aio_pwritev(BlockBackend *blk, int64_t offset, QEMUIOVector *qiov,
                             BdrvRequestFlags flags, BlockCompletionFunc *cb, void *opaque)
 {
-    return submit(blk, do_write, offset, qiov, flags, cb, opaque);
+    return submit(blk, do_write, offset, qiov->size, qiov, flags, cb, opaque);
+}
+
+BlockAIOCB *blk_aio_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes,
+                                  BdrvRequestFlags flags, BlockCompletionFunc *cb,
+                                  void *opaque)
+{
+    return submit(blk, do_write, offset, bytes, NULL, flags | BDRV_REQ_ZERO_WRITE, cb,
+                  opaque);
 }
 
 BlockAIOCB *blk_aio_flush(BlockBackend *blk, BlockCompletionFunc *cb, void *opaque)
 {
-    return submit(blk, do_flush, 0, NULL, 0, cb, opaque);
+    return submit(blk, do_flush, 0, 0, NULL, 0, cb, opaque);
 }

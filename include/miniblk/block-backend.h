@@ -84,7 +84,10 @@ AioContext *blk_get_aio_context(BlockBackend *blk);
 int blk_set_aio_context(BlockBackend *blk, AioContext *new_context, Error **errp);
 /* GS: whether moves begun elsewhere in the graph may take this backend along. */
 void blk_set_allow_aio_context_change(BlockBackend *blk, bool allow);
-/* Let requests pass while drained instead of parking them. */
+/*
+ * Let requests pass instead of parking them: the user sees to it that none begins in a drained
+ * section that has come to rest (one that does is an error, see docs/drain.md). Any thread.
+ */
 void blk_set_disable_request_queuing(BlockBackend *blk, bool disable);
 /* As bdrv_add_aio_context_notifier(), and follows the backend from node to node. GS. */
 void blk_add_aio_context_notifier(BlockBackend *blk,
@@ -164,6 +167,9 @@ BlockAIOCB *blk_aio_preadv(BlockBackend *blk, int64_t offset, QEMUIOVector *qiov
                            BdrvRequestFlags flags, BlockCompletionFunc *cb, void *opaque);
 BlockAIOCB *blk_aio_pwritev(BlockBackend *blk, int64_t offset, QEMUIOVector *qiov,
                             BdrvRequestFlags flags, BlockCompletionFunc *cb, void *opaque);
+BlockAIOCB *blk_aio_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes,
+                                  BdrvRequestFlags flags, BlockCompletionFunc *cb,
+                                  void *opaque);
 BlockAIOCB *blk_aio_flush(BlockBackend *blk, BlockCompletionFunc *cb, void *opaque);
 
 #endif
