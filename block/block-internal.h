@@ -76,9 +76,15 @@ void bdrv__move_back(BlockDriverState *bs, AioContext *ctx);
 bool bdrv__would_cycle(BlockDriverState *parent, BlockDriverState *child);
 /* Whether, after a change below BS, no way down is too long: 0, or -ELOOP with ERRP set. */
 int bdrv__check_depth(BlockDriverState *bs, Error **errp);
-/* Take out an edge; its reference on the child becomes the caller's. Polls. */
+/*
+ * Take out an edge; its reference on the child becomes the caller's. Polls; NULL: somebody has
+ * taken it out meanwhile.
+ */
 BlockDriverState *bdrv__detach_child(BlockDriverState *parent, BdrvChild *child);
-/* BS has lost a parent: when nobody wants it elsewhere, it returns to the main context. */
+/*
+ * BS has lost a parent: if it was the last, and no user is connected with BS, it returns to the
+ * main context. The caller has a reference. Polls.
+ */
 void bdrv__go_home(BlockDriverState *bs);
 
 /* ---- replace.c --------------------------------------------------------------------------- */
@@ -138,6 +144,24 @@ bool bdrv__parent_drained_poll(BdrvChild *c);
 /* The driver is ready to be told of the node's drained sections / is told no more. */
 void bdrv__driver_opened(BlockDriverState *bs);
 void bdrv__driver_closed(BlockDriverState *bs);
+/*
+ * The oracle, in all but release builds: nobody submits while drained. REQUEST at OFFSET bytes
+ * is about to go to BS, by way of C (NULL: not known). Called before it is counted.
+ */
+void bdrv__check_submission(BlockDriverState *bs, BdrvChild *c, const char *request,
+                            int64_t offset);
+static inline void bdrv__submitting(BlockDriverState *bs, BdrvChild *c, const char *request,
+                                    int64_t offset)
+{
+#ifndef MINIBLK_RELEASE
+    if (unlikely(qatomic_read(&bs->at_rest))) {
+        bdrv__check_submission(bs, c, request, offset);
+    }
+#endif
+}
+/* The main thread waits for what it does itself, as the owner of its sections may / has. */
+void bdrv__sync_call_begin(void);
+void bdrv__sync_call_end(void);
 /* A new node joins, a closing node leaves the global drained sections in force. */
 void bdrv__drain_all_join(BlockDriverState *bs);
 void bdrv__drain_all_leave(BlockDriverState *bs);

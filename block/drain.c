@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * All of drain. This file is the only writer of quiesce_counter, of an edge's
- * quiesced_parent flag and of in_flight.
+ * quiesced_parent flag, of in_flight and of at_rest.
  *
  *   quiesce  tell every parent, recursively upwards, to start nothing new. No polling: the
  *            graph cannot change under the walk.
@@ -24,6 +24,7 @@
  * and waits for it. (block/backend.c has the requester's side.)
  */
 #include "block/block-internal.h"
+#include "miniblk/coroutine-int.h"
 
 /* Number of global drained sections in force. Main thread. */
 static unsigned drain_all_sections;
@@ -140,6 +141,9 @@ void bdrv__unquiesce(BlockDriverState *bs)
     BdrvChild *c;
 
     GLOBAL_STATE_CODE();
+    if (bs->quiesce_counter == 1) {
+        qatomic_set(&bs->at_rest, false);       /* who sees the counter at 0 sees this */
+    }
     int old = qatomic_fetch_dec(&bs->quiesce_counter);
     g_assert(old > 0);
     if (old > 1) {
@@ -169,6 +173,14 @@ static bool is_covered(GHashTable *covered, BdrvChild *c)
            (!covered || g_hash_table_contains(covered, c->opaque));
 }
 
+/* Nothing is in flight on BS or above. If it is drained that stays so. */
+static void found_idle(BlockDriverState *bs)
+{
+    if (bs->quiesce_counter > 0 && !bs->at_rest) {
+        qatomic_set(&bs->at_rest, true);
+    }
+}
+
 bool bdrv__any_in_flight(GPtrArray *nodes, GHashTable *covered)
 {
     BdrvChild *c;
@@ -188,6 +200,9 @@ bool bdrv__any_in_flight(GPtrArray *nodes, GHashTable *covered)
         if (qatomic_read_sc(&bs->in_flight) > 0) {
             return true;
         }
+    }
+    for (unsigned i = 0; i < nodes->len; i++) {
+        found_idle(g_ptr_array_index(nodes, i));
     }
     return false;
 }
@@ -236,7 +251,53 @@ bool bdrv__drain_poll(BlockDriverState *bs)
             return true;
         }
     }
-    return qatomic_read_sc(&bs->in_flight) > 0;
+    if (qatomic_read_sc(&bs->in_flight) > 0) {
+        return true;
+    }
+    found_idle(bs);
+    return false;
+}
+
+/* ---- nobody submits while drained ------------------------------------------------------------ */
+
+/*
+ * A section that has been waited for is broken into by a request that nobody let in. These are
+ * let in:
+ *
+ *   - one that was counted before, on the node or, when it comes from a node above, on that:
+ *     the section's owner has done so, or the section would not have been waited for;
+ *   - those of a coroutine that has begun the section;
+ *   - those that the main thread waits for: whoever changes a node while its users are held
+ *     off writes it back, reopens it, copies what is left.
+ *
+ * A token of a backend does not help: it is taken before one looks whether one may go on.
+ */
+static unsigned sync_calls;     /* atomic; main thread writes */
+
+void bdrv__sync_call_begin(void)
+{
+    qatomic_set(&sync_calls, sync_calls + 1);
+}
+
+void bdrv__sync_call_end(void)
+{
+    qatomic_set(&sync_calls, sync_calls - 1);
+}
+
+void bdrv__check_submission(BlockDriverState *bs, BdrvChild *c, const char *request,
+                            int64_t offset)
+{
+    BlockDriverState *parent = c && c->klass->parent_is_bds ? c->opaque : NULL;
+
+    if (qatomic_read(&bs->in_flight) || (parent && qatomic_read(&parent->in_flight)) ||
+        qemu_coroutine_self()->drained_sections || qatomic_read(&sync_calls)) {
+        return;
+    }
+    g_autofree char *user = c ? bdrv_child_user_desc(c) : g_strdup("nobody it knows");
+    fprintf(stderr, "miniblk: %s: request to node '%s' at offset %" PRId64 " in a drained "
+            "section (quiesce counter %d), submitted by %s\n", request, bs->node_name, offset,
+            bs->quiesce_counter, user);
+    abort();
 }
 
 /* ---- sections -------------------------------------------------------------------------------- */
@@ -355,15 +416,27 @@ static void in_main_thread(void (*fn)(BlockDriverState *bs), BlockDriverState *b
     qemu_coroutine_yield();
 }
 
+/* Who begins a section in a coroutine may be another than who ends it. */
+static void count_own_section(int n)
+{
+    Coroutine *self = qemu_coroutine_self();
+
+    if (qemu_in_coroutine() && (n > 0 || self->drained_sections > 0)) {
+        self->drained_sections += n;
+    }
+}
+
 void bdrv_drained_begin(BlockDriverState *bs)
 {
     /* who changes the graph may have to wait for the section, and waits for readers */
     assert_bdrv_graph_unlocked();
     in_main_thread(do_drained_begin, bs);
+    count_own_section(1);
 }
 
 void bdrv_drained_end(BlockDriverState *bs)
 {
+    count_own_section(-1);
     in_main_thread(bdrv__unquiesce, bs);
 }
 
@@ -377,10 +450,12 @@ void bdrv_drain_all_begin(void)
 {
     assert_bdrv_graph_unlocked();
     in_main_thread(do_drain_all_begin, NULL);
+    count_own_section(1);
 }
 
 void bdrv_drain_all_end(void)
 {
+    count_own_section(-1);
     in_main_thread(do_drain_all_end, NULL);
 }
 

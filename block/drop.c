@@ -164,6 +164,7 @@ int bdrv_drop_intermediate(BlockDriverState *top, BlockDriverState *base,
         error_report_err(local_err);
     }
     subtree_drained_end(&subtree);
+    bdrv__go_home(top);
     bdrv_unref(base);
     bdrv_unref(top);
     return ret;

@@ -19,8 +19,8 @@
  * It is Dekker's protocol with the barrier of the reader's side moved over to the writer, who
  * comes so much more rarely: membarrier is as good as a full barrier executed in each thread
  * at some point of it. If that point is after a reader's write, the writer sees the write; if
- * it is before, the reader's next read sees WRITERS. Where the system has no membarrier, both
- * sides have an ordinary barrier.
+ * it is before, the reader's next read sees WRITERS. Where the system has no membarrier, the
+ * reader's write is a read-modify-write.
  *
  * The sum is read while threads run. Readers that were let in before WRITERS was raised have
  * their increments seen, all of them; a later one takes its increment back in the same thread,
@@ -105,33 +105,32 @@ static unsigned readers_inside(void)
 
 /* ---- readers --------------------------------------------------------------------------------- */
 
-/* The reader's half of the barrier between its count and WRITERS. */
-static inline void reader_barrier(void)
+/*
+ * The reader's half: change the count of this thread, then look whether somebody writes.
+ * release: who sees the count sees what we did; pairs with readers_inside(). acquire: we see
+ * what the last writer changed; pairs with the end of wrunlock.
+ */
+static inline bool count_and_look(unsigned n)
 {
+    ThreadReaders *t = here();
+
     if (likely(has_membarrier)) {
-        barrier();
-    } else {
-        smp_mb();
+        qatomic_store_release(&t->count, t->count + n);
+        barrier();              /* the processor's part is done by wrlock's membarrier */
+        return qatomic_load_acquire(&writers);
     }
+    qatomic_fetch_add(&t->count, n);
+    return qatomic_read_sc(&writers);
 }
 
 static inline bool enter(void)
 {
-    ThreadReaders *t = here();
-
-    qatomic_set(&t->count, t->count + 1);
-    reader_barrier();
-    /* acquire: what the last writer changed is seen; pairs with the end of wrunlock */
-    return likely(!qatomic_load_acquire(&writers));
+    return likely(!count_and_look(1));
 }
 
 static inline void leave(void)
 {
-    ThreadReaders *t = here();
-
-    qatomic_store_release(&t->count, t->count - 1);
-    reader_barrier();
-    if (unlikely(qatomic_read(&writers))) {
+    if (unlikely(count_and_look(-1))) {
         aio_wait_kick();
     }
 }
@@ -239,7 +238,13 @@ void assert_bdrv_graph_readable(void)
 
 void assert_bdrv_graph_unlocked(void)
 {
-    g_assert(qemu_coroutine_self()->graph_readers == 0);
+    unsigned levels = qemu_coroutine_self()->graph_readers;
+
+    if (unlikely(levels)) {
+        fprintf(stderr, "miniblk: graph lock: a coroutine that reads the graph (%u levels) "
+                "is about to wait for somebody who may change it\n", levels);
+        abort();
+    }
 }
 
 void assert_bdrv_graph_writable(void)

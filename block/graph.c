@@ -183,8 +183,17 @@ BdrvChild *bdrv__new_edge(const char *name, const BdrvChildClass *klass, BdrvChi
 {
     BdrvChild *child = g_new0(BdrvChild, 1);
     *child = (BdrvChild) { .name = g_strdup(name), .klass = klass, .role = role,
-                           .perm = perm, .shared_perm = shared, .opaque = opaque };
+                           .perm = perm, .shared_perm = shared, .opaque = opaque,
+                           .refcnt = 1 };
     return child;
+}
+
+static void unref_edge(BdrvChild *child)
+{
+    if (--child->refcnt == 0) {
+        g_free(child->name);
+        g_free(child);
+    }
 }
 
 void bdrv__free_edge(BdrvChild *child)
@@ -193,8 +202,7 @@ void bdrv__free_edge(BdrvChild *child)
     if (child->quiesced_parent) {
         bdrv__parent_drained_end(child);
     }
-    g_free(child->name);
-    g_free(child);
+    unref_edge(child);
 }
 
 /* The field of the parent that an edge of this role is kept in; NULL if in none. */
@@ -509,41 +517,88 @@ BdrvChild *bdrv_root_attach_child(BlockDriverState *child_bs, const char *child_
     return attach(NULL, child_bs, child, errp);
 }
 
+/* Whether anybody who is no node uses BS or a node connected to it. */
+static bool has_users(BlockDriverState *bs)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
+    g_autoptr(GPtrArray) nodes = g_ptr_array_new();
+    BdrvChild *c;
+
+    g_hash_table_add(seen, bs);
+    g_ptr_array_add(nodes, bs);
+    for (unsigned i = 0; i < nodes->len; i++) {
+        bs = g_ptr_array_index(nodes, i);
+        QLIST_FOREACH(c, &bs->parents, next_parent) {
+            if (!parent_node(c)) {
+                return true;
+            }
+            if (g_hash_table_add(seen, c->opaque)) {
+                g_ptr_array_add(nodes, c->opaque);
+            }
+        }
+        QLIST_FOREACH(c, &bs->children, next) {
+            if (g_hash_table_add(seen, c->bs)) {
+                g_ptr_array_add(nodes, c->bs);
+            }
+        }
+    }
+    return false;
+}
+
 void bdrv__go_home(BlockDriverState *bs)
 {
+    AioContext *home = qemu_get_aio_context();
+
     /* not worth it for a node that is closed next */
-    if (bs->refcnt > 1 && QLIST_EMPTY(&bs->parents)) {
-        bdrv_try_change_aio_context(bs, qemu_get_aio_context(), NULL, NULL);
+    if (bs->aio_context != home && bs->refcnt > 1 && QLIST_EMPTY(&bs->parents) &&
+        !has_users(bs)) {
+        AioContext *ctx = bs->aio_context;
+        aio_context_acquire(ctx);
+        bdrv_try_change_aio_context(bs, home, NULL, NULL);
+        aio_context_release(ctx);
     }
 }
 
-BlockDriverState *bdrv__detach_child(BlockDriverState *parent, BdrvChild *child)
+/* With the graph lock held. The node below, with a reference. */
+static BlockDriverState *cut_edge(BdrvChild *child)
 {
-    bool drain = must_drain(parent);
-
-    GLOBAL_STATE_CODE();
-    g_assert(!child->frozen);
-    if (drain) {
-        bdrv_drained_begin(parent);
-    }
-    bdrv_graph_wrlock();
     BlockDriverState *child_bs = child->bs;
-    AioContext *ctx = child_bs->aio_context;
-    aio_context_acquire(ctx);
-    bdrv_ref(child_bs);
 
+    bdrv_ref(child_bs);
     Transaction *tran = tran_new();
     bdrv__detach_edge(child, tran);
     tran_commit(tran);
     /* Less than before is always possible; a driver that fails keeps what it has. */
     tran = tran_new();
     tran_finalize(tran, bdrv__refresh_perms(child_bs, NULL, tran, NULL));
+    return child_bs;
+}
+
+BlockDriverState *bdrv__detach_child(BlockDriverState *parent, BdrvChild *child)
+{
+    bool drain = must_drain(parent);
+    BlockDriverState *child_bs = NULL;
+
+    GLOBAL_STATE_CODE();
+    g_assert(!child->frozen);
+    child->refcnt++;            /* what runs while we wait may take out the edge */
+    if (drain) {
+        bdrv_ref(parent);
+        bdrv_drained_begin(parent);
+    }
+    bdrv_graph_wrlock();
+    if (child->bs) {
+        child_bs = cut_edge(child);
+    }
     bdrv_graph_wrunlock();
+    unref_edge(child);
     if (drain) {
         bdrv_drained_end(parent);
+        bdrv_unref(parent);
     }
-    bdrv__go_home(child_bs);
-    aio_context_release(ctx);
+    if (child_bs) {
+        bdrv__go_home(child_bs);
+    }
     return child_bs;
 }
 

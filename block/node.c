@@ -164,7 +164,7 @@ void bdrv_ref(BlockDriverState *bs)
 /* Close BS; the references it had on its children are added to CHILDREN. */
 static void close_node(BlockDriverState *bs, GPtrArray *children)
 {
-    BdrvChild *child, *next;
+    BdrvChild *child;
     AioContext *ctx = bs->aio_context;
 
     aio_context_acquire(ctx);
@@ -178,8 +178,11 @@ static void close_node(BlockDriverState *bs, GPtrArray *children)
         bs->drv->bdrv_close(bs);        /* stores the bitmaps that are kept in the image */
     }
     bdrv_release_named_dirty_bitmaps(bs);
-    QLIST_FOREACH_SAFE(child, &bs->children, next, next) {
-        g_ptr_array_add(children, bdrv__detach_child(bs, child));
+    while ((child = QLIST_FIRST(&bs->children))) {
+        BlockDriverState *child_bs = bdrv__detach_child(bs, child);
+        if (child_bs) {
+            g_ptr_array_add(children, child_bs);
+        }
     }
     g_assert(!bs->file && !bs->backing);
     bdrv_drained_end(bs);

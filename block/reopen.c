@@ -530,10 +530,7 @@ static void settle(const NewChild *n)
         bdrv__settle_parents(n->bs);
     }
     if (n->old_bs) {
-        AioContext *ctx = n->old_bs->aio_context;
-        aio_context_acquire(ctx);
         bdrv__go_home(n->old_bs);
-        aio_context_release(ctx);
     }
 }
 

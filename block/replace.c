@@ -167,6 +167,7 @@ int bdrv_replace_node(BlockDriverState *from, BlockDriverState *to, Error **errp
     bdrv_graph_wrunlock();
     bdrv__settle_parents(to);
     bdrv_drained_end(from);
+    bdrv__go_home(from);
     bdrv_unref(to);
     bdrv_unref(from);
     return ret;
@@ -196,6 +197,7 @@ int bdrv_drop_filter(BlockDriverState *bs, Error **errp)
         bdrv_unref(child_bs);
     }
     bdrv_drained_end(bs);
+    bdrv__go_home(bs);
     bdrv_unref(bs);
     return ret;
 }
@@ -373,10 +375,7 @@ static int set_backing_drained(BlockDriverState *bs, BlockDriverState *backing_h
         bdrv__settle_parents(backing_hd);
     }
     if (old) {
-        AioContext *ctx = old->aio_context;
-        aio_context_acquire(ctx);
         bdrv__go_home(old);
-        aio_context_release(ctx);
         bdrv_unref(old);
     }
     return ret;

@@ -197,6 +197,7 @@ int coroutine_fn bdrv_co_preadv_part(BdrvChild *child, int64_t offset, int64_t b
         return 0;
     }
     assert_may_run_here(bs);
+    bdrv__submitting(bs, child, "read", offset);
     bdrv_inc_in_flight(bs);
     if (unlikely(flags & BDRV_REQ_COPY_ON_READ)) {
         g_assert(qatomic_read(&child->perm) & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED));
@@ -362,6 +363,8 @@ int coroutine_fn bdrv_co_pwritev_part(BdrvChild *child, int64_t offset, int64_t 
         return 0;
     }
     assert_may_run_here(bs);
+    bdrv__submitting(bs, child, flags & BDRV_REQ_ZERO_WRITE ? "write of zeroes" : "write",
+                     offset);
     bdrv_inc_in_flight(bs);
     ret = write_tracked(bs, offset, bytes, qiov, qiov_offset, flags);
     bdrv_dec_in_flight(bs);
@@ -389,17 +392,35 @@ int coroutine_fn bdrv_co_pwrite_zeroes(BdrvChild *child, int64_t offset, int64_t
 
 /* ---- flush ---------------------------------------------------------------------------------------- */
 
-/* Flush what lies below: all children that this node may have written to. */
-static int coroutine_fn flush_children(BlockDriverState *bs)
+/* The nodes below that BS may have written to, with a token of each. */
+static GPtrArray *written_children(BlockDriverState *bs)
 {
+    GPtrArray *nodes = g_ptr_array_new();
     BdrvChild *c;
-    int ret = 0;
 
     QLIST_FOREACH(c, &bs->children, next) {
         if (qatomic_read(&c->perm) & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED)) {
-            int child_ret = bdrv_co_flush(c->bs);
-            ret = ret < 0 ? ret : child_ret;
+            bdrv_inc_in_flight(c->bs);
+            g_ptr_array_add(nodes, c->bs);
         }
+    }
+    return nodes;
+}
+
+/*
+ * Flush what lies below. Edges of a node in the main thread may change whenever we yield; the
+ * tokens keep the nodes.
+ */
+static int coroutine_fn flush_children(BlockDriverState *bs)
+{
+    g_autoptr(GPtrArray) nodes = written_children(bs);
+    int ret = 0;
+
+    for (unsigned i = 0; i < nodes->len; i++) {
+        BlockDriverState *child_bs = g_ptr_array_index(nodes, i);
+        int child_ret = bdrv_co_flush(child_bs);
+        bdrv_dec_in_flight(child_bs);
+        ret = ret < 0 ? ret : child_ret;
     }
     return ret;
 }
@@ -437,6 +458,7 @@ int coroutine_fn bdrv_co_flush(BlockDriverState *bs)
         return 0;
     }
     assert_may_run_here(bs);
+    bdrv__submitting(bs, NULL, "flush", 0);
     bdrv_inc_in_flight(bs);
     /*
      * A flush covers the writes completed before it begins. Those who wait here while one
@@ -495,6 +517,7 @@ int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset, int64_t byte
         return 0;
     }
     assert_may_run_here(bs);
+    bdrv__submitting(bs, child, "discard", offset);
     bdrv_inc_in_flight(bs);
     bdrv__tracked_begin(&req, bs, offset, bytes, BDRV_TRACKED_DISCARD);
     bdrv__wait_serialising(&req);

@@ -171,6 +171,7 @@ static void coroutine_fn status_entry(void *opaque)
 {
     Status *s = opaque;
 
+    bdrv__submitting(s->bs, NULL, "block status", s->offset);
     if (s->chain) {
         through_chain(s);
     } else {

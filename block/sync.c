@@ -29,8 +29,16 @@ static void run_co(BlockDriverState *bs, AioContext *ctx, void (*fn)(void *opaqu
                    void *opaque)
 {
     RunCo r = { .fn = fn, .opaque = opaque, .bs = bs };
+    bool main_thread = qemu_in_main_thread();
+
+    if (main_thread) {
+        bdrv__sync_call_begin();
+    }
     aio_co_enter(ctx, qemu_coroutine_create(run_co_entry, &r));
     AIO_WAIT_WHILE(ctx, !qatomic_load_acquire(&r.done));
+    if (main_thread) {
+        bdrv__sync_call_end();
+    }
 }
 
 void bdrv__run_co(AioContext *ctx, void (*fn)(void *opaque), void *opaque)

@@ -67,6 +67,7 @@ int coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t offset, bool exact,
     if (uncovers_backing(bs, old_size, offset)) {
         flags |= BDRV_REQ_ZERO_WRITE;
     }
+    bdrv__submitting(bs, child, "truncate", offset);
     bdrv_inc_in_flight(bs);
     bdrv__tracked_begin(&req, bs, from, MAX(old_size, offset) - from, BDRV_TRACKED_TRUNCATE);
     bdrv__make_serialising(&req, bs->bl.request_alignment);
@@ -96,6 +97,7 @@ int coroutine_fn bdrv_co_check(BlockDriverState *bs, BdrvCheckResult *res, BdrvC
     if (!bs->drv->bdrv_co_check) {
         return -ENOTSUP;
     }
+    bdrv__submitting(bs, NULL, "check", 0);
     bdrv_inc_in_flight(bs);
     memset(res, 0, sizeof(*res));
     int ret = bs->drv->bdrv_co_check(bs, res, fix);

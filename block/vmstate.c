@@ -45,6 +45,7 @@ static int coroutine_fn check_and_transfer(BlockDriverState *bs, QEMUIOVector *q
         pos > BDRV_MAX_LENGTH - (int64_t)qiov->size) {
         return -EIO;
     }
+    bdrv__submitting(bs, NULL, "VM state", pos);
     return transfer(bs, qiov, pos, save);
 }
 

@@ -134,6 +134,7 @@ static BlockDriver bdrv_throttle = {
     .instance_size = sizeof(ThrottleGroupMember),
     .is_filter = true,
     .has_variable_length = true,
+    .supports_multiqueue = true,
     .bdrv_open = throttle_open,
     .bdrv_close = throttle_close,
     .bdrv_reopen_prepare = throttle_reopen_prepare,

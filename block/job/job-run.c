@@ -14,6 +14,7 @@
  */
 #include "miniblk/osdep.h"
 #include "block/job/job-internal.h"
+#include "miniblk/graph-lock.h"
 
 bool job_started_locked(Job *job)
 {
@@ -112,6 +113,7 @@ static void assert_is_self(Job *job)
 void coroutine_fn job_pause_point(Job *job)
 {
     assert_is_self(job);
+    assert_bdrv_graph_unlocked();
     JOB_LOCK_GUARD();
     pause_point(job);
 }
@@ -119,6 +121,7 @@ void coroutine_fn job_pause_point(Job *job)
 static void coroutine_fn sleep_until(Job *job, int64_t deadline_ns)
 {
     assert_is_self(job);
+    assert_bdrv_graph_unlocked();
     JOB_LOCK_GUARD();
     if (job_is_cancelled_locked(job)) {
         return;

@@ -127,7 +127,6 @@ static int take_down(MirrorJob *s, bool want_pivot)
     }
     mirror__drop_filter(g_steal_pointer(&s->filter));
     blk_unref(g_steal_pointer(&s->target_blk));
-    bdrv__go_home(source);      /* its last parents may have moved to the target */
     if (s->target_was_read_only && (!want_pivot || ret < 0)) {
         bdrv_reopen_set_read_only(target, true, NULL);
     }

@@ -167,9 +167,6 @@ BlockAIOCB *blk_aio_preadv(BlockBackend *blk, int64_t offset, QEMUIOVector *qiov
                            BdrvRequestFlags flags, BlockCompletionFunc *cb, void *opaque);
 BlockAIOCB *blk_aio_pwritev(BlockBackend *blk, int64_t offset, QEMUIOVector *qiov,
                             BdrvRequestFlags flags, BlockCompletionFunc *cb, void *opaque);
-BlockAIOCB *blk_aio_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes,
-                                  BdrvRequestFlags flags, BlockCompletionFunc *cb,
-                                  void *opaque);
 BlockAIOCB *blk_aio_flush(BlockBackend *blk, BlockCompletionFunc *cb, void *opaque);
 
 #endif

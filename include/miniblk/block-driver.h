@@ -235,6 +235,7 @@ struct BdrvChild {
     void *opaque;               /* the parent */
     uint64_t perm;              /* atomic; written by block/perm.c */
     uint64_t shared_perm;       /* written by block/perm.c */
+    unsigned refcnt;            /* the graph's, and one of each who waits in between */
     bool frozen;                /* may not be re-pointed or taken out; block/replace.c */
     bool quiesced_parent;       /* the parent has been told drained_begin for this edge;
                                    written by block/drain.c */

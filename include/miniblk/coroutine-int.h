@@ -31,6 +31,7 @@ struct Coroutine {
     Coroutine *next;            /* in PENDING, or in the pool */
     unsigned locks_held;        /* CoMutexes and CoRwlocks; must be none at the end */
     unsigned graph_readers;     /* levels of the graph's read lock; block/graph-lock.c */
+    unsigned drained_sections;  /* begun and not ended by us; block/drain.c */
     AioMessage msg;             /* carries us to another context */
 
     /* aio/coroutine-stack.c */

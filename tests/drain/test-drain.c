@@ -273,22 +273,34 @@ static void test_nothing_starts_while_drained(void)
     chain_free(&c);
 }
 
+/* A device whose last request comes when it is told to stop. */
+typedef struct LastRequest {
+    BlockBackend *blk;
+    Reads reads;
+} LastRequest;
+
+static void submit_last(void *opaque)
+{
+    LastRequest *l = opaque;
+    submit(l->blk, &l->reads);
+}
+
 static void test_queuing_can_be_switched_off(void)
 {
-    Chain c = chain_new();
-    Reads r = { .done = 0 };
-    bdrv_drained_begin(c.top);
-    submit(c.blk, &r);
-    while (aio_poll(qemu_get_aio_context(), false)) {
-        /* it is parked, so this ends */
+    static const BlockDevOps ops = { .drained_begin = submit_last };
+
+    for (int off = 0; off < 2; off++) {
+        Chain c = chain_new();
+        LastRequest l = { .blk = c.blk };
+        blk_set_disable_request_queuing(c.blk, off);
+        blk_set_dev_ops(c.blk, &ops, &l);
+        bdrv_drained_begin(c.top);
+        g_assert_cmpint(l.reads.done, ==, off);     /* else it is parked */
+        bdrv_drained_end(c.top);
+        AIO_WAIT_WHILE_UNLOCKED(NULL, l.reads.done == 0);
+        blk_set_dev_ops(c.blk, NULL, NULL);
+        chain_free(&c);
     }
-    g_assert_cmpint(r.done, ==, 0);
-    blk_set_disable_request_queuing(c.blk, true);
-    AIO_WAIT_WHILE_UNLOCKED(NULL, r.done == 0);
-    submit(c.blk, &r);
-    AIO_WAIT_WHILE_UNLOCKED(NULL, r.done == 1);
-    bdrv_drained_end(c.top);
-    chain_free(&c);
 }
 
 /* ---- in coroutines ---------------------------------------------------------------------------- */

@@ -6,6 +6,7 @@
  */
 #include "drain-driver.h"
 #include "miniblk/qdict.h"
+#include "miniblk/throttle-groups.h"
 
 enum {
     THREADS = 4, BLOCK_BYTES = 4096, BLOCKS = 4, STEPS = 150,
@@ -185,7 +186,7 @@ static void test_threads_share_a_node(void)
     g_free(disk);
 }
 
-/* ---- a real file, by each engine ---------------------------------------------------------- */
+/* ---- a real file, by each engine and through a filter ------------------------------------- */
 
 enum { FILE_BYTES = 4 << 20, CHUNK_BYTES = 4096 };
 
@@ -210,8 +211,47 @@ static void coroutine_fn file_writer_entry(void *opaque)
     aio_wait_kick();
 }
 
-static void test_threads_share_a_file(gconstpointer engine)
+typedef struct FileTest {
+    const char *path, *driver, *engine;
+} FileTest;
+
+static const FileTest file_tests[] = {
+    { "/multiqueue/file/threads", "raw", "threads" },
+    { "/multiqueue/file/native", "raw", "native" },
+    { "/multiqueue/file/io_uring", "raw", "io_uring" },
+    { "/multiqueue/throttle", "throttle", "threads" },
+};
+
+/* Few enough requests per second that some of each thread wait for their turn. */
+static ThrottleGroup *slow_group(void)
 {
+    ThrottleConfig cfg;
+
+    throttle_config_init(&cfg);
+    cfg.buckets[THROTTLE_OPS_TOTAL].avg = 4000;
+    return throttle_group_new("slow", &cfg, &error_abort);
+}
+
+static QDict *file_options(const FileTest *t, const char *path)
+{
+    const char *direct = strcmp(t->engine, "native") ? "off" : "on";
+    QDict *options = qdict_new();
+
+    qdict_put_str(options, "driver", t->driver);
+    if (!strcmp(t->driver, "throttle")) {
+        qdict_put_str(options, "throttle-group", "slow");
+    }
+    qdict_put_str(options, "file.driver", "file");
+    qdict_put_str(options, "file.filename", path);
+    qdict_put_str(options, "file.aio", t->engine);
+    qdict_put_str(options, "file.cache.direct", direct);
+    qdict_put_str(options, "cache.direct", direct);
+    return options;
+}
+
+static void test_threads_share_a_file(gconstpointer data)
+{
+    const FileTest *t = data;
     g_autofree char *path = g_build_filename(g_get_tmp_dir(), "multiqueue.XXXXXX", NULL);
     int fd = g_mkstemp(path);
     Error *err = NULL;
@@ -220,17 +260,12 @@ static void test_threads_share_a_file(gconstpointer engine)
     g_assert_cmpint(fd, >=, 0);
     g_assert_cmpint(ftruncate(fd, FILE_BYTES), ==, 0);
     close(fd);
-    QDict *options = qdict_new();
-    qdict_put_str(options, "driver", "raw");
-    qdict_put_str(options, "file.driver", "file");
-    qdict_put_str(options, "file.filename", path);
-    qdict_put_str(options, "file.aio", engine);
-    qdict_put_str(options, "file.cache.direct", strcmp(engine, "native") ? "off" : "on");
-    qdict_put_str(options, "cache.direct", strcmp(engine, "native") ? "off" : "on");
-    BlockBackend *blk = blk_new_open(NULL, NULL, options, BDRV_O_RDWR, &err);
+    ThrottleGroup *group = slow_group();
+    BlockBackend *blk = blk_new_open(NULL, NULL, file_options(t, path), BDRV_O_RDWR, &err);
     if (!blk) {
         g_test_skip(error_get_pretty(err));     /* no O_DIRECT here, or no such engine */
         error_free(err);
+        throttle_group_delete(group, &error_abort);
         unlink(path);
         return;
     }
@@ -253,6 +288,7 @@ static void test_threads_share_a_file(gconstpointer engine)
     blk_set_aio_context(blk, qemu_get_aio_context(), &error_abort);
     aio_context_release(ctx);
     blk_unref(blk);
+    throttle_group_delete(group, &error_abort);
     unlink(path);
 }
 
@@ -294,9 +330,9 @@ int main(int argc, char **argv)
         io[i] = iothread_create(id, &error_abort);
     }
     g_test_add_func("/multiqueue/share", test_threads_share_a_node);
-    g_test_add_data_func("/multiqueue/file/threads", "threads", test_threads_share_a_file);
-    g_test_add_data_func("/multiqueue/file/native", "native", test_threads_share_a_file);
-    g_test_add_data_func("/multiqueue/file/io_uring", "io_uring", test_threads_share_a_file);
+    for (unsigned i = 0; i < ARRAY_SIZE(file_tests); i++) {
+        g_test_add_data_func(file_tests[i].path, &file_tests[i], test_threads_share_a_file);
+    }
     g_test_add_func("/multiqueue/protected", test_other_drivers_are_protected);
     int ret = g_test_run();
     for (int i = 0; i < THREADS; i++) {
