@@ -70,6 +70,8 @@ int blk_insert_bs(BlockBackend *blk, BlockDriverState *bs, Error **errp);
 void blk_remove_bs(BlockBackend *blk);
 /* GS: on failure nothing changes. */
 int blk_set_perm(BlockBackend *blk, uint64_t perm, uint64_t shared_perm, Error **errp);
+/* GS: bdrv_make_empty() of the root node. */
+int no_coroutine_fn blk_make_empty(BlockBackend *blk, Error **errp);
 void blk_get_perm(BlockBackend *blk, uint64_t *perm, uint64_t *shared_perm);
 void blk_set_dev_ops(BlockBackend *blk, const BlockDevOps *ops, void *opaque);
 /* A name for the user in messages ("Conflicts with use by NAME"); kept by copy. GS. */
@@ -167,6 +169,9 @@ BlockAIOCB *blk_aio_preadv(BlockBackend *blk, int64_t offset, QEMUIOVector *qiov
                            BdrvRequestFlags flags, BlockCompletionFunc *cb, void *opaque);
 BlockAIOCB *blk_aio_pwritev(BlockBackend *blk, int64_t offset, QEMUIOVector *qiov,
                             BdrvRequestFlags flags, BlockCompletionFunc *cb, void *opaque);
+BlockAIOCB *blk_aio_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes,
+                                  BdrvRequestFlags flags, BlockCompletionFunc *cb,
+                                  void *opaque);
 BlockAIOCB *blk_aio_flush(BlockBackend *blk, BlockCompletionFunc *cb, void *opaque);
 
 #endif
