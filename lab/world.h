@@ -35,30 +35,24 @@ bool lab_world_restores(void);
 /* Take the image; by g_test_run(), whose caller's stack begins at FRAME. Once. */
 void lab_world_freeze(void *frame);
 
-/* Put the image back, forget the run memory, files and open descriptors of the last schedule.
- * Before each schedule, from the engine's own stack. */
+/*
+ * Put the image back and forget the run memory. Before each schedule, on the engine's own
+ * stack. (Descriptors, threads and files are static data, and so part of the image.)
+ */
 void lab_world_reset(void);
 
-/* Pages that are copied back at each reset, for reports. */
-size_t lab_world_dirty_pages(void);
-
-/* The TLS block of the executable (and, below it, of its libraries) as g_test_run() found it:
- * what the main thread starts with. SIZE bytes that end at the thread pointer. */
-const void *lab_world_main_tls(size_t *size);
+/* Pages that are copied back at each restore, for reports. */
+size_t lab_image_dirty_pages(void);
 
 /* Make [ADDRESS, ADDRESS + SIZE) writable for the kernel: a system call that stores into a page
  * that has not been written yet would fail with EFAULT. */
-void lab_world_touch(void *address, size_t size);
+void lab_image_touch(void *address, size_t size);
 
 /* ---- arena.c --------------------------------------------------------------------------- */
 
-/* Keep memory, whatever runs; zeroed. Never in the middle of a schedule. */
+/* Keep memory; zeroed. Never in the middle of a schedule. */
 void *lab_keep_alloc(size_t size);
 void lab_keep_free(void *p);
-
-/* Mappings that malloc and the image know nothing of (fiber stacks): zeroed, page-aligned,
- * never given back. */
-void *lab_map(size_t size);
 
 /* At the end of a case: overruns and writes after free that have not been noticed yet; calls
  * lab_fail(). In the schedule. */
@@ -71,7 +65,7 @@ typedef struct LabBlockInfo {
     size_t size;
     unsigned serial;            /* the Nth allocation of this schedule, from 1 */
     bool freed;
-    const void *caller;         /* that asked for it */
+    const void *caller;         /* that asked for it, or freed it */
 } LabBlockInfo;
 bool lab_arena_find(uintptr_t address, LabBlockInfo *info);
 
@@ -84,7 +78,7 @@ bool lab_arena_find(uintptr_t address, LabBlockInfo *info);
  */
 LabVerdict lab_case_run(unsigned number, const char **message);
 
-/* What the program got after its options were taken by g_test_init(): argv[0] and the rest. */
+/* What the program was called with: argv[0] and the rest. */
 char **lab_arguments(int *argc);
 
 /* The last text that the program wrote to stderr in this schedule (the words of a failed
@@ -108,8 +102,6 @@ extern unsigned lab_disk_generation;
 
 /* ---- what the world needs from the engine ---------------------------------------------- */
 
-/* Record LAB_EVENT_TEXT in the current schedule, if events are recorded. */
-void lab_event_text(const char *text);
 /* Write 1 to virtual eventfd FD without being a point (from lab_disk_complete()). */
 void lab_eventfd_post(int fd);
 /* The limits of the schedule that runs. */
