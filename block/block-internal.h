@@ -43,12 +43,28 @@ int bdrv__child_flags(BlockDriverState *parent, int parent_flags, BdrvChildRole 
 /* Open and attach the backing file that BS's image names, if it has none yet. 0 or -errno. */
 int bdrv__open_backing_file(BlockDriverState *bs, Error **errp);
 
+/* ---- graph-order.c ------------------------------------------------------------------------ */
+
+/* The children of BS have changed: so may its height, and those of the nodes above. */
+void bdrv__update_height(BlockDriverState *bs);
+/* Whether an edge from PARENT to CHILD would close a circle. */
+bool bdrv__would_cycle(BlockDriverState *parent, BlockDriverState *child);
+/* Whether, after a change below BS, no way down is too long: 0, or -ELOOP with ERRP set. */
+int bdrv__check_depth(BlockDriverState *bs, Error **errp);
+
 /* ---- graph.c: holding the graph lock, in a transaction; none polls ------------------------ */
 
 /* An edge that is in no list yet, and the end of one that no longer is. */
 BdrvChild *bdrv__new_edge(const char *name, const BdrvChildClass *klass, BdrvChildRole role,
                           uint64_t perm, uint64_t shared, void *opaque);
 void bdrv__free_edge(BdrvChild *child);
+/* Drop a reference on an edge, taken by child->refcnt++ to find it again after a wait. */
+void bdrv__unref_edge(BdrvChild *child);
+/* The parent of an edge, if that is a node. */
+static inline BlockDriverState *bdrv__parent_node(const BdrvChild *c)
+{
+    return c->klass->parent_is_bds ? c->opaque : NULL;
+}
 /*
  * Have a new edge point to CHILD_BS, with a reference of its own; take one out; point one to
  * NEW_BS instead. The caller has references of its own on all nodes involved. When the
@@ -63,7 +79,7 @@ void bdrv__move_edge(BdrvChild *child, BlockDriverState *new_bs, Transaction *tr
  */
 void bdrv__settle_parents(BlockDriverState *bs);
 
-/* ---- graph.c: the rest ------------------------------------------------------------------- */
+/* ---- attach.c ----------------------------------------------------------------------------- */
 
 /*
  * Poll until the parent of EDGE, a new one, is fit to have CHILD_BS: in one context, and at
@@ -72,10 +88,6 @@ void bdrv__settle_parents(BlockDriverState *bs);
 int bdrv__lock_for_edge(BdrvChild *edge, BlockDriverState *child_bs, Error **errp);
 /* Undo what this did to BS (may be NULL), which was in CTX. Polls. */
 void bdrv__move_back(BlockDriverState *bs, AioContext *ctx);
-/* Whether an edge from PARENT to CHILD would close a circle. */
-bool bdrv__would_cycle(BlockDriverState *parent, BlockDriverState *child);
-/* Whether, after a change below BS, no way down is too long: 0, or -ELOOP with ERRP set. */
-int bdrv__check_depth(BlockDriverState *bs, Error **errp);
 /*
  * Take out an edge; its reference on the child becomes the caller's. Polls; NULL: somebody has
  * taken it out meanwhile.

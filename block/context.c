@@ -155,8 +155,32 @@ typedef struct Move {
     GPtrArray *quiesced;        /* nodes we hold a reference and a drain level on */
     GHashTable *is_quiesced;    /* the same as a set */
     GHashTable *visited;        /* of the last walk */
+    GPtrArray *nodes;           /* its nodes, in the order in which they were made */
     Transaction *tran;          /* of the last walk */
 } Move;
+
+static int compare_serials(gconstpointer a, gconstpointer b)
+{
+    const BlockDriverState *x = *(BlockDriverState *const *)a;
+    const BlockDriverState *y = *(BlockDriverState *const *)b;
+    return x->serial < y->serial ? -1 : x->serial > y->serial;
+}
+
+/* Callbacks are called in the same order whenever the same thing is done. */
+static void sort_nodes(Move *m)
+{
+    GHashTableIter iter;
+    void *object, *value;
+
+    m->nodes = g_ptr_array_new();
+    g_hash_table_iter_init(&iter, m->visited);
+    while (g_hash_table_iter_next(&iter, &object, &value)) {
+        if (value == &node_mark) {
+            g_ptr_array_add(m->nodes, object);
+        }
+    }
+    g_ptr_array_sort(m->nodes, compare_serials);
+}
 
 static bool walk(Move *m, Error **errp)
 {
@@ -165,27 +189,33 @@ static bool walk(Move *m, Error **errp)
     if (m->ignore_child) {
         g_hash_table_insert(m->visited, m->ignore_child, NULL);
     }
-    return bdrv_change_aio_context(m->bs, m->ctx, m->visited, m->tran, errp);
+    bool ok = bdrv_change_aio_context(m->bs, m->ctx, m->visited, m->tran, errp);
+    sort_nodes(m);
+    return ok;
+}
+
+static void free_walk(Move *m)
+{
+    g_hash_table_destroy(m->visited);
+    g_ptr_array_free(m->nodes, true);
 }
 
 static void forget_walk(Move *m)
 {
     tran_abort(m->tran);
-    g_hash_table_destroy(m->visited);
+    free_walk(m);
 }
 
 /* Quiesce the nodes of the last walk that are not yet; false if there was none. */
 static bool quiesce_found(Move *m)
 {
-    GHashTableIter iter;
-    void *object, *value;
     unsigned before = m->quiesced->len;
 
-    g_hash_table_iter_init(&iter, m->visited);
-    while (g_hash_table_iter_next(&iter, &object, &value)) {
-        if (value == &node_mark && g_hash_table_add(m->is_quiesced, object)) {
-            bdrv_ref(object);
-            g_ptr_array_add(m->quiesced, object);
+    for (unsigned i = 0; i < m->nodes->len; i++) {
+        BlockDriverState *bs = g_ptr_array_index(m->nodes, i);
+        if (g_hash_table_add(m->is_quiesced, bs)) {
+            bdrv_ref(bs);
+            g_ptr_array_add(m->quiesced, bs);
         }
     }
     for (unsigned i = before; i < m->quiesced->len; i++) {
@@ -207,29 +237,18 @@ static void resume_all(Move *m)
 
 static void switch_all(Move *m)
 {
-    GHashTableIter iter;
-    void *bs, *value;
-
-    g_hash_table_iter_init(&iter, m->visited);
-    while (g_hash_table_iter_next(&iter, &bs, &value)) {
-        if (value == &node_mark) {
-            detach_node(bs);
-        }
+    for (unsigned i = 0; i < m->nodes->len; i++) {
+        detach_node(g_ptr_array_index(m->nodes, i));
     }
-    g_hash_table_iter_init(&iter, m->visited);
-    while (g_hash_table_iter_next(&iter, &bs, &value)) {
-        if (value == &node_mark) {
-            qatomic_set(&((BlockDriverState *)bs)->aio_context, m->ctx);
-        }
+    for (unsigned i = 0; i < m->nodes->len; i++) {
+        BlockDriverState *bs = g_ptr_array_index(m->nodes, i);
+        qatomic_set(&bs->aio_context, m->ctx);
     }
     tran_commit(m->tran);       /* the parents that are not nodes */
-    g_hash_table_iter_init(&iter, m->visited);
-    while (g_hash_table_iter_next(&iter, &bs, &value)) {
-        if (value == &node_mark) {
-            attach_node(bs, m->ctx);
-        }
+    for (unsigned i = 0; i < m->nodes->len; i++) {
+        attach_node(g_ptr_array_index(m->nodes, i), m->ctx);
     }
-    g_hash_table_destroy(m->visited);
+    free_walk(m);
 }
 
 int bdrv_try_change_aio_context(BlockDriverState *bs, AioContext *ctx,

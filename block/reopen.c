@@ -10,38 +10,14 @@
  *   change   with the graph locked, one transaction: flags, children, permissions of all.
  *   commit   or abort, every driver.
  */
-#include "block/block-internal.h"
-
-/* A change of bs->file or bs->backing. */
-typedef struct NewChild {
-    bool wanted;
-    BlockDriverState *bs;       /* to be; NULL: none; with a reference */
-    BlockDriverState *old_bs;   /* with a reference */
-    BdrvChild *edge;            /* for BS, unless there is an edge that can be re-pointed */
-} NewChild;
-
-typedef struct Entry {
-    BDRVReopenState state;
-    QDict *given;               /* what is asked for */
-    bool keep_old;              /* on top of what is in force */
-    struct Entry *parent;       /* whose flags this one follows; NULL: nobody's */
-    BdrvChildRole role;         /* towards PARENT */
-    BdrvCommonOptions common;   /* to be */
-    QDict *new_options;         /* of the driver, to be */
-    NewChild file, backing;
-    bool driver_prepared;
-} Entry;
-
-struct BlockReopenQueue {
-    GPtrArray *entries;         /* of Entry; parents first */
-};
+#include "block/reopen-internal.h"
 
 /* ---- the queue ----------------------------------------------------------------------------------- */
 
-static Entry *find_entry(BlockReopenQueue *queue, BlockDriverState *bs)
+static ReopenEntry *find_entry(BlockReopenQueue *queue, BlockDriverState *bs)
 {
     for (unsigned i = 0; i < queue->entries->len; i++) {
-        Entry *e = g_ptr_array_index(queue->entries, i);
+        ReopenEntry *e = g_ptr_array_index(queue->entries, i);
         if (e->state.bs == bs) {
             return e;
         }
@@ -49,7 +25,7 @@ static Entry *find_entry(BlockReopenQueue *queue, BlockDriverState *bs)
     return NULL;
 }
 
-static void new_child_clear(NewChild *c)
+static void new_child_clear(ReopenChild *c)
 {
     if (c->edge) {
         bdrv__free_edge(c->edge);
@@ -60,7 +36,7 @@ static void new_child_clear(NewChild *c)
 
 static void entry_free(gpointer opaque)
 {
-    Entry *e = opaque;
+    ReopenEntry *e = opaque;
 
     new_child_clear(&e->file);
     new_child_clear(&e->backing);
@@ -87,9 +63,9 @@ static QDict *take_nested(QDict *options, const char *name)
 }
 
 static void add(BlockReopenQueue *queue, BlockDriverState *bs, QDict *options, bool keep_old,
-                Entry *parent, BdrvChildRole role)
+                ReopenEntry *parent, BdrvChildRole role)
 {
-    Entry *e = find_entry(queue, bs);
+    ReopenEntry *e = find_entry(queue, bs);
     BdrvChild *c;
 
     if (!options) {
@@ -104,7 +80,7 @@ static void add(BlockReopenQueue *queue, BlockDriverState *bs, QDict *options, b
     }
     bdrv_ref(bs);
     bdrv_drained_begin(bs);
-    e = g_new0(Entry, 1);
+    e = g_new0(ReopenEntry, 1);
     e->state.bs = bs;
     e->given = options;
     e->keep_old = keep_old;
@@ -139,270 +115,6 @@ void bdrv_reopen_queue_free(BlockReopenQueue *queue)
     }
 }
 
-/* ---- prepare: options ---------------------------------------------------------------------------- */
-
-/* Typed values and strings from a command line may say the same. */
-static bool same_value(json_t *a, json_t *b)
-{
-    if (json_equal(a, b)) {
-        return true;
-    }
-    if (!json_is_string(a) && !json_is_string(b)) {
-        return false;
-    }
-    g_autofree char *x = json_is_string(a) ? g_strdup(json_string_value(a))
-                                           : json_dumps(a, JSON_ENCODE_ANY);
-    g_autofree char *y = json_is_string(b) ? g_strdup(json_string_value(b))
-                                           : json_dumps(b, JSON_ENCODE_ANY);
-    return !g_strcmp0(x, y);
-}
-
-/* An option that names the node or its driver may be given, as it is. */
-static bool check_fixed(QDict *options, const char *key, const char *now, Error **errp)
-{
-    const char *value = qdict_get_try_str(options, key);
-
-    if (qdict_haskey(options, key) && g_strcmp0(value, now)) {
-        error_setg(errp, "Cannot change the option '%s'", key);
-        return false;
-    }
-    qdict_del(options, key);
-    return true;
-}
-
-static int inherited_flags(const Entry *e)
-{
-    static const int inheritable = BDRV_O_CACHE_MASK | BDRV_O_RDWR | BDRV_O_AUTO_RDONLY |
-                                   BDRV_O_UNMAP;
-    BlockDriverState *bs = e->state.bs;
-    int own = e->keep_old ? bs->explicit_flags : 0;
-    int follows = inheritable & ~own;
-    int from_parent = bdrv__child_flags(e->parent->state.bs, e->parent->state.flags, e->role);
-
-    return (bs->open_flags & ~follows) | (from_parent & follows);
-}
-
-/* Flags and other common options; E->given is left with those of the driver. */
-static bool take_common(Entry *e, Error **errp)
-{
-    BlockDriverState *bs = e->state.bs;
-    BdrvCommonOptions *co = &e->common;
-    static const int defaults = BDRV_O_RDWR;    /* those of blockdev-add */
-    static const int resettable = BDRV_O_CACHE_MASK | BDRV_O_RDWR | BDRV_O_AUTO_RDONLY |
-                                  BDRV_O_UNMAP;
-
-    if (!check_fixed(e->given, "driver", bs->drv->format_name, errp) ||
-        !check_fixed(e->given, "node-name", bs->node_name, errp)) {
-        return false;
-    }
-    co->flags = e->parent ? inherited_flags(e)
-                : e->keep_old ? bs->open_flags
-                : (bs->open_flags & ~resettable) | defaults;
-    if (e->keep_old) {
-        co->explicit_flags = bs->explicit_flags;
-        co->detect_zeroes = bs->detect_zeroes;
-        co->force_share = bs->force_share;
-    }
-    if (!bdrv__take_common_options(e->given, co, errp)) {
-        return false;
-    }
-    e->state.flags = co->flags;
-    return true;
-}
-
-/* ---- prepare: children --------------------------------------------------------------------------- */
-
-static bool want_child(NewChild *n, BdrvChild *now, BlockDriverState *bs)
-{
-    n->wanted = true;
-    n->bs = bs;
-    n->old_bs = now ? now->bs : NULL;
-    if (n->old_bs) {
-        bdrv_ref(n->old_bs);
-    }
-    return true;
-}
-
-static bool take_backing(Entry *e, Error **errp)
-{
-    BlockDriverState *bs = e->state.bs, *new_bs = NULL;
-    BdrvChild *now = bs->backing;
-    json_t *value = json_object_get(e->given, "backing");
-
-    if (!value) {
-        if (!e->keep_old && bs->drv->supports_backing &&
-            (now ? now->bs->opened_by != bs->serial : bs->backing_file[0] != '\0')) {
-            error_setg(errp, "backing is missing for '%s'", bs->node_name);
-            return false;
-        }
-        return true;
-    }
-    if (json_is_string(value) && *json_string_value(value)) {
-        new_bs = bdrv_lookup_bs(NULL, json_string_value(value), errp);
-        if (!new_bs) {
-            return false;
-        }
-    } else if (!json_is_string(value) && !json_is_null(value)) {
-        error_setg(errp, "Cannot change the option 'backing'");
-        return false;
-    }
-    qdict_del(e->given, "backing");
-    if (new_bs == (now ? now->bs : NULL)) {
-        return true;
-    }
-    if (new_bs) {
-        bdrv_ref(new_bs);
-        e->backing.edge = bdrv__new_backing_edge(bs);
-    }
-    return want_child(&e->backing, now, new_bs);
-}
-
-/* Only who shows its file as it is may be given another. */
-static bool take_file(Entry *e, const char *name, Error **errp)
-{
-    BlockDriverState *bs = e->state.bs;
-    BlockDriverState *new_bs = bdrv_lookup_bs(NULL, name, errp);
-
-    if (!new_bs) {
-        return false;
-    }
-    if (!(bs->file->role & BDRV_CHILD_FILTERED)) {
-        error_setg(errp, "Cannot change the option 'file'");
-        return false;
-    }
-    bdrv_ref(new_bs);
-    return want_child(&e->file, bs->file, new_bs);
-}
-
-/* Children that are named in the options: the same as now, or one that can be replaced. */
-static bool take_children(Entry *e, Error **errp)
-{
-    BdrvChild *c;
-
-    if (!take_backing(e, errp)) {
-        return false;
-    }
-    QLIST_FOREACH(c, &e->state.bs->children, next) {
-        json_t *value = json_object_get(e->given, c->name);
-        const char *name = json_string_value(value);
-        if (!value) {
-            continue;
-        }
-        if (name && strcmp(name, c->bs->node_name) && c == e->state.bs->file) {
-            if (!take_file(e, name, errp)) {
-                return false;
-            }
-        } else if (!name || strcmp(name, c->bs->node_name)) {
-            error_setg(errp, "Cannot change the option '%s'", c->name);
-            return false;
-        }
-        qdict_del(e->given, c->name);
-    }
-    return true;
-}
-
-/* ---- prepare: the driver ------------------------------------------------------------------------- */
-
-static bool is_mutable(BlockDriver *drv, const char *key)
-{
-    return drv->mutable_opts && g_strv_contains(drv->mutable_opts, key);
-}
-
-static bool is_child(BlockDriverState *bs, const char *key)
-{
-    BdrvChild *c;
-
-    QLIST_FOREACH(c, &bs->children, next) {
-        if (!strcmp(c->name, key)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* What is not given, although it was, goes back to its default: if the driver can do that. */
-static bool check_left_out(Entry *e, Error **errp)
-{
-    BlockDriverState *bs = e->state.bs;
-    const char *key;
-    json_t *value;
-
-    json_object_foreach(bs->options, key, value) {
-        if (!qdict_haskey(e->given, key) && !is_child(bs, key) &&
-            !is_mutable(bs->drv, key)) {
-            error_setg(errp, "Option '%s' cannot be reset to its default value", key);
-            return false;
-        }
-    }
-    return true;
-}
-
-/* What the driver has left alone must be as it was. */
-static bool check_left_over(Entry *e, Error **errp)
-{
-    BlockDriverState *bs = e->state.bs;
-    const char *key;
-    json_t *value;
-
-    json_object_foreach(e->state.options, key, value) {
-        json_t *old = json_object_get(bs->options, key);
-        if (!old || !same_value(old, value)) {
-            error_setg(errp, "Cannot change the option '%s'", key);
-            return false;
-        }
-    }
-    return true;
-}
-
-static int ask_driver(Entry *e, BlockReopenQueue *queue, Error **errp)
-{
-    ERRP_GUARD();
-    BlockDriverState *bs = e->state.bs;
-
-    if (!bs->drv->bdrv_reopen_prepare) {
-        error_setg(errp, "Block format '%s' used by node '%s' does not support reopening files",
-                   bs->drv->format_name, bs->node_name);
-        return -ENOTSUP;
-    }
-    if (!(e->state.flags & BDRV_O_RDWR) && !bdrv_is_read_only(bs)) {
-        int ret = bdrv_flush(bs);
-        if (ret < 0) {
-            error_setg_errno(errp, -ret, "Error flushing drive");
-            return ret;
-        }
-    }
-    int ret = bs->drv->bdrv_reopen_prepare(&e->state, queue, errp);
-    if (ret < 0) {
-        if (!*errp) {
-            error_setg_errno(errp, -ret, "failed while preparing to reopen image '%s'",
-                             bs->filename);
-        }
-        return ret;
-    }
-    e->driver_prepared = true;
-    return check_left_over(e, errp) ? 0 : -EINVAL;
-}
-
-static int prepare(Entry *e, BlockReopenQueue *queue, Error **errp)
-{
-    if (!e->state.bs->drv) {
-        error_setg(errp, "Node '%s' is not open", e->state.bs->node_name);
-        return -ENOMEDIUM;
-    }
-    if (!bdrv_options_nest(e->given, errp) || !take_common(e, errp) ||
-        !take_children(e, errp)) {
-        return -EINVAL;
-    }
-    if (e->keep_old) {
-        json_object_update_missing(e->given, e->state.bs->options);
-    } else if (!check_left_out(e, errp)) {
-        return -EINVAL;
-    }
-    e->new_options = json_deep_copy(e->given);
-    e->state.options = json_deep_copy(e->given);
-    return ask_driver(e, queue, errp);
-}
-
 /* ---- change -------------------------------------------------------------------------------------- */
 
 typedef struct SetFlags {
@@ -421,7 +133,7 @@ static void set_flags_abort(void *opaque)
 static const TransactionActionDrv set_flags_drv = { .abort = set_flags_abort,
                                                     .clean = g_free };
 
-static void set_flags(Entry *e, Transaction *tran)
+static void set_flags(ReopenEntry *e, Transaction *tran)
 {
     BlockDriverState *bs = e->state.bs;
     SetFlags *s = g_new(SetFlags, 1);
@@ -436,7 +148,7 @@ static void set_flags(Entry *e, Transaction *tran)
 static int bring_together(BlockReopenQueue *queue, Error **errp)
 {
     for (unsigned i = 0; i < queue->entries->len; i++) {
-        Entry *e = g_ptr_array_index(queue->entries, i);
+        ReopenEntry *e = g_ptr_array_index(queue->entries, i);
         if (e->backing.edge) {
             int ret = bdrv__lock_for_edge(e->backing.edge, e->backing.bs, errp);
             if (ret < 0) {
@@ -455,12 +167,12 @@ static int bring_together(BlockReopenQueue *queue, Error **errp)
     return 0;
 }
 
-static bool is_together(const NewChild *n, const Entry *e)
+static bool is_together(const ReopenChild *n, const ReopenEntry *e)
 {
     return !n->bs || n->bs->aio_context == e->state.bs->aio_context;
 }
 
-static int change_children(Entry *e, Transaction *tran, Error **errp)
+static int change_children(ReopenEntry *e, Transaction *tran, Error **errp)
 {
     BlockDriverState *bs = e->state.bs;
 
@@ -497,7 +209,7 @@ static int change(BlockReopenQueue *queue, Transaction *tran, Error **errp)
     int ret = 0;
 
     for (unsigned i = 0; i < queue->entries->len && ret == 0; i++) {
-        Entry *e = g_ptr_array_index(queue->entries, i);
+        ReopenEntry *e = g_ptr_array_index(queue->entries, i);
         set_flags(e, tran);
         ret = change_children(e, tran, errp);
         g_ptr_array_add(nodes, e->state.bs);
@@ -509,7 +221,7 @@ static int change(BlockReopenQueue *queue, Transaction *tran, Error **errp)
     return ret < 0 ? ret : bdrv__refresh_perms_of_all(nodes, queue, tran, errp);
 }
 
-static void commit(Entry *e)
+static void commit(ReopenEntry *e)
 {
     BlockDriverState *bs = e->state.bs;
 
@@ -524,7 +236,7 @@ static void commit(Entry *e)
     e->backing.edge = NULL;     /* the node's by now */
 }
 
-static void settle(const NewChild *n)
+static void settle(const ReopenChild *n)
 {
     if (n->bs) {
         bdrv__settle_parents(n->bs);
@@ -534,7 +246,7 @@ static void settle(const NewChild *n)
     }
 }
 
-static void finish(Entry *e)
+static void finish(ReopenEntry *e)
 {
     BlockDriverState *bs = e->state.bs;
 
@@ -552,7 +264,7 @@ static int prepare_all(BlockReopenQueue *queue, Error **errp)
     int ret = 0;
 
     for (unsigned i = 0; i < queue->entries->len && ret == 0; i++) {
-        ret = prepare(g_ptr_array_index(queue->entries, i), queue, errp);
+        ret = bdrv__reopen_prepare(g_ptr_array_index(queue->entries, i), queue, errp);
     }
     return ret < 0 ? ret : bring_together(queue, errp);
 }
@@ -560,7 +272,7 @@ static int prepare_all(BlockReopenQueue *queue, Error **errp)
 static void abort_all(BlockReopenQueue *queue)
 {
     for (unsigned i = queue->entries->len; i-- > 0; ) {
-        Entry *e = g_ptr_array_index(queue->entries, i);
+        ReopenEntry *e = g_ptr_array_index(queue->entries, i);
         if (e->driver_prepared && e->state.bs->drv->bdrv_reopen_abort) {
             e->state.bs->drv->bdrv_reopen_abort(&e->state);
         }
