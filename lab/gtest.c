@@ -6,7 +6,7 @@
  * Output of a case would come thousands of times; it goes to the trace instead.
  */
 #include "miniblk/osdep.h"
-#include "lab/sched.h"
+#include "lab/engine.h"
 #include "lab/world.h"
 
 /* ---- cases ----------------------------------------------------------------------------- */
@@ -161,6 +161,13 @@ void g_test_incomplete_printf(const char *format, ...)
     say_skipped(text);
 }
 
+static void note_text(const char *text)
+{
+    if (lab_limits()->record) {
+        lab__trace_event(LAB_EVENT_TEXT, -1, 0, NULL, text);
+    }
+}
+
 void g_test_message(const char *format, ...)
 {
     char text[512];
@@ -169,7 +176,7 @@ void g_test_message(const char *format, ...)
     va_start(ap, format);
     vsnprintf(text, sizeof(text), format, ap);
     va_end(ap);
-    lab__trace_event(LAB_EVENT_TEXT, -1, 0, NULL, text);
+    note_text(text);
 }
 
 const char *g_test_get_path(void)
@@ -272,7 +279,7 @@ static ssize_t stream_write(void *cookie, const char *text, size_t size)
         remember(text, size);
     }
     snprintf(line, sizeof(line), "%.*s", (int)MIN(size, sizeof(line) - 1), text);
-    lab__trace_event(LAB_EVENT_TEXT, -1, 0, NULL, g_strchomp(line));
+    note_text(g_strchomp(line));
     return size;
 }
 

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The library functions that the lab's definitions hide. */
+#ifndef LAB_REAL_H
+#define LAB_REAL_H
+
+#include <dlfcn.h>
+#include "lab/lab.h"
+
+/* REAL(write)(2, text, size): libc's. */
+#define REAL(name) __extension__({                                              \
+        static __typeof__(name) *real_fn_ LAB_KEEP;                             \
+        if (__builtin_expect(!real_fn_, 0)) {                                   \
+            real_fn_ = (__typeof__(name) *)dlsym(RTLD_NEXT, #name);             \
+        }                                                                       \
+        real_fn_; })
+
+/*
+ * Whether a call belongs to the lab's world: in a case, and in main() before g_test_run().
+ * Between cases it is the engine that calls, and means the real thing.
+ */
+extern bool lab_frozen;
+static inline bool lab_inside(void)
+{
+    return lab_running || !lab_frozen;
+}
+
+/* The case does what cannot be undone: it is skipped. Returns when no case runs. */
+void lab_unsupported(const char *what);
+
+#endif
