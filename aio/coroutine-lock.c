@@ -50,7 +50,7 @@ static bool try_lock(CoMutex *mutex)
  */
 static bool lock_spinning(CoMutex *mutex, AioContext *here)
 {
-    for (int i = 0; i < SPIN_TURNS; i++) {
+    for (int i = 0; i < PORT_SPIN_TURNS(SPIN_TURNS); i++) {
         unsigned state = qatomic_read(&mutex->state);
         if (state == CO_MUTEX_FREE && try_lock(mutex)) {
             return true;

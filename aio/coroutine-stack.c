@@ -57,14 +57,11 @@ static size_t page_size(void)
 
 static Coroutine *stack_map(void)
 {
-    size_t guard_size = page_size();
-    char *base = mmap(NULL, guard_size + STACK_SIZE, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (base == MAP_FAILED || mprotect(base, guard_size, PROT_NONE) < 0) {
+    char *stack = port_stack_map(page_size(), STACK_SIZE);
+    if (!stack) {
         coroutine__misuse("qemu_coroutine_create", "no memory for another stack: %s (or see "
                           "/proc/sys/vm/max_map_count)", strerror(errno));
     }
-    char *stack = base + guard_size;
 #ifdef USE_ASAN
     /* The last user of these addresses has left marks for frames that never returned. */
     __asan_unpoison_memory_region(stack, STACK_SIZE);

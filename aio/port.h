@@ -13,6 +13,10 @@
 #ifndef AIO_PORT_H
 #define AIO_PORT_H
 
+#ifdef MINIBLK_LAB
+#include "lab/port-lab.h"
+#else
+
 #include <errno.h>
 #include <fcntl.h>
 #include <libaio.h>
@@ -29,6 +33,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -193,6 +198,9 @@ static inline void port_once_run(port_once *once, void (*fn)(void))
     port_check(pthread_once(once, fn), "once");
 }
 
+/* How often to look, in a loop that looks TURNS times before it sleeps. */
+#define PORT_SPIN_TURNS(turns) (turns)
+
 /* A turn of a busy-waiting loop. */
 static inline void port_cpu_relax(void)
 {
@@ -228,6 +236,20 @@ static inline void port_membarrier(void)
 {
     port_check(syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) < 0 ? errno : 0,
                "membarrier");
+}
+
+/*
+ * Memory for a coroutine's stack of SIZE bytes, all zero, above GUARD_SIZE bytes that nobody can
+ * touch. It is never given back. NULL and errno: there is no more.
+ */
+static inline void *port_stack_map(size_t guard_size, size_t size)
+{
+    char *base = mmap(NULL, guard_size + size, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED || mprotect(base, guard_size, PROT_NONE) < 0) {
+        return NULL;
+    }
+    return base + guard_size;
 }
 
 /* ---- clocks -------------------------------------------------------------------------- */
@@ -349,5 +371,7 @@ static inline bool port_io_take(io_context_t ctx, struct io_event *event)
     __atomic_store_n(&ring->head, next, __ATOMIC_RELEASE);
     return true;
 }
+
+#endif /* MINIBLK_LAB */
 
 #endif

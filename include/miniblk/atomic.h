@@ -10,6 +10,10 @@
 #ifndef MINIBLK_ATOMIC_H
 #define MINIBLK_ATOMIC_H
 
+#ifdef MINIBLK_LAB
+#include "atomic-lab.h"
+#else
+
 #define qatomic_read(ptr)               __atomic_load_n(ptr, __ATOMIC_RELAXED)
 #define qatomic_set(ptr, i)             __atomic_store_n(ptr, i, __ATOMIC_RELAXED)
 #define qatomic_load_acquire(ptr)       __atomic_load_n(ptr, __ATOMIC_ACQUIRE)
@@ -53,6 +57,9 @@
 #define qatomic_and_fetch(ptr, n)       __atomic_and_fetch(ptr, n, __ATOMIC_SEQ_CST)
 #define qatomic_or_fetch(ptr, n)        __atomic_or_fetch(ptr, n, __ATOMIC_SEQ_CST)
 #define qatomic_xor_fetch(ptr, n)       __atomic_xor_fetch(ptr, n, __ATOMIC_SEQ_CST)
+
+#endif
+
 /* The same, without a value. */
 #define qatomic_inc(ptr)                ((void)qatomic_fetch_inc(ptr))
 #define qatomic_dec(ptr)                ((void)qatomic_fetch_dec(ptr))
@@ -66,7 +73,9 @@
 #define qatomic_rcu_set(ptr, i)         qatomic_store_release(ptr, i)
 #define qatomic_rcu_read(ptr)           qatomic_load_acquire(ptr)
 
+#ifndef MINIBLK_LAB
 #define smp_mb()                        __atomic_thread_fence(__ATOMIC_SEQ_CST)
+#endif
 #define smp_mb_acquire()                __atomic_thread_fence(__ATOMIC_ACQUIRE)
 #define smp_mb_release()                __atomic_thread_fence(__ATOMIC_RELEASE)
 /* Reads before reads; writes before writes. */

@@ -5,8 +5,8 @@
  *
  * Everything declared here belongs to a schedule unless it is marked LAB_KEEP.
  */
-#ifndef LAB_SCHED_H
-#define LAB_SCHED_H
+#ifndef LAB_ENGINE_H
+#define LAB_ENGINE_H
 
 #include <pthread.h>
 #include "lab/lab.h"
@@ -17,6 +17,7 @@ enum {
     LAB_KEYS_MAX = 64,          /* pthread_key_create() */
     LAB_STORES_MAX = 16,        /* entries of a store buffer, as processors have some dozens */
     LAB_WAITS_MAX = 8,          /* nested AIO_WAIT_WHILE and drained sections, for messages */
+    LAB_COROUTINES_MAX = 8,
     LAB_DESTRUCTOR_ROUNDS = 4,
 };
 
@@ -44,7 +45,6 @@ typedef struct LabThread {
     LabOp op;                   /* its next step; of a running thread the last one */
     uint32_t points;            /* how many it has passed */
     uint32_t turn;              /* decisions taken at the present one */
-    bool yields;                /* it spins: whoever else can go on goes first */
     uint32_t idle_turns;        /* of its busy-waiting, without anything achieved */
     uint64_t yield_to;          /* threads that have to take a step before it does */
     LabBlock block;             /* valid while its bit in lab__engine.blocked is set */
@@ -64,7 +64,8 @@ typedef struct LabThread {
     LabStore stores[LAB_STORES_MAX];        /* oldest first */
 
     /* note.c */
-    const void *coroutine;      /* running in it */
+    unsigned n_coroutines;      /* that have entered each other here */
+    const void *coroutines[LAB_COROUTINES_MAX];
     unsigned n_waits;
     LabWaitNote waits[LAB_WAITS_MAX];
 } LabThread;
@@ -76,13 +77,18 @@ typedef struct LabEngine {
     uint64_t blocked;           /* threads in lab_block() */
     uint64_t ready;             /* those of BLOCKED that could go on; see lab_changed() */
     uint64_t buffered;          /* threads with pending stores */
-    uint64_t yielding;          /* threads with YIELDS set */
+    uint64_t yielding;          /* threads that spin: whoever else can go on goes first */
     bool changed;               /* READY is out of date */
     bool fair;                  /* the step bound has passed: everybody in turn */
     uint32_t streak;            /* steps of one thread in a row */
+    unsigned disk_seen;         /* lab_disk_generation when DISK_READY was found */
+    bool disk_ready;
     int64_t now_ns;
     int64_t next_deadline_ns;   /* of blocked threads that are not ready; INT64_MAX: none */
     uint64_t steps, choices;
+    uint64_t tickets;           /* given to those who sleep */
+    uint32_t requests;          /* noted so far */
+    unsigned spurious;          /* waits that have returned without reason */
     uint64_t hash;
 } LabEngine;
 
@@ -123,19 +129,6 @@ void lab_busy(void);
 /* The calling thread has ended; does not return. */
 void lab__thread_gone(void) __attribute__((noreturn));
 
-/*
- * A device whose completions are agents (LAB_AGENT_DISK). There is one, the disk.
- * list() fills in up to MAX agents that could take a step, oldest first, with what they would
- * do; step() has one take it. Neither calls a point.
- */
-typedef struct LabDevice {
-    unsigned (*list)(LabAgent *agents, LabOp *ops, unsigned max);
-    void (*step)(uint32_t number);
-} LabDevice;
-void lab_device_register(const LabDevice *device);
-/* How many of its agents could take a step now; kept up to date by the device. */
-extern unsigned lab_device_ready;
-
 /* ---- fiber.c --------------------------------------------------------------------------- */
 
 /* Give slot THREAD a stack and thread-local variables; its first step calls ENTRY(). */
@@ -145,8 +138,8 @@ void lab__fiber_switch(LabThread *save);
 /* Run ENTRY() in thread 0 until somebody calls lab__fiber_leave(). */
 void lab__fiber_run(void (*entry)(void));
 void lab__fiber_leave(void) __attribute__((noreturn));
-/* Memory for a coroutine's stack, all zero where it matters; put back with the schedule. */
-void *lab_stack_map(size_t size);
+/* port_stack_map(): zero where it matters, that is at the top; put back with the schedule. */
+void *lab_stack_map(size_t guard_size, size_t size);
 /*
  * Take note of the stacks and thread-local variables as they are now, and put them back. For
  * image.c, which does the same for all other memory and leaves [low, high) of
@@ -165,11 +158,15 @@ void lab__view_show(LabThread *thread);
 void lab__flush_oldest(int thread);
 /* All stores of the running thread land; no point. */
 void lab__drain(void);
+/* The same where others may see them before what the thread does next: a point if there are any. */
+void lab__drain_at_point(const char *where);
 /* [START, START+SIZE) is being freed: what was stored there has landed. */
 void lab__stores_forget(const void *start, size_t size);
 
 /* ---- clock.c --------------------------------------------------------------------------- */
 
+/* The wall clock at virtual time 0. */
+extern const int64_t lab__wall_epoch_ns;
 /* 1 us later. Not a point. */
 void lab__clock_advance(void);
 int64_t lab_clock_ns(bool wall);        /* a point */
@@ -195,14 +192,5 @@ size_t lab__waitfor_text(char *buffer, size_t size);
 const char *lab__note_name(const void *object);
 /* Fail with LAB_CYCLE when the running thread, about to wait for OWNER, closes a circle. */
 void lab__check_cycle(int owner);
-
-/* ---- given by the world ---------------------------------------------------------------- */
-
-/* Put all memory back but what is LAB_KEEP (image.c). */
-void lab_image_restore(void);
-/* Run case NUMBER with its fixture and return; g_test_skip() etc. are noted by lab_skip(). */
-void lab_case_run(unsigned number);
-/* The case calls itself skipped: LAB_SKIP unless it fails. */
-void lab_skip(const char *reason);
 
 #endif

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Store buffers, by views.
+ *
+ * A store waits in a queue of its thread before other threads see it; the thread itself sees
+ * it at once. Here memory always shows the view of the running thread: a buffered store is
+ * written to memory, and the value that the others see is kept beside it. When the thread is
+ * switched out its stores are taken back, newest first; when it runs again they are
+ * redone, oldest first. So the program may read its memory by plain instructions and finds
+ * what this thread would find.
+ *
+ *      running      memory = landed stores + own pending ones;  entry holds OLD_VALUE
+ *      switched out memory = landed stores (+ the running one's); entry holds NEW_VALUE
+ *
+ * A store lands by being dropped from the queue while its thread's view shows, which makes it
+ * part of what everybody sees; entries behind it on the same address have it as OLD_VALUE
+ * already.
+ */
+#include "miniblk/osdep.h"
+#include "miniblk/atomic.h"
+#include "aio/port.h"
+#include "lab/engine.h"
+
+static uint64_t get(uintptr_t address, uint32_t size)
+{
+    uint64_t value = 0;
+    memcpy(&value, (void *)address, size);
+    return value;
+}
+
+static void put(uintptr_t address, uint32_t size, uint64_t value)
+{
+    memcpy((void *)address, &value, size);
+}
+
+void lab__view_hide(LabThread *t)
+{
+    for (unsigned i = t->n_stores; i-- > 0;) {
+        LabStore *s = &t->stores[i];
+        /* as it is now: plain stores may have come on top */
+        s->new_value = get(s->address, s->size);
+        put(s->address, s->size, s->old_value);
+    }
+}
+
+void lab__view_show(LabThread *t)
+{
+    for (unsigned i = 0; i < t->n_stores; i++) {
+        LabStore *s = &t->stores[i];
+        s->old_value = get(s->address, s->size);
+        put(s->address, s->size, s->new_value);
+    }
+}
+
+static void drop(LabThread *t, unsigned n)
+{
+    t->n_stores -= n;
+    memmove(t->stores, t->stores + n, t->n_stores * sizeof(t->stores[0]));
+    if (t->n_stores == 0) {
+        lab__engine.buffered &= ~lab__bit(t - lab__threads);
+    }
+}
+
+/* The N oldest stores of T land. */
+static void land(LabThread *t, unsigned n)
+{
+    LabThread *self = lab__self();
+
+    if (t == self) {
+        drop(t, n);
+        return;
+    }
+    /* The running thread may have stores to the same place, which stay on top. */
+    lab__view_hide(self);
+    for (unsigned i = 0; i < n; i++) {
+        put(t->stores[i].address, t->stores[i].size, t->stores[i].new_value);
+    }
+    drop(t, n);
+    lab__view_show(self);
+}
+
+void lab__flush_oldest(int thread)
+{
+    land(&lab__threads[thread], 1);
+}
+
+void lab__drain(void)
+{
+    LabThread *t = lab__self();
+    if (t->n_stores) {
+        land(t, t->n_stores);
+    }
+}
+
+void lab__stores_forget(const void *start, size_t size)
+{
+    if (likely(!lab__engine.buffered)) {
+        return;
+    }
+    uintptr_t low = (uintptr_t)start, high = low + size;
+    for (int i = 0; i < lab__engine.n_threads; i++) {
+        LabThread *t = &lab__threads[i];
+        unsigned n = t->n_stores;
+        /* stores land in order, so up to the last one that lies in there */
+        while (n > 0 && !(t->stores[n - 1].address < high &&
+                          low < t->stores[n - 1].address + t->stores[n - 1].size)) {
+            n--;
+        }
+        if (n) {
+            land(t, n);
+        }
+    }
+}
+
+/* ---- what atomic-lab.h calls ----------------------------------------------------------- */
+
+void lab__drain_at_point(const char *where)
+{
+    if (lab_running && lab__self()->n_stores) {
+        lab_point_at(LAB_OP_FENCE, 0, true, where);
+        lab__drain();
+    }
+}
+
+void *lab_load(const volatile void *ptr, const char *where)
+{
+    if (lab_running) {
+        lab_point_at(LAB_OP_LOAD, (uintptr_t)ptr, false, where);
+    }
+    return (void *)ptr;
+}
+
+void *lab_rmw(const volatile void *ptr, const char *where)
+{
+    if (lab_running) {
+        lab__drain_at_point(where);
+        lab_point_at(LAB_OP_RMW, (uintptr_t)ptr, true, where);
+    }
+    return (void *)ptr;
+}
+
+/* Whether anybody is there who could see the difference. */
+static bool others_live(void)
+{
+    return lab__engine.live & (lab__engine.live - 1);
+}
+
+void lab_store(volatile void *ptr, const void *value, size_t size, const char *where)
+{
+    uintptr_t address = (uintptr_t)ptr;
+    LabThread *t = lab__self();
+
+    if (lab_running) {
+        lab_point_at(LAB_OP_STORE, address, true, where);
+        if (lab__limits.tso && size <= sizeof(uint64_t) && others_live()) {
+            if (t->n_stores == LAB_STORES_MAX) {
+                drop(t, 1);
+            }
+            LabStore *s = &t->stores[t->n_stores++];
+            s->address = address;
+            s->size = size;
+            s->where = where;
+            s->old_value = get(address, size);
+            lab__engine.buffered |= lab__bit(t - lab__threads);
+        } else {
+            lab__drain();       /* a store of this size is made of several */
+        }
+    }
+    memcpy((void *)ptr, value, size);
+}
+
+void lab_fence(const char *where)
+{
+    lab__drain_at_point(where);
+}
+
+void port_membarrier(void)
+{
+    lab_syscall_point(LAB_OP_SYSCALL, 0, true);
+    LabThread *self = lab__self();
+    for (int i = 0; i < lab__engine.n_threads; i++) {
+        LabThread *t = &lab__threads[i];
+        if (t != self && t->n_stores) {
+            land(t, t->n_stores);
+        }
+    }
+}
+
+void lab_syscall_point(LabOpKind kind, uintptr_t object, bool is_write)
+{
+    if (lab_running) {
+        lab__drain_at_point(NULL);
+        lab_point(kind, object, is_write);
+    }
+}
