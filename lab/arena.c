@@ -11,7 +11,7 @@
  */
 #include "miniblk/osdep.h"
 #include <sys/mman.h>
-#include "lab/sched.h"
+#include "lab/engine.h"
 #include "lab/world.h"
 #include "lab/arena.h"
 
@@ -109,11 +109,6 @@ static Arena *arena_now(void)
     return lab_running ? &run : lab_frozen ? &keep : &base;
 }
 
-static const char *state_name(uint32_t state)
-{
-    return state == BLOCK_FREED || state == BLOCK_FREE ? "freed already" : "never allocated";
-}
-
 /* Wrong use of memory: in a schedule its verdict, otherwise the end. */
 static void __attribute__((noreturn, format(printf, 1, 2))) memory_error(const char *fmt, ...)
 {
@@ -130,19 +125,36 @@ static void __attribute__((noreturn, format(printf, 1, 2))) memory_error(const c
     abort();
 }
 
+/* A block in words: how large, and who allocated or freed it. */
+static const char *describe(const Block *b, char *text, size_t size)
+{
+    char who[80];
+
+    if (b->state == BLOCK_FREE) {
+        snprintf(text, size, "memory that was freed long ago");
+    } else {
+        snprintf(text, size, "%" PRIu64 " bytes that %s %s", b->size,
+                 lab_symbol_name((uintptr_t)b->caller, who, sizeof(who)) ? who : "somebody",
+                 b->state == BLOCK_LIVE ? "allocated" : "has freed");
+    }
+    return text;
+}
+
 /* The block of which the program got P; CALL and CALLER are for the message. */
 static Block *block_of(void *p, const char *call)
 {
     Block *b = (Block *)p - 1;
-    char object[128];
+    char text[160];
 
     if (b->state == BLOCK_ALIGNED) {
         b = (Block *)((char *)b - b->user);
     }
+    if (b->state == BLOCK_FREED || b->state == BLOCK_FREE) {
+        memory_error("%s of %s", call, describe(b, text, sizeof(text)));
+    }
     if (b->state != BLOCK_LIVE || block_user(b) != p) {
-        memory_error("%s of %s, which was %s", call,
-                     lab_object_name((uintptr_t)p, object, sizeof(object)),
-                     state_name(b->state));
+        memory_error("%s of a pointer into the midst of memory, or what is before it was "
+                     "overwritten", call);
     }
     return b;
 }
@@ -150,11 +162,10 @@ static Block *block_of(void *p, const char *call)
 static size_t pages_size(void *p, const char *call)
 {
     size_t size = lab_pages_size(p);
-    char object[128];
 
     if (size == SIZE_MAX) {
-        memory_error("%s of %s, which is no live allocation", call,
-                     lab_object_name((uintptr_t)p, object, sizeof(object)));
+        memory_error("%s of large memory that was freed already, or of a pointer into the "
+                     "midst of it", call);
     }
     return size;
 }
@@ -185,23 +196,19 @@ static void check_red_zone(Block *b)
 {
     char *end = block_user(b) + b->size;
     size_t zone = (char *)b + block_bytes(b) - end;
-    char object[128];
+    char text[160];
 
     if (!all_bytes(end, MIN(zone, (size_t)GRAIN), RED)) {
-        memory_error("written past the end of %s (%" PRIu64 " bytes)",
-                     lab_object_name((uintptr_t)block_user(b), object, sizeof(object)),
-                     b->size);
+        memory_error("written past the end of %s", describe(b, text, sizeof(text)));
     }
 }
 
 static void check_freed(Block *b)
 {
-    char object[128];
+    char text[160];
 
     if (!all_bytes(block_user(b), MIN(b->size, (uint64_t)CHECKED_MAX), FREED)) {
-        memory_error("written after free: %s (%" PRIu64 " bytes)",
-                     lab_object_name((uintptr_t)block_user(b), object, sizeof(object)),
-                     b->size);
+        memory_error("written after free: %s", describe(b, text, sizeof(text)));
     }
 }
 

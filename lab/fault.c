@@ -7,7 +7,7 @@
 #include "miniblk/osdep.h"
 #include <signal.h>
 #include <ucontext.h>
-#include "lab/sched.h"
+#include "lab/engine.h"
 #include "lab/world.h"
 #include "lab/fault.h"
 
@@ -55,9 +55,10 @@ static void __attribute__((noreturn)) end_schedule(void)
         lab_fail(LAB_ASSERT, "%s", *lab_last_words() ? lab_last_words() : "abort()");
     }
     describe(failed_address, where, sizeof(where));
-    lab_fail(LAB_SIGNAL, "%s %s, in %s", signal_words(failed_signal),
+    lab_fail(LAB_SIGNAL, "%s%s%s, in %s", signal_words(failed_signal),
+             failed_signal == SIGSEGV || failed_signal == SIGBUS ? " " : "",
              failed_signal == SIGSEGV || failed_signal == SIGBUS ? where : "",
-             lab_object_name(failed_pc, code, sizeof(code)));
+             lab_symbol_name(failed_pc, code, sizeof(code)) ? code : "no function");
 }
 
 static void continue_at(ucontext_t *uc, void (*fn)(void))

@@ -7,6 +7,7 @@
  */
 #include "miniblk/osdep.h"
 #include "lab/engine.h"
+#include "lab/real.h"
 #include "lab/world.h"
 
 /* ---- cases ----------------------------------------------------------------------------- */
@@ -281,6 +282,13 @@ static ssize_t stream_write(void *cookie, const char *text, size_t size)
     snprintf(line, sizeof(line), "%.*s", (int)MIN(size, sizeof(line) - 1), text);
     note_text(g_strchomp(line));
     return size;
+}
+
+/* GLib asks, and would not write to a stream without a descriptor. */
+int fileno(FILE *f)
+{
+    return !lab_frozen || (f != stdout && f != stderr) ? REAL(fileno)(f)
+           : f == stdout ? STDOUT_FILENO : STDERR_FILENO;
 }
 
 const char *lab_last_words(void)

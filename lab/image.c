@@ -19,7 +19,7 @@
 #include <link.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
-#include "lab/sched.h"
+#include "lab/engine.h"
 #include "lab/world.h"
 #include "lab/arena.h"
 #include "lab/fault.h"

@@ -108,4 +108,52 @@ size_t malloc_usable_size(void *p)
     return p ? lab_arena_size(p, CALLER) : 0;
 }
 
+/* GLib's, so that the caller is the program's function and not GLib's. */
+static void *checked(void *p, size_t size)
+{
+    if (!p && size) {
+        g_error("failed to allocate %zu bytes", size);
+    }
+    return p;
+}
+
+gpointer g_malloc(gsize size)
+{
+    return size ? checked(lab_arena_alloc(size, ALIGNMENT, false, CALLER), size) : NULL;
+}
+
+gpointer g_malloc0(gsize size)
+{
+    return size ? checked(lab_arena_alloc(size, ALIGNMENT, true, CALLER), size) : NULL;
+}
+
+gpointer g_malloc_n(gsize n, gsize size)
+{
+    size_t bytes;
+
+    if (__builtin_mul_overflow(n, size, &bytes)) {
+        g_error("%zu blocks of %zu bytes overflow", n, size);
+    }
+    return bytes ? checked(lab_arena_alloc(bytes, ALIGNMENT, false, CALLER), bytes) : NULL;
+}
+
+gpointer g_malloc0_n(gsize n, gsize size)
+{
+    size_t bytes;
+
+    if (__builtin_mul_overflow(n, size, &bytes)) {
+        g_error("%zu blocks of %zu bytes overflow", n, size);
+    }
+    return bytes ? checked(lab_arena_alloc(bytes, ALIGNMENT, true, CALLER), bytes) : NULL;
+}
+
+void (g_free)(gpointer p)
+{
+    if (p) {
+        int saved_errno = errno;
+        lab_arena_free(p, CALLER);
+        errno = saved_errno;
+    }
+}
+
 #endif

@@ -69,6 +69,12 @@ typedef struct LabBlockInfo {
 } LabBlockInfo;
 bool lab_arena_find(uintptr_t address, LabBlockInfo *info);
 
+/* ---- symbol.c -------------------------------------------------------------------------- */
+
+/* "function()", "variable", "variable+8" or the name of a library that ADDRESS lies in; NULL:
+ * in none. */
+const char *lab_symbol_name(uintptr_t address, char *buffer, size_t size);
+
 /* ---- gtest.c --------------------------------------------------------------------------- */
 
 /*
