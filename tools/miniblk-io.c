@@ -48,6 +48,7 @@ static void wait_for_input(Input *in)
     in->readable = false;
     qemu_set_fd_handler(STDIN_FILENO, input_readable, NULL, in);
     while (!in->readable) {
+        fflush(stdout);         /* reports of those that have ended */
         main_loop_wait(false);
     }
 }
