@@ -31,7 +31,7 @@ bool qemu_spin_locked(QemuSpin *spin)
 
 void qemu_spin_lock(QemuSpin *spin)
 {
-    for (int i = 0; i < SPIN_TURNS; i++) {
+    for (int i = 0; i < PORT_SPIN_TURNS(SPIN_TURNS); i++) {
         if (!qemu_spin_locked(spin) && !qemu_spin_trylock(spin)) {
             return;
         }

@@ -141,9 +141,8 @@ void lab__fiber_leave(void) __attribute__((noreturn));
 /* port_stack_map(): zero where it matters, that is at the top; put back with the schedule. */
 void *lab_stack_map(size_t guard_size, size_t size);
 /*
- * Take note of the stacks and thread-local variables as they are now, and put them back. For
- * image.c, which does the same for all other memory and leaves [low, high) of
- * lab__fiber_area() out.
+ * Take note of the stacks as they are now, and put them back. For image.c, which does the same
+ * for all other memory and leaves [low, high) of lab__fiber_area() out.
  */
 void lab__fibers_save(void);
 void lab__fibers_restore(void);

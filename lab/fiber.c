@@ -54,7 +54,6 @@ static size_t tls_size LAB_KEEP;
 static const void *tls_image LAB_KEEP;  /* what a new thread starts with */
 static size_t tls_image_size LAB_KEEP;
 static Saved *saved LAB_KEEP;
-static char *saved_tls LAB_KEEP;
 static void *explorer_sp LAB_KEEP;      /* of lab__fiber_run() */
 static void *discarded_sp LAB_KEEP;
 static size_t coroutines_protected LAB_KEEP;    /* so many bytes have their guard pages */
@@ -283,16 +282,11 @@ void lab__fibers_save(void)
             p = end;
         }
     }
-    saved_tls = keep_alloc(tls_size + 1);
-    memcpy(saved_tls, tls_block, tls_size);
 }
 
 void lab__fibers_restore(void)
 {
     for (Saved *s = saved; s; s = s->next) {
         memcpy(s->address, s->bytes, s->size);
-    }
-    if (saved_tls) {
-        memcpy(tls_block, saved_tls, tls_size);
     }
 }

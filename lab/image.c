@@ -269,6 +269,7 @@ void lab_world_reset(void)
         memcpy((void *)copies[i].start, from, copies[i].size);
     }
     lab_arena_reset();
+    lab__fibers_restore();
 }
 
 size_t lab_image_dirty_pages(void)

@@ -528,7 +528,6 @@ void lab_execute(unsigned number, const LabStrategy *s, const LabLimits *limits,
 {
     g_assert(!lab_running);
     lab_world_reset();
-    lab__fibers_restore();
     strategy = *s;
     lab__limits = *limits;
     if (lab__limits.steps == 0) {

@@ -118,13 +118,6 @@ void lab__trace_event(LabEventKind kind, int other, int note, const void *object
     }
 }
 
-void lab_event_text(const char *text)
-{
-    if (lab_running && lab__limits.record) {
-        lab__trace_event(LAB_EVENT_TEXT, -1, 0, NULL, text);
-    }
-}
-
 const LabEvent *lab_events(size_t *count)
 {
     *count = n_events;
