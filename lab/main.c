@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * g_test_run() in the lab: what the environment asks for, over the cases that are wanted.
+ */
+#include "miniblk/osdep.h"
+#include "lab/report.h"
+
+/* Exit statuses; miniblk-lab has the same. */
+enum { STATUS_OK = 0, STATUS_FAILED = 1, STATUS_USAGE = 2, STATUS_UNFINISHED = 3 };
+
+static char *program_name(void)
+{
+    char *name = g_file_read_link("/proc/self/exe", NULL);
+
+    return name ? name : g_strdup("unknown");
+}
+
+static unsigned count_wanted(const LabConfig *config)
+{
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < lab_case_count(); i++) {
+        count += lab_config_wants(config, lab_case_path(i));
+    }
+    return count;
+}
+
+static int list_cases(const LabConfig *config)
+{
+    for (unsigned i = 0; i < lab_case_count(); i++) {
+        if (lab_config_wants(config, lab_case_path(i))) {
+            lab_printf("%s\n", lab_case_path(i));
+        }
+    }
+    return STATUS_OK;
+}
+
+static int explore_cases(const LabConfig *config)
+{
+    LabFailure *failure = g_new0(LabFailure, 1);
+    unsigned number = 0;
+    int status = STATUS_OK;
+
+    lab_printf("TAP version 13\n1..%u\n", count_wanted(config));
+    for (unsigned i = 0; i < lab_case_count(); i++) {
+        LabResult result = { .failure = failure };
+
+        if (!lab_config_wants(config, lab_case_path(i))) {
+            continue;
+        }
+        lab_explore(config, i, &result);
+        lab_report_line(++number, lab_case_path(i), &result);
+        if (result.failed) {
+            lab_report_failure(config, i, failure);
+            status = STATUS_FAILED;
+        } else if (result.unfinished && status == STATUS_OK) {
+            status = STATUS_UNFINISHED;
+        }
+    }
+    g_free(failure);
+    return status;
+}
+
+/* ---- one failing schedule -------------------------------------------------------------- */
+
+/* The case called PATH; -1: there is none. */
+static int find_case(const char *path)
+{
+    for (unsigned i = 0; i < lab_case_count(); i++) {
+        if (strcmp(lab_case_path(i), path) == 0) {
+            return i;
+        }
+    }
+    lab_printf("Bail out! this program has no case %s\n", path);
+    return -1;
+}
+
+/* What the file was made with, apart from what is asked for now. */
+static void adopt(LabConfig *config, const LabSeed *seed)
+{
+    uint64_t steps = config->limits.steps;
+
+    config->limits = seed->limits;
+    config->limits.steps = steps;
+    if (strcmp(seed->build_id, lab_build_id()) != 0) {
+        lab_print_comment("the program was built anew since the file was written");
+    }
+}
+
+/* One run of the file's list: whether it ends as the file says, and how. */
+static bool replay_once(const LabConfig *config, unsigned number, LabChooser *chooser,
+                        const LabReplayFile *file, LabOutcome *outcome)
+{
+    LabOutcome wanted = { .verdict = file->verdict };
+
+    g_strlcpy(wanted.message, file->message, sizeof(wanted.message));
+    lab_chooser_begin_replay(chooser, file->list, true, NULL);
+    lab_execute(number, &chooser->strategy, &config->limits, outcome);
+    return lab_same_failure(&wanted, outcome);
+}
+
+/* True: it went as the file says, every time. */
+static bool replay_times(const LabConfig *config, unsigned number, const LabReplayFile *file,
+                         LabOutcome *outcome)
+{
+    LabChooser *chooser = lab_chooser_new();
+    uint64_t hash = 0;
+    bool same = true;
+
+    for (unsigned i = 0; same && i < config->times; i++) {
+        same = replay_once(config, number, chooser, file, outcome);
+        if (chooser->replay.divergence[0] || !lab_chooser_complete(chooser)) {
+            lab_printf("# run %u diverged: %s\n", i + 1, chooser->replay.divergence[0]
+                       ? chooser->replay.divergence : "not every deviation was met");
+            same = false;
+        } else if (i > 0 && outcome->trace_hash != hash) {
+            lab_printf("# run %u diverged: not the same steps as in the first run\n", i + 1);
+            same = false;
+        }
+        hash = outcome->trace_hash;
+    }
+    lab_chooser_free(chooser);
+    return same;
+}
+
+static int replay(LabConfig *config, unsigned number, const LabReplayFile *file)
+{
+    bool whole = getenv("LAB_TEXT") != NULL;
+    LabOutcome outcome;
+    bool same = replay_times(config, number, file, &outcome);
+
+    lab_printf("%s 1 %s # lab replayed %u time%s: %s\n",
+               outcome.verdict == LAB_OK ? "ok" : "not ok", file->seed.path, config->times,
+               config->times == 1 ? "" : "s", lab_verdict_name(outcome.verdict));
+    if (!same) {
+        lab_printf("# the file says: %s: %s\n", lab_verdict_name(file->verdict),
+                   file->message);
+    }
+    lab_print_comment(outcome.message);
+    lab_report_schedule(config, number, file->list, &outcome, whole);
+    return outcome.verdict == LAB_OK ? STATUS_OK : STATUS_FAILED;
+}
+
+static int shrink(LabConfig *config, unsigned number, const LabReplayFile *file)
+{
+    LabFailure *failure = g_new0(LabFailure, 1);
+    LabOutcome *wanted = &failure->outcome;
+    unsigned before = file->list->count;
+    LabShrunk shrunk;
+
+    wanted->verdict = file->verdict;
+    g_strlcpy(wanted->message, file->message, sizeof(wanted->message));
+    failure->plan = file->seed.plan;
+    memcpy(&failure->deviations, file->list, sizeof(*file->list));
+    lab_shrink(config, number, wanted, config->schedules, &failure->deviations, &shrunk);
+    lab_printf("%s 1 %s # lab %u of %u deviations, %" PRIu64 " schedules\n",
+               shrunk.reproduced ? "ok" : "not ok", file->seed.path,
+               failure->deviations.count, before, shrunk.schedules);
+    if (shrunk.reproduced) {
+        lab_save_failure(config, number, config->file, failure);
+        lab_report_schedule(config, number, &failure->deviations, wanted, false);
+        lab_print_comment(shrunk.complete >= failure->deviations.count
+                          ? "no schedule with fewer deviations fails so"
+                          : "a shorter schedule may exist: the budget ended first");
+    } else {
+        lab_print_comment("this program does not fail as the file says");
+    }
+    g_free(failure);
+    return shrunk.reproduced ? STATUS_OK : STATUS_FAILED;
+}
+
+static int with_file(LabConfig *config)
+{
+    g_autofree char *problem = NULL;
+    LabReplayFile file;
+    int number, status;
+
+    if (!lab_replay_load(config->file, &file, &problem)) {
+        lab_printf("Bail out! %s\n", problem);
+        return STATUS_USAGE;
+    }
+    lab_printf("TAP version 13\n1..1\n");
+    number = find_case(file.seed.path);
+    if (number < 0) {
+        status = STATUS_USAGE;
+    } else {
+        adopt(config, &file.seed);
+        status = (config->mode == LAB_MODE_REPLAY ? replay : shrink)(config, number, &file);
+    }
+    lab_replay_clear(&file);
+    return status;
+}
+
+int lab_main(void)
+{
+    g_autofree char *problem = NULL;
+    g_autofree char *program = program_name();
+    LabConfig config;
+    int status;
+
+    if (!lab_config_read(&config, &problem)) {
+        lab_printf("Bail out! %s\n", problem);
+        return STATUS_USAGE;
+    }
+    config.program = program;
+    switch (config.mode) {
+    case LAB_MODE_LIST:
+        status = list_cases(&config);
+        break;
+    case LAB_MODE_REPLAY:
+    case LAB_MODE_SHRINK:
+        status = with_file(&config);
+        break;
+    default:
+        status = explore_cases(&config);
+        break;
+    }
+    g_strfreev(config.paths);
+    return status;
+}

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a run of one case came to, as TAP; and a failing schedule as a file and in words.
+ *
+ * Goes to stdout by write(2): the buffers of stdio belong to the program, whose memory is put
+ * back between schedules.
+ */
+#include "miniblk/osdep.h"
+#include "lab/report.h"
+
+#include <sys/wait.h>
+
+void lab_print(const char *text)
+{
+    size_t left = strlen(text);
+
+    while (left > 0) {
+        ssize_t written = write(STDOUT_FILENO, text, left);
+
+        if (written < 0 && errno != EINTR) {
+            return;
+        }
+        if (written > 0) {
+            text += written;
+            left -= written;
+        }
+    }
+}
+
+void lab_printf(const char *format, ...)
+{
+    g_autofree char *text = NULL;
+    va_list args;
+
+    va_start(args, format);
+    text = g_strdup_vprintf(format, args);
+    va_end(args);
+    lab_print(text);
+}
+
+void lab_print_comment(const char *text)
+{
+    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+    g_autoptr(GString) out = g_string_new(NULL);
+
+    for (unsigned i = 0; lines[i]; i++) {
+        if (*lines[i] || lines[i + 1]) {
+            g_string_append_printf(out, "#%s%s\n", *lines[i] ? " " : "", lines[i]);
+        }
+    }
+    lab_print(out->str);
+}
+
+/* ---- one line per case ----------------------------------------------------------------- */
+
+static void append_levels(GString *out, const LabResult *result)
+{
+    if (result->exhausted) {
+        g_string_append(out, ", all schedules complete");
+    } else if (result->complete >= 0) {
+        g_string_append_printf(out, ", D<=%d complete", result->complete);
+    }
+    if (result->level_count && !result->exhausted) {
+        g_string_append_printf(out, ", D=%d: %" PRIu64 " of %" PRIu64, result->complete + 1,
+                               result->level_done, result->level_count);
+    }
+}
+
+void lab_report_line(unsigned number, const char *path, const LabResult *result)
+{
+    const LabFailure *failure = result->failure;
+    g_autoptr(GString) line = g_string_new(NULL);
+
+    if (result->skipped) {
+        g_string_printf(line, "ok %u %s # SKIP %.*s", number, path,
+                        (int)strcspn(failure->outcome.message, "\n"),
+                        failure->outcome.message);
+    } else if (result->failed) {
+        g_string_printf(line, "not ok %u %s # lab %s in schedule %" PRIu64, number, path,
+                        lab_verdict_name(failure->outcome.verdict), failure->number);
+    } else {
+        g_string_printf(line, "%s %u %s # lab %" PRIu64 " schedules, %s%" PRIu64 " distinct",
+                        result->unfinished ? "not ok" : "ok", number, path,
+                        result->schedules, result->distinct_at_least ? ">=" : "",
+                        result->distinct);
+        append_levels(line, result);
+    }
+    g_string_append_c(line, '\n');
+    lab_print(line->str);
+}
+
+/* ---- a failing schedule ---------------------------------------------------------------- */
+
+static char *replay_filename(const LabConfig *config, const char *path)
+{
+    const char *slash = strrchr(config->program, '/');
+    g_autofree char *name = g_strdup_printf("%s%s.lab", slash ? slash + 1 : config->program,
+                                            path);
+
+    for (char *c = name; *c; c++) {
+        if (!g_ascii_isalnum(*c) && !strchr("-_.", *c)) {
+            *c = '-';
+        }
+    }
+    return g_build_filename(config->directory, name, NULL);
+}
+
+/* One more run of LIST, with its events. */
+static void record(const LabConfig *config, unsigned number, LabChooser *chooser,
+                   const LabDeviations *list, LabOutcome *outcome, LabTrace *trace)
+{
+    LabLimits limits = config->limits;
+
+    limits.record = true;
+    lab_chooser_begin_replay(chooser, list, false, NULL);
+    lab_execute(number, &chooser->strategy, &limits, outcome);
+    lab_trace_take(trace);
+}
+
+/* For each deviation, what the schedule without it has the other way round. */
+static void explain_order(const LabConfig *config, unsigned number, LabChooser *chooser,
+                          const LabDeviations *list, const LabOutcome *wanted, GString *out)
+{
+    enum { DEVIATIONS_MAX = 8, SENTENCES_MAX = 2 };
+    LabDeviations *without = g_new0(LabDeviations, 1);
+    LabTrace failing, passing;
+    LabOutcome outcome;
+
+    for (uint32_t i = 0; i < MIN(list->count, DEVIATIONS_MAX); i++) {
+        without->count = 0;
+        for (uint32_t j = 0; j < list->count; j++) {
+            if (j != i) {
+                without->items[without->count++] = list->items[j];
+            }
+        }
+        record(config, number, chooser, without, &outcome, &passing);
+        if (!lab_same_failure(wanted, &outcome)) {
+            g_autoptr(GString) sentences = g_string_new(NULL);
+
+            /* Last, so that objects are named as this schedule knows them. */
+            record(config, number, chooser, list, &outcome, &failing);
+            lab_order_in_words(&failing, &passing, SENTENCES_MAX, sentences);
+            if (!strstr(out->str, sentences->str)) {
+                g_string_append(out, sentences->str);
+            }
+            lab_trace_clear(&failing);
+        }
+        lab_trace_clear(&passing);
+    }
+    g_free(without);
+}
+
+void lab_report_schedule(const LabConfig *config, unsigned number, const LabDeviations *list,
+                         const LabOutcome *wanted, bool whole)
+{
+    LabChooser *chooser = lab_chooser_new();
+    g_autoptr(GString) order = g_string_new(NULL);
+    g_autoptr(GString) timeline = g_string_new(NULL);
+    LabOutcome outcome;
+    LabTrace trace;
+
+    if (wanted->verdict != LAB_OK) {
+        explain_order(config, number, chooser, list, wanted, order);
+    }
+    record(config, number, chooser, list, &outcome, &trace);
+    lab_timeline(&trace, whole, timeline);
+    if (order->len) {
+        lab_print_comment("the order that matters:");
+        lab_print_comment(order->str);
+    }
+    lab_print_comment("timeline:");
+    lab_print_comment(timeline->str);
+    lab_trace_clear(&trace);
+    lab_chooser_free(chooser);
+}
+
+void lab_save_failure(const LabConfig *config, unsigned number, const char *filename,
+                      const LabFailure *failure)
+{
+    g_autofree char *problem = NULL;
+    LabReplayFile file = {
+        .seed = { (char *)lab_case_path(number), failure->plan, config->limits,
+                  (char *)lab_build_id() },
+        .program = (char *)config->program,
+        .verdict = failure->outcome.verdict,
+        .message = (char *)failure->outcome.message,
+        .list = (LabDeviations *)&failure->deviations,
+    };
+    g_autofree char *line = lab_seed_format(&file.seed);
+
+    lab_printf("# seed %s\n", line);
+    if (lab_replay_save(filename, &file, &problem) < 0) {
+        lab_printf("# no replay file: %s\n", problem);
+    } else {
+        lab_printf("# replay file %s (%u deviation%s)\n", filename, failure->deviations.count,
+                   failure->deviations.count == 1 ? "" : "s");
+    }
+}
+
+static void save(const LabConfig *config, unsigned number, const LabFailure *failure)
+{
+    g_autofree char *filename = replay_filename(config, lab_case_path(number));
+
+    lab_save_failure(config, number, filename, failure);
+}
+
+/* Schedules that the report of a run may spend; "miniblk-lab shrink" takes more. */
+enum { SHRINK_BUDGET = 5000 };
+
+/* In a process of its own: what kills a schedule may kill it, too. */
+static void shrink_and_report(const LabConfig *config, unsigned number, LabFailure *failure)
+{
+    LabShrunk shrunk = { .reproduced = true };
+
+    if (config->shrink) {
+        lab_shrink(config, number, &failure->outcome, SHRINK_BUDGET, &failure->deviations,
+                   &shrunk);
+    }
+    if (!shrunk.reproduced) {
+        lab_print_comment("the list of deviations did not give this failure again");
+    }
+    save(config, number, failure);
+    if (shrunk.complete > 0) {
+        lab_printf("# no schedule with fewer than %u deviation%s fails so\n", shrunk.complete,
+                   shrunk.complete == 1 ? "" : "s");
+    }
+    lab_report_schedule(config, number, &failure->deviations, &failure->outcome, false);
+}
+
+void lab_report_failure(const LabConfig *config, unsigned number, LabFailure *failure)
+{
+    pid_t pid;
+    int status;
+
+    lab_print_comment(failure->outcome.message);
+    if (failure->outcome.verdict == LAB_DIVERGED || failure->deviations.overflow) {
+        save(config, number, failure);
+        return;
+    }
+    pid = fork();
+    if (pid == 0) {
+        alarm(config->hang_ns / 1000000000 + 1);
+        shrink_and_report(config, number, failure);
+        _exit(0);
+    }
+    if (pid < 0 || waitpid(pid, &status, 0) < 0 || !WIFEXITED(status)
+        || WEXITSTATUS(status) != 0) {
+        save(config, number, failure);
+        lab_print_comment("no timeline: the schedule takes its process with it, or does not end");
+    }
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * In words: TAP lines, timelines, which order matters, replay files of failures.
+ */
+#ifndef LAB_REPORT_H
+#define LAB_REPORT_H
+
+#include "explore.h"
+#include "replay.h"
+
+/* To stdout at once. */
+void lab_print(const char *text);
+void lab_printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* TEXT as TAP comments. */
+void lab_print_comment(const char *text);
+
+/* ---- timeline.c ------------------------------------------------------------------------ */
+
+/* The recorded events of one schedule, copied: they outlive the next one. */
+typedef struct LabTrace {
+    size_t count;
+    LabEvent *events;
+} LabTrace;
+
+/* Of the last schedule. */
+void lab_trace_take(LabTrace *trace);
+void lab_trace_clear(LabTrace *trace);
+
+/* TRACE as text, one column per thread, to OUT: the interesting parts, or the WHOLE. */
+void lab_timeline(const LabTrace *trace, bool whole, GString *out);
+
+/* ---- order.c --------------------------------------------------------------------------- */
+
+/*
+ * Which orders make the difference: conflicting steps of FAILING that PASSING, the same
+ * schedule without one deviation, has the other way round. One sentence a line; at most MAX.
+ */
+void lab_order_in_words(const LabTrace *failing, const LabTrace *passing, unsigned max,
+                        GString *out);
+
+/* ---- report.c -------------------------------------------------------------------------- */
+
+/* "ok 7 /drain/iothread # lab 20000 schedules, 9120 distinct, D<=1 complete" */
+void lab_report_line(unsigned number, const char *path, const LabResult *result);
+
+/* Message, seed line, replay file, and the schedule made small in words. FAILURE's list of
+ * deviations may become shorter on the way. */
+void lab_report_failure(const LabConfig *config, unsigned number, LabFailure *failure);
+
+/* The replay file of a failure; its seed line and name are printed. */
+void lab_save_failure(const LabConfig *config, unsigned number, const char *filename,
+                      const LabFailure *failure);
+
+/* Run LIST once more: the order that matters, if it ends as WANTED, and the timeline. */
+void lab_report_schedule(const LabConfig *config, unsigned number, const LabDeviations *list,
+                         const LabOutcome *wanted, bool whole);
+
+#endif
