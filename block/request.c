@@ -107,6 +107,13 @@ static int coroutine_fn driver_pwritev_flags(BlockDriverState *bs, int64_t offse
     return ret;
 }
 
+/* Emulate FUA: what was just written is new to bdrv_co_flush(). */
+static int coroutine_fn flush_written(BlockDriverState *bs)
+{
+    qatomic_inc(&bs->write_gen);
+    return bdrv_co_flush(bs);
+}
+
 int coroutine_fn bdrv__driver_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                       QEMUIOVector *qiov, size_t qiov_offset,
                                       BdrvRequestFlags flags)
@@ -115,31 +122,27 @@ int coroutine_fn bdrv__driver_pwritev(BlockDriverState *bs, int64_t offset, int6
     int ret = driver_pwritev_flags(bs, offset, bytes, qiov, qiov_offset,
                                    flags & bs->supported_write_flags);
 
-    if (ret == 0 && emulate_fua) {
-        /* what was just written is new to bdrv_co_flush() */
-        qatomic_inc(&bs->write_gen);
-        ret = bdrv_co_flush(bs);
-    }
-    return ret;
+    return ret == 0 && emulate_fua ? flush_written(bs) : ret;
 }
 
 static int coroutine_fn driver_pwritev_compressed(BlockDriverState *bs, int64_t offset,
                                                   int64_t bytes, QEMUIOVector *qiov,
-                                                  size_t qiov_offset)
+                                                  size_t qiov_offset, BdrvRequestFlags flags)
 {
     BlockDriver *drv = bs->drv;
+    int ret;
 
     if (drv->bdrv_co_pwritev_compressed_part) {
-        return drv->bdrv_co_pwritev_compressed_part(bs, offset, bytes, qiov, qiov_offset);
-    }
-    if (!drv->bdrv_co_pwritev_compressed) {
+        ret = drv->bdrv_co_pwritev_compressed_part(bs, offset, bytes, qiov, qiov_offset);
+    } else if (drv->bdrv_co_pwritev_compressed) {
+        QEMUIOVector slice;
+        qemu_iovec_init_slice(&slice, qiov, qiov_offset, bytes);
+        ret = drv->bdrv_co_pwritev_compressed(bs, offset, bytes, &slice);
+        qemu_iovec_destroy(&slice);
+    } else {
         return -ENOTSUP;
     }
-    QEMUIOVector slice;
-    qemu_iovec_init_slice(&slice, qiov, qiov_offset, bytes);
-    int ret = drv->bdrv_co_pwritev_compressed(bs, offset, bytes, &slice);
-    qemu_iovec_destroy(&slice);
-    return ret;
+    return ret >= 0 && (flags & BDRV_REQ_FUA) ? flush_written(bs) : ret;
 }
 
 /* The longest piece the driver takes, a multiple of the alignment. */
@@ -304,7 +307,7 @@ int coroutine_fn bdrv__aligned_pwritev(BlockDriverState *bs, int64_t offset, int
     if (flags & BDRV_REQ_ZERO_WRITE) {
         ret = bdrv__do_pwrite_zeroes(bs, offset, bytes, flags);
     } else if (flags & BDRV_REQ_WRITE_COMPRESSED) {
-        ret = driver_pwritev_compressed(bs, offset, bytes, qiov, qiov_offset);
+        ret = driver_pwritev_compressed(bs, offset, bytes, qiov, qiov_offset, flags);
     } else {
         ret = write_pieces(bs, offset, bytes, qiov, qiov_offset, flags);
     }
