@@ -4,6 +4,7 @@
  * Only holders of the image's lock put slices in or out; look-ups need no lock.
  */
 #include "miniblk/osdep.h"
+#include <sys/mman.h>
 #include "images/qcow2.h"
 
 #define MERGE_MAX 64            /* neighbouring slices written by one request */
@@ -111,13 +112,20 @@ static Qcow2Slice *new_slice(Qcow2State *s, Qcow2Cache *c)
     return t;
 }
 
+/* T is in no bucket and nobody uses it. */
+static void retire(Qcow2Cache *c, Qcow2Slice *t)
+{
+    t->hash_next = c->unused;
+    c->unused = t;
+}
+
 /* Turn the clock until it points at a slice that was not used since the last turn. */
 static Qcow2Slice *choose_victim(Qcow2Cache *c)
 {
     for (size_t i = 0; i < 2 * c->nb_slices; i++) {
         Qcow2Slice *t = c->slices[c->hand];
         c->hand = (c->hand + 1) % c->nb_slices;
-        if (t->pins) {
+        if (t->pins || !t->offset) {
             continue;
         }
         if (!t->recent) {
@@ -131,9 +139,11 @@ static Qcow2Slice *choose_victim(Qcow2Cache *c)
 /* An unused slice, not in the hash, pinned. */
 static int coroutine_fn take_slot(Qcow2State *s, Qcow2Cache *c, Qcow2Slice **slot)
 {
-    Qcow2Slice *t = NULL;
+    Qcow2Slice *t = c->unused;
 
-    if (c->nb_slices < c->slices_max) {
+    if (t) {
+        c->unused = t->hash_next;
+    } else if (c->nb_slices < c->slices_max) {
         t = new_slice(s, c);
     }
     if (!t) {
@@ -191,6 +201,7 @@ int coroutine_fn qcow2_cache_get(Qcow2State *s, Qcow2Cache *c, uint64_t offset,
     ret = qcow2_file_read(s, offset, 1u << c->slice_bits, t->data);
     if (ret < 0) {
         t->pins--;
+        retire(c, t);
         return ret;
     }
     insert(c, t, offset, owner);
@@ -224,10 +235,72 @@ void qcow2_cache_drop(Qcow2Cache *c, uint64_t offset, uint64_t bytes)
             g_assert(!t->pins);
             clear_dirty(c, t);
             unhash(c, t);
-            t->recent = false;
+            retire(c, t);
         }
     }
 }
+
+/* ---- cleaning ---------------------------------------------------------------------- */
+
+/* Give the memory of T back to the system, as far as it consists of whole pages. */
+static void release_memory(const Qcow2Cache *c, Qcow2Slice *t)
+{
+    uintptr_t page = sysconf(_SC_PAGESIZE);
+    uintptr_t start = ROUND_UP((uintptr_t)t->data, page);
+    uintptr_t end = ROUND_DOWN((uintptr_t)t->data + (1u << c->slice_bits), page);
+
+    if (start < end) {
+        /* Only advice: without it the memory stays with us. */
+        madvise((void *)start, end - start, MADV_DONTNEED);
+    }
+}
+
+void qcow2_cache_clean(Qcow2Cache *c)
+{
+    /* One turn of the clock. */
+    for (size_t i = 0; i < c->nb_slices; i++) {
+        Qcow2Slice *t = c->slices[i];
+        if (!t->offset || t->pins || t->dirty) {
+            continue;
+        }
+        if (!t->recent) {
+            unhash(c, t);
+            retire(c, t);
+            release_memory(c, t);
+        }
+        t->recent = false;
+    }
+}
+
+static int64_t next_clean_ns(const Qcow2State *s)
+{
+    return qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL) +
+           s->clean_interval_s * NANOSECONDS_PER_SECOND;
+}
+
+static void clean(void *opaque)
+{
+    Qcow2State *s = opaque;
+
+    qcow2_cache_clean(&s->l2_cache);
+    qcow2_cache_clean(&s->refblock_cache);
+    timer_mod(s->cleaner, next_clean_ns(s));
+}
+
+void qcow2_cleaner_start(Qcow2State *s, AioContext *ctx)
+{
+    if (s->clean_interval_s) {
+        s->cleaner = aio_timer_new(ctx, QEMU_CLOCK_VIRTUAL, SCALE_NS, clean, s);
+        timer_mod(s->cleaner, next_clean_ns(s));
+    }
+}
+
+void qcow2_cleaner_stop(Qcow2State *s)
+{
+    g_clear_pointer(&s->cleaner, timer_free);
+}
+
+/* ---- writing ----------------------------------------------------------------------- */
 
 static int compare_offsets(const void *a, const void *b)
 {

@@ -3,6 +3,7 @@
 #include "miniblk/osdep.h"
 #include "images/qcow2.h"
 #include "images/qcow2-check.h"
+#include "images/qcow2-entry.h"
 
 /* ---- refcount blocks --------------------------------------------------------------- */
 
@@ -209,14 +210,19 @@ static int coroutine_fn check_l2_flags(Qcow2Check *c, uint32_t l1_index, Qcow2Sl
     Qcow2State *s = c->s;
 
     for (uint32_t i = 0; i < qcow2_slice_entries(s); i++) {
-        uint64_t *place = (uint64_t *)slice->data + i, fixed, refcount;
+        uint64_t *place = qcow2_entry_place(s, slice, i), fixed, refcount;
         uint64_t entry = GUINT64_FROM_BE(*place);
-        Qcow2Type type = qcow2_entry_type(entry);
-        if ((type != QCOW2_NORMAL && type != QCOW2_ZERO_ALLOC) ||
+        if (!qcow2_has_host(s, entry) ||
             (entry & QCOW2_OFFSET_MASK & s->cluster_mask)) {
             continue;
         }
-        int ret = check_flag(c, entry, &fixed, &refcount);
+        int ret = 0;
+        if (s->data_file) {
+            fixed = entry | QCOW2_COPIED;       /* nobody shares clusters of a data file */
+            refcount = 1;
+        } else {
+            ret = check_flag(c, entry, &fixed, &refcount);
+        }
         if (ret < 0) {
             return ret;
         }

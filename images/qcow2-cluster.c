@@ -1,18 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The mapping from guest to host clusters: looking it up, and L2 tables for changing it. */
 #include "miniblk/osdep.h"
-#include "images/qcow2.h"
-
-Qcow2Type qcow2_entry_type(uint64_t entry)
-{
-    if (entry & QCOW2_COMPRESSED) {
-        return QCOW2_COMPRESSED_DATA;
-    }
-    if (entry & QCOW2_ZERO) {
-        return entry & QCOW2_OFFSET_MASK ? QCOW2_ZERO_ALLOC : QCOW2_ZERO_PLAIN;
-    }
-    return entry & QCOW2_OFFSET_MASK ? QCOW2_NORMAL : QCOW2_UNALLOCATED;
-}
+#include "miniblk/host-utils.h"
+#include "images/qcow2-entry.h"
 
 void qcow2_compressed_range(const Qcow2State *s, uint64_t entry, uint64_t *offset,
                             uint64_t *bytes)
@@ -43,81 +33,136 @@ static inline Place place_of(const Qcow2State *s, uint64_t offset)
     p.table = p.l1_index < s->l1.size ? s->l1.entries[p.l1_index] & QCOW2_OFFSET_MASK : 0;
     p.index_in_table = i;
     p.index = i & (per_slice - 1);
-    p.slice = p.table + (uint64_t)(i - p.index) * 8;
+    p.slice = p.table + ((uint64_t)(i - p.index) << s->l2_entry_bits);
     return p;
 }
 
-static inline uint64_t entry_at(const Qcow2Slice *slice, uint32_t i)
+/* Whether entry E of guest cluster GUEST, of type TYPE, may be used. */
+static inline bool entry_ok(const Qcow2State *s, Qcow2Entry e, Qcow2Type type, uint64_t guest)
 {
-    return GUINT64_FROM_BE(((const uint64_t *)slice->data)[i]);
-}
+    uint64_t host = e.desc & QCOW2_OFFSET_MASK;
 
-/* Whether ENTRY, of type TYPE, may be used. */
-static inline bool entry_ok(const Qcow2State *s, uint64_t entry, Qcow2Type type)
-{
     switch (type) {
     case QCOW2_NORMAL:
-        return !(entry & QCOW2_OFFSET_MASK & s->cluster_mask);
     case QCOW2_ZERO_ALLOC:
-        return !(entry & QCOW2_OFFSET_MASK & s->cluster_mask) && s->header.version >= 3;
+    case QCOW2_UNALLOCATED_ALLOC:
+        return !(host & s->cluster_mask) && (!s->data_file || host == guest) &&
+               (type == QCOW2_NORMAL || s->header.version >= 3);
     case QCOW2_ZERO_PLAIN:
         return s->header.version >= 3;
-    default:
+    case QCOW2_COMPRESSED_DATA:
+        return !s->data_file;
+    case QCOW2_UNALLOCATED:
         return true;
+    default:
+        return false;
     }
 }
 
-static int coroutine_fn report_entry(Qcow2State *s, const Place *p, uint64_t entry,
+static int coroutine_fn report_entry(Qcow2State *s, const Place *p, Qcow2Entry e,
                                      Qcow2Type type)
 {
-    if (s->header.version < 3 && type != QCOW2_NORMAL) {
-        return qcow2_signal_corruption(s, true, "Zero cluster entry found in pre-v3 image "
-                                       "(L2 offset: %#" PRIx64 ", L2 index: %#x)", p->table,
+    uint64_t host = e.desc & QCOW2_OFFSET_MASK;
+    const char *what;
+
+    if (type == QCOW2_INVALID) {
+        what = "Invalid cluster entry found ";
+    } else if (type == QCOW2_COMPRESSED_DATA) {
+        what = "Compressed cluster entry found in image with external data file";
+    } else if (s->header.version < 3 && type != QCOW2_NORMAL) {
+        what = "Zero cluster entry found in pre-v3 image";
+    } else if (host & s->cluster_mask) {
+        return qcow2_signal_corruption(s, true, "%s offset %#" PRIx64 " unaligned (L2 offset: "
+                                       "%#" PRIx64 ", L2 index: %#x)",
+                                       type == QCOW2_NORMAL ? "Cluster allocation"
+                                                            : "Preallocated zero cluster",
+                                       host, p->table, p->index_in_table);
+    } else {
+        uint64_t guest = ((uint64_t)p->l1_index << qcow2_l1_shift(s)) +
+                         ((uint64_t)p->index_in_table << s->cluster_bits);
+        return qcow2_signal_corruption(s, true, "External data file host cluster offset %#"
+                                       PRIx64 " does not match guest cluster offset: %#"
+                                       PRIx64 ", L2 index: %#x)", host, guest,
                                        p->index_in_table);
     }
-    return qcow2_signal_corruption(s, true, "%s offset %#" PRIx64 " unaligned (L2 offset: %#"
-                                   PRIx64 ", L2 index: %#x)",
-                                   type == QCOW2_NORMAL ? "Cluster allocation"
-                                                        : "Preallocated zero cluster",
-                                   entry & QCOW2_OFFSET_MASK, p->table, p->index_in_table);
+    return qcow2_signal_corruption(s, true, "%s (L2 offset: %#" PRIx64 ", L2 index: %#x)",
+                                   what, p->table, p->index_in_table);
 }
 
-/* Whether E continues a run whose COUNT clusters so far began with FIRST. */
-static inline bool continues(const Qcow2State *s, uint64_t first, Qcow2Type type, uint64_t e,
-                             uint64_t count)
+/* Whether host clusters that began with that of FIRST go on, COUNT clusters later, with E's. */
+static inline bool host_goes_on(uint64_t first, uint64_t e, uint64_t count,
+                                const Qcow2State *s)
 {
-    switch (type) {
-    case QCOW2_NORMAL:
-    case QCOW2_ZERO_ALLOC:
-        /* All flags the same and the host clusters in a row; addition cannot carry. */
-        return e == first + (count << s->cluster_bits);
-    case QCOW2_COMPRESSED_DATA:
-        return false;
-    default:
-        return qcow2_entry_type(e) == type;
+    /* All flags the same and the host clusters in a row; addition cannot carry. */
+    return e == first + (count << s->cluster_bits);
+}
+
+/* How many whole clusters behind P's belong to a run of TYPE that begins with E. */
+static uint32_t count_whole_clusters(const Qcow2State *s, const Qcow2Slice *slice,
+                                     const Place *p, Qcow2Entry e, Qcow2Type type,
+                                     uint32_t max)
+{
+    uint32_t n = 0;
+
+    if (type == QCOW2_COMPRESSED_DATA) {
+        return 0;
     }
+    for (; n < max; n++) {
+        Qcow2Entry next = qcow2_entry_load(s, slice, p->index + 1 + n);
+        if (qcow2_has_host(s, e.desc) ? !host_goes_on(e.desc, next.desc, n + 1, s)
+                                      : next.desc & QCOW2_COMPRESSED ||
+                                        qcow2_has_host(s, next.desc)) {
+            break;
+        }
+        if (next.alloc != e.alloc || next.zero != e.zero) {
+            break;
+        }
+    }
+    return n;
+}
+
+/* How many subclusters of E from number I on are of the same type as that one. */
+static uint32_t count_subclusters(const Qcow2State *s, Qcow2Entry e, uint32_t i)
+{
+    uint32_t like = e.zero >> i & 1 ? e.zero : e.alloc >> i & 1 ? e.alloc
+                  : ~(e.alloc | e.zero);
+
+    return MIN((uint32_t)cto32(like >> i), s->subclusters - i);
+}
+
+static inline bool is_uniform(const Qcow2State *s, Qcow2Entry e)
+{
+    uint32_t all = qcow2_all_subclusters(s);
+
+    return (e.alloc == 0 || e.alloc == all) && (e.zero == 0 || e.zero == all);
 }
 
 /* Describe what begins at entry P->index of SLICE; -EIO when the entry is corrupt. */
 static inline int run_in_slice(const Qcow2State *s, const Qcow2Slice *slice, const Place *p,
                                uint64_t offset, uint64_t bytes, Qcow2Run *run)
 {
-    uint64_t first = entry_at(slice, p->index), in_cluster = offset & s->cluster_mask;
-    uint64_t covered = s->cluster_bytes - in_cluster;
-    uint32_t per_slice = qcow2_slice_entries(s);
+    uint64_t in_cluster = offset & s->cluster_mask;
+    uint32_t sub = in_cluster >> s->subcluster_bits, n = 1;
+    Qcow2Entry e = qcow2_entry_load(s, slice, p->index);
 
-    run->type = qcow2_entry_type(first);
-    if (unlikely(!entry_ok(s, first, run->type))) {
+    run->type = qcow2_entry_type(s, e, sub);
+    if (unlikely(!entry_ok(s, e, run->type, offset - in_cluster))) {
         return -EIO;
     }
-    run->copied = first & QCOW2_COPIED;
-    run->host = run->type == QCOW2_COMPRESSED_DATA ? first
-              : (first & QCOW2_OFFSET_MASK) + in_cluster;
-    for (uint32_t n = 1; covered < bytes && p->index + n < per_slice; n++) {
-        if (!continues(s, first, run->type, entry_at(slice, p->index + n), n)) {
-            break;
-        }
-        covered += s->cluster_bytes;
+    run->copied = e.desc & QCOW2_COPIED;
+    run->host = run->type == QCOW2_COMPRESSED_DATA ? e.desc
+              : (e.desc & QCOW2_OFFSET_MASK) + in_cluster;
+    if (s->subclusters > 1 && run->type != QCOW2_COMPRESSED_DATA) {
+        n = count_subclusters(s, e, sub);
+    }
+    uint64_t covered = ((uint64_t)(sub + n) << s->subcluster_bits) - in_cluster;
+    if (run->type == QCOW2_COMPRESSED_DATA) {
+        covered = s->cluster_bytes - in_cluster;
+    } else if (covered < bytes && is_uniform(s, e)) {
+        uint32_t room = qcow2_slice_entries(s) - 1 - p->index;
+        uint64_t more = qcow2_clusters(s, bytes - covered);
+        covered += (uint64_t)count_whole_clusters(s, slice, p, e, run->type, MIN(room, more))
+                   << s->cluster_bits;
     }
     run->bytes = MIN(bytes, covered);
     return 0;
@@ -176,7 +221,7 @@ int coroutine_fn qcow2_map_locked(Qcow2State *s, uint64_t offset, uint64_t bytes
         return ret;
     }
     ret = run_in_slice(s, slice, &p, offset, bytes, run);
-    uint64_t entry = entry_at(slice, p.index);
+    Qcow2Entry entry = qcow2_entry_load(s, slice, p.index);
     qcow2_cache_put(slice);
     return ret < 0 ? report_entry(s, &p, entry, run->type) : 0;
 }
@@ -253,7 +298,7 @@ static int coroutine_fn make_own_table(Qcow2State *s, Place *p)
     }
     if (p->table) {
         qcow2_set_remove(&s->l2_meta, p->table >> s->cluster_bits);
-        qcow2_free_later(s, p->table, s->cluster_bytes, false);
+        qcow2_free_later(s, p->table, s->cluster_bytes, QCOW2_DISCARD_OTHER);
     }
     qcow2_root_set(&s->l1, p->l1_index, offset | QCOW2_COPIED);
     qcow2_set_add(&s->l2_meta, offset >> s->cluster_bits);
@@ -285,20 +330,14 @@ int coroutine_fn qcow2_l2_for_write(Qcow2State *s, uint64_t offset, Qcow2Slice *
     return qcow2_cache_get(s, &s->l2_cache, p.slice, p.l1_index, slice);
 }
 
-void qcow2_free_entry(Qcow2State *s, uint64_t entry, bool discard)
+void qcow2_free_entry(Qcow2State *s, uint64_t desc, Qcow2Discard cause)
 {
     uint64_t offset, bytes;
 
-    switch (qcow2_entry_type(entry)) {
-    case QCOW2_NORMAL:
-    case QCOW2_ZERO_ALLOC:
-        qcow2_free_later(s, entry & QCOW2_OFFSET_MASK, s->cluster_bytes, discard);
-        break;
-    case QCOW2_COMPRESSED_DATA:
-        qcow2_compressed_range(s, entry, &offset, &bytes);
-        qcow2_free_later(s, offset, bytes, discard);
-        break;
-    default:
-        break;
+    if (desc & QCOW2_COMPRESSED) {
+        qcow2_compressed_range(s, desc, &offset, &bytes);
+        qcow2_free_later(s, offset, bytes, cause);
+    } else if (!s->data_file && qcow2_has_host(s, desc)) {
+        qcow2_free_later(s, desc & QCOW2_OFFSET_MASK, s->cluster_bytes, cause);
     }
 }

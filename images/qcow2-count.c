@@ -3,6 +3,7 @@
 #include "miniblk/osdep.h"
 #include "images/qcow2.h"
 #include "images/qcow2-check.h"
+#include "images/qcow2-entry.h"
 
 /* A gigabyte of counters, enough for 16 TiB of 64 KiB clusters. */
 #define GROUPS_MAX (1u << 22)
@@ -245,22 +246,36 @@ static int count_compressed(Qcow2Check *c, const Qcow2TableRef *t, uint64_t entr
     return count_range(c, offset & ~511ULL, bytes + (offset & 511), t->count);
 }
 
-static int count_l2_entry(Qcow2Check *c, const Qcow2TableRef *t, uint64_t entry)
+/* Entry number I of table T, at PLACE. */
+static int count_l2_entry(Qcow2Check *c, const Qcow2TableRef *t, uint32_t i,
+                          const uint64_t *place)
 {
-    uint64_t host = entry & QCOW2_OFFSET_MASK;
+    Qcow2State *s = c->s;
+    Qcow2Entry e = qcow2_entry_from(s, place);
+    uint64_t entry = GUINT64_FROM_BE(place[0]), host = entry & QCOW2_OFFSET_MASK;
 
-    if (!entry) {
-        return 0;
-    }
     if (entry & QCOW2_COMPRESSED) {
+        if (s->data_file) {
+            qcow2_check_error(c, "ERROR compressed cluster %" PRIu32 " with data file, "
+                              "entry=0x%" PRIx64 "\n", i, entry);
+            return 0;
+        }
         return count_compressed(c, t, entry);
     }
     if (entry & QCOW2_L2_RESERVED) {
         qcow2_check_error(c, "ERROR found l2 entry with reserved bits set: %" PRIx64 "\n",
                           entry);
     }
-    if (!host) {
+    if (!qcow2_has_host(s, entry)) {
+        if (e.alloc) {
+            qcow2_check_error(c, "ERROR: Unallocated cluster has non-zero subcluster "
+                              "allocation map\n");
+        }
         return 0;
+    }
+    if (e.alloc & e.zero) {
+        qcow2_check_error(c, "ERROR offset=%" PRIx64 ": Allocated cluster has corrupted "
+                          "subcluster allocation bitmap\n", host);
     }
     if (host & c->s->cluster_mask) {
         qcow2_check_error(c, "ERROR offset=%" PRIx64 ": Data cluster is not properly aligned; "
@@ -268,7 +283,8 @@ static int count_l2_entry(Qcow2Check *c, const Qcow2TableRef *t, uint64_t entry)
         return 0;
     }
     note_fragments(c, t, entry);
-    return count_range(c, host, c->s->cluster_bytes, t->count);
+    /* The clusters of a data file are not counted. */
+    return s->data_file ? 0 : count_range(c, host, s->cluster_bytes, t->count);
 }
 
 static int coroutine_fn walk_table(Qcow2Check *c, Qcow2TableRef *t, uint64_t *buf)
@@ -284,8 +300,9 @@ static int coroutine_fn walk_table(Qcow2Check *c, Qcow2TableRef *t, uint64_t *bu
             return 0;
         }
     }
-    for (uint32_t i = 0; i < s->cluster_bytes / 8 && ret >= 0; i++) {
-        ret = count_l2_entry(c, t, GUINT64_FROM_BE(buf[i]));
+    c->next_host = 0;           /* each table begins in a place of its own */
+    for (uint32_t i = 0; i < 1u << s->l2_bits && ret >= 0; i++) {
+        ret = count_l2_entry(c, t, i, buf + i * qcow2_l2_words(s));
     }
     return ret;
 }

@@ -19,6 +19,8 @@ typedef struct Qcow2CreateOptions {
     uint64_t size, cluster_bytes, refcount_bits;
     uint32_t version;
     char *backing_file, *backing_fmt;
+    char *data_file;            /* name, recorded as it is; NULL: none */
+    bool data_file_raw, extended_l2;
     bool lazy_refcounts;
     int compression, prealloc;
     QDict *file;                /* options for making the file */
@@ -32,6 +34,7 @@ static void create_options_free(Qcow2CreateOptions *o)
 {
     g_free(o->backing_file);
     g_free(o->backing_fmt);
+    g_free(o->data_file);
     json_decref(o->file);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Qcow2CreateOptions, create_options_free)
@@ -80,18 +83,12 @@ static bool take_number(QDict *opts, const char *key, uint64_t *value, Error **e
 /* What we know but cannot do is refused by name. */
 static bool refuse_unsupported(QDict *opts, Error **errp)
 {
-    bool extended_l2 = false, raw = false, encryption = false;
+    bool encryption = false;
 
-    if (!bdrv_opt_bool(opts, "extended_l2", &extended_l2, errp) ||
-        !bdrv_opt_bool(opts, "data_file_raw", &raw, errp) ||
-        !bdrv_opt_bool(opts, "encryption", &encryption, errp)) {
+    if (!bdrv_opt_bool(opts, "encryption", &encryption, errp)) {
         return false;
     }
-    if (extended_l2) {
-        error_setg(errp, "Extended L2 entries are not supported");
-    } else if (raw || qdict_haskey(opts, "data_file")) {
-        error_setg(errp, "External data files are not supported");
-    } else if (encryption || qdict_haskey(opts, "encrypt.format") ||
+    if (encryption || qdict_haskey(opts, "encrypt.format") ||
                qdict_haskey(opts, "encrypt.key-secret")) {
         error_setg(errp, "Encrypted qcow2 images are not supported");
     } else {
@@ -121,6 +118,9 @@ static bool take_options(QDict *opts, Qcow2CreateOptions *o, Error **errp)
         !bdrv_opt_size(opts, "cluster_size", &o->cluster_bytes, errp) ||
         !take_number(opts, "refcount_bits", &o->refcount_bits, errp) ||
         !bdrv_opt_bool(opts, "lazy_refcounts", &o->lazy_refcounts, errp) ||
+        !bdrv_opt_bool(opts, "extended_l2", &o->extended_l2, errp) ||
+        !bdrv_opt_str(opts, "data_file", &o->data_file, errp) ||
+        !bdrv_opt_bool(opts, "data_file_raw", &o->data_file_raw, errp) ||
         !bdrv_opt_str(opts, "backing_file", &o->backing_file, errp) ||
         !bdrv_opt_str(opts, "backing_fmt", &o->backing_fmt, errp) ||
         !take_enum(opts, "compat", "version", compat_names, &compat, errp) ||
@@ -148,6 +148,12 @@ static bool check_version_options(const Qcow2CreateOptions *o, Error **errp)
     } else if (o->lazy_refcounts) {
         error_setg(errp, "Lazy refcounts only supported with compatibility level 1.1 and "
                    "above (use version=v3 or greater)");
+    } else if (o->data_file) {
+        error_setg(errp, "External data files are only supported with compatibility level 1.1 "
+                   "and above (use version=v3 or greater)");
+    } else if (o->extended_l2) {
+        error_setg(errp, "Extended L2 entries are only supported with compatibility level 1.1 "
+                   "and above (use version=v3 or greater)");
     } else if (o->compression != QCOW2_ZLIB) {
         error_setg(errp, "Non-zlib compression type is only supported with compatibility "
                    "level 1.1 and above (use version=v3 or greater)");
@@ -160,6 +166,36 @@ static bool check_version_options(const Qcow2CreateOptions *o, Error **errp)
 static bool is_power_of_two(uint64_t n)
 {
     return n && !(n & (n - 1));
+}
+
+static bool check_data_file(const Qcow2CreateOptions *o, Error **errp)
+{
+    if (o->data_file_raw && !o->data_file) {
+        error_setg(errp, "data-file-raw requires data-file");
+    } else if (o->data_file_raw && o->backing_file) {
+        error_setg(errp, "Backing file and data-file-raw cannot be used at the same time");
+    } else if (o->data_file && strlen(o->data_file) > QCOW2_BACKING_NAME_BYTES_MAX) {
+        error_setg(errp, "Data file name too long");
+    } else {
+        return true;
+    }
+    return false;
+}
+
+/* The fields of the header that follow from options alone. */
+static Qcow2Header header_for(const Qcow2CreateOptions *o)
+{
+    return (Qcow2Header){
+        .version = o->version, .cluster_bits = g_bit_nth_lsf(o->cluster_bytes, -1),
+        .refcount_order = g_bit_nth_lsf(o->refcount_bits, -1),
+        .header_length = o->version >= 3 ? 112 : QCOW2_V2_HEADER_BYTES,
+        .compat = o->lazy_refcounts ? QCOW2_COMPAT_LAZY_REFCOUNTS : 0,
+        .incompat = (o->compression ? QCOW2_INCOMPAT_COMPRESSION : 0) |
+                    (o->data_file ? QCOW2_INCOMPAT_DATA_FILE : 0) |
+                    (o->extended_l2 ? QCOW2_INCOMPAT_EXTL2 : 0),
+        .autoclear = o->data_file_raw ? QCOW2_AUTOCLEAR_DATA_RAW : 0,
+        .compression_type = o->compression,
+    };
 }
 
 static int check_options(Qcow2CreateOptions *o, Error **errp)
@@ -175,6 +211,11 @@ static int check_options(Qcow2CreateOptions *o, Error **errp)
         error_setg(errp, "Refcount width must be a power of two and may not exceed 64 bits");
         return -EINVAL;
     }
+    if (o->extended_l2 && o->cluster_bytes < 1u << QCOW2_EXTL2_CLUSTER_BITS_MIN) {
+        error_setg(errp, "Extended L2 entries are only supported with cluster sizes of at "
+                   "least %u bytes", 1u << QCOW2_EXTL2_CLUSTER_BITS_MIN);
+        return -EINVAL;
+    }
     if (!check_version_options(o, errp)) {
         return -EINVAL;
     }
@@ -186,11 +227,18 @@ static int check_options(Qcow2CreateOptions *o, Error **errp)
     if (o->backing_file && !*o->backing_file) {
         g_clear_pointer(&o->backing_file, g_free);
     }
+    if (!check_data_file(o, errp)) {
+        return -EINVAL;
+    }
+    if (o->data_file_raw && o->prealloc == PREALLOC_MODE_OFF) {
+        /* What the data file shows must be mapped, all of it. */
+        o->prealloc = PREALLOC_MODE_METADATA;
+    }
     if (o->backing_fmt && !o->backing_file) {
         error_setg(errp, "Backing format cannot be used without backing file");
         return -EINVAL;
     }
-    if (o->backing_file && o->prealloc != PREALLOC_MODE_OFF) {
+    if (o->backing_file && o->prealloc != PREALLOC_MODE_OFF && !o->extended_l2) {
         error_setg(errp, "Backing file and preallocation can only be used at the same time if "
                    "extended_l2 is on");
         return -EINVAL;
@@ -200,9 +248,9 @@ static int check_options(Qcow2CreateOptions *o, Error **errp)
         error_setg(errp, "Backing file name or format name too long");
         return -EINVAL;
     }
-    uint32_t bits = g_bit_nth_lsf(o->cluster_bytes, -1);
+    Qcow2Header h = header_for(o);
     if (o->size > BDRV_MAX_LENGTH - BDRV_SECTOR_SIZE ||
-        qcow2_l1_entries_for(bits, o->size) > QCOW2_L1_BYTES_MAX / 8) {
+        qcow2_l1_entries_for(&h, o->size) > QCOW2_L1_BYTES_MAX / 8) {
         error_setg(errp, "The image size is too large for file format 'qcow2' (try using a "
                    "larger cluster size)");
         return -EFBIG;
@@ -261,25 +309,24 @@ static int write_refcounts(BlockBackend *blk, const Qcow2CreateOptions *o, const
 static int write_header(BlockBackend *blk, const Qcow2CreateOptions *o, const Layout *y,
                         uint64_t size, uint64_t l1_entries, Error **errp)
 {
-    Qcow2Header h = {
-        .version = o->version, .cluster_bits = g_bit_nth_lsf(o->cluster_bytes, -1),
-        .size = size, .l1_size = l1_entries,
-        .l1_offset = (1 + y->table + y->blocks) * o->cluster_bytes,
-        .reftable_offset = o->cluster_bytes, .reftable_clusters = y->table,
-        .refcount_order = g_bit_nth_lsf(o->refcount_bits, -1),
-        .header_length = o->version >= 3 ? 112 : QCOW2_V2_HEADER_BYTES,
-        .compat = o->lazy_refcounts ? QCOW2_COMPAT_LAZY_REFCOUNTS : 0,
-        .incompat = o->compression ? QCOW2_INCOMPAT_COMPRESSION : 0,
-        .compression_type = o->compression,
-    };
+    Qcow2Header h = header_for(o);
+    Qcow2HeaderNames names = { .backing_file = o->backing_file,
+                               .backing_fmt = o->backing_fmt,
+                               .data_file = o->data_file };
     size_t bytes;
     int ret;
 
-    uint8_t *b = qcow2_header_build(&h, NULL, o->backing_file, o->backing_fmt, &bytes, &ret);
+    h.size = size;
+    h.l1_size = l1_entries;
+    h.l1_offset = (1 + y->table + y->blocks) * o->cluster_bytes;
+    h.reftable_offset = o->cluster_bytes;
+    h.reftable_clusters = y->table;
+
+    uint8_t *b = qcow2_header_build(&h, NULL, &names, &bytes, &ret);
     if (!b) {
         /* 512-byte clusters have no room for the names of features. */
         g_autoptr(GByteArray) none = g_byte_array_new();
-        b = qcow2_header_build(&h, none, o->backing_file, o->backing_fmt, &bytes, &ret);
+        b = qcow2_header_build(&h, none, &names, &bytes, &ret);
     }
     if (!b) {
         error_setg(errp, "Could not write qcow2 header: it does not fit into one cluster");
@@ -310,13 +357,19 @@ static int make_room(BlockBackend *blk, uint64_t bytes, Error **errp)
     return ret;
 }
 
+/* Whether the image is made empty and grows to its size: with what it takes in other files. */
+static bool grows_later(const Qcow2CreateOptions *o)
+{
+    return o->prealloc != PREALLOC_MODE_OFF || o->data_file;
+}
+
 /* Write an empty image to the empty file BLK. */
 static int format_file(BlockBackend *blk, const Qcow2CreateOptions *o, Error **errp)
 {
-    uint32_t cluster_bits = g_bit_nth_lsf(o->cluster_bytes, -1);
+    Qcow2Header h = header_for(o);
     /* One entry at least: an L1 table without entries would own no cluster. */
-    uint64_t l1_entries = MAX(qcow2_l1_entries_for(cluster_bits, o->size), 1);
-    uint64_t size = o->prealloc == PREALLOC_MODE_OFF ? o->size : 0;
+    uint64_t l1_entries = MAX(qcow2_l1_entries_for(&h, o->size), 1);
+    uint64_t size = grows_later(o) ? 0 : o->size;
     Layout y = plan_layout(o, l1_entries);
 
     int ret = make_room(blk, y.end * o->cluster_bytes, errp);
@@ -343,25 +396,34 @@ typedef struct Create {
     int ret;
 } Create;
 
-static int make_file(Create *c, Error **errp)
+/* A file with name NAME and create options OPTIONS, of which some are only hints. */
+static int make_file(const char *name, QDict *options, Error **errp)
 {
-    BlockDriver *protocol = bdrv_find_protocol(c->filename, true, errp);
+    BlockDriver *protocol = bdrv_find_protocol(name, true, errp);
 
     if (!protocol) {
         return -EINVAL;
     }
     /* Only hints that this protocol knows. */
-    for (void *iter = json_object_iter(c->o->file); iter; ) {
+    for (void *iter = json_object_iter(options); iter; ) {
         const char *key = json_object_iter_key(iter);
-        iter = json_object_iter_next(c->o->file, iter);
+        iter = json_object_iter_next(options, iter);
         if (!protocol->create_opts || !g_strv_contains(protocol->create_opts, key)) {
-            qdict_del(c->o->file, key);
+            qdict_del(options, key);
         }
     }
-    return bdrv_create(protocol, c->filename, c->o->file, errp);
+    return bdrv_create(protocol, name, options, errp);
 }
 
-static int preallocate(Create *c, Error **errp)
+/* The data file is created empty and grows with the disk. */
+static int make_data_file(Create *c, Error **errp)
+{
+    g_autoptr(json_t) options = json_deep_copy(c->o->file);
+
+    return c->o->data_file ? make_file(c->o->data_file, options, errp) : 0;
+}
+
+static int grow_image(Create *c, Error **errp)
 {
     QDict *options = qdict_new();
     BlockBackend *blk;
@@ -385,8 +447,9 @@ static int preallocate(Create *c, Error **errp)
 
 static int create_image(Create *c, Error **errp)
 {
-    int ret = make_file(c, errp);
+    int ret = make_data_file(c, errp);
 
+    ret = ret < 0 ? ret : make_file(c->filename, c->o->file, errp);
     if (ret < 0) {
         return ret;
     }
@@ -397,8 +460,8 @@ static int create_image(Create *c, Error **errp)
     }
     ret = format_file(blk, c->o, errp);
     blk_unref(blk);
-    if (ret >= 0 && c->o->prealloc != PREALLOC_MODE_OFF) {
-        ret = preallocate(c, errp);
+    if (ret >= 0 && grows_later(c->o)) {
+        ret = grow_image(c, errp);
     }
     return ret;
 }

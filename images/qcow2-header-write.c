@@ -42,16 +42,17 @@ int coroutine_mixed_fn qcow2_header_set_incompat(Qcow2State *s, uint64_t bits)
     return bdrv_flush(s->bs->file->bs);
 }
 
-int coroutine_mixed_fn qcow2_header_clear_autoclear(Qcow2State *s)
+int coroutine_mixed_fn qcow2_header_set_autoclear(Qcow2State *s, uint64_t bits)
 {
-    static const uint8_t zero[8];
+    uint8_t b[8];
 
-    int ret = qcow2_header_patch(s, 88, zero, sizeof(zero));
+    g_assert(s->header.version >= 3);
+    qcow2_store64(b, bits);
+    int ret = qcow2_header_patch(s, 88, b, sizeof(b));
     if (ret < 0) {
         return ret;
     }
-    s->header.autoclear = 0;
-    s->header.has_bitmaps = false;
+    s->header.autoclear = bits;
     return bdrv_flush(s->bs->file->bs);
 }
 
@@ -96,71 +97,75 @@ static void append_extension(GByteArray *out, uint32_t type, const void *data, u
     g_byte_array_append(out, pad, ROUND_UP(n, 8) - n);
 }
 
-uint8_t *qcow2_header_build(const Qcow2Header *h, GByteArray *extensions,
-                            const char *backing_file, const char *backing_fmt,
-                            size_t *bytes, int *ret)
+static void append_string(GByteArray *out, uint32_t type, const char *string)
 {
-    Qcow2Header copy = *h;
-    GByteArray *out = g_byte_array_new();
-    bool has_backing = backing_file && *backing_file;
-
-    g_byte_array_set_size(out, h->header_length);
-    memset(out->data, 0, out->len);
-    if (backing_fmt && *backing_fmt) {
-        append_extension(out, QCOW2_EXT_BACKING_FORMAT, backing_fmt, strlen(backing_fmt));
+    if (string && *string) {
+        append_extension(out, type, string, strlen(string));
     }
-    if (extensions) {
-        g_byte_array_append(out, extensions->data, extensions->len);
+}
+
+static void append_bitmaps(GByteArray *out, const Qcow2Header *h)
+{
+    uint8_t data[24] = { 0 };
+
+    if (h->has_bitmaps) {
+        qcow2_store32(data, h->nb_bitmaps);
+        qcow2_store64(data + 8, h->bitmap_dir_bytes);
+        qcow2_store64(data + 16, h->bitmap_dir_offset);
+        append_extension(out, QCOW2_EXT_BITMAPS, data, sizeof(data));
+    }
+}
+
+/* Those first that the image cannot do without; see qcow2-header-update.c. */
+static void append_extensions(GByteArray *out, const Qcow2Header *h, GByteArray *others,
+                              const Qcow2HeaderNames *names)
+{
+    append_string(out, QCOW2_EXT_BACKING_FORMAT, names->backing_fmt);
+    append_bitmaps(out, h);
+    append_string(out, QCOW2_EXT_DATA_FILE, names->data_file);
+    if (others) {
+        g_byte_array_append(out, others->data, others->len);
     } else if (h->version >= 3) {
         G_STATIC_ASSERT(sizeof(features[0]) == 48);
         append_extension(out, QCOW2_EXT_FEATURE_NAMES, features, sizeof(features));
     }
     append_extension(out, QCOW2_EXT_END, "", 0);
-    copy.backing_offset = has_backing ? out->len : 0;
-    copy.backing_size = has_backing ? strlen(backing_file) : 0;
-    if (has_backing) {
-        g_byte_array_append(out, (const uint8_t *)backing_file, copy.backing_size);
+}
+
+static void place_backing_name(GByteArray *out, Qcow2Header *h, const Qcow2HeaderNames *names)
+{
+    size_t bytes = names->backing_file ? strlen(names->backing_file) : 0;
+    size_t from = MAX(out->len, names->backing_from);
+
+    if (from + bytes > 1u << h->cluster_bits) {
+        from = out->len;
     }
+    h->backing_offset = bytes ? from : 0;
+    h->backing_size = bytes;
+    if (bytes) {
+        size_t end = out->len;
+        g_byte_array_set_size(out, from + bytes);
+        memset(out->data + end, 0, from - end);
+        memcpy(out->data + from, names->backing_file, bytes);
+    }
+}
+
+uint8_t *qcow2_header_build(Qcow2Header *h, GByteArray *extensions,
+                            const Qcow2HeaderNames *names, size_t *bytes, int *ret)
+{
+    GByteArray *out = g_byte_array_new();
+
+    g_byte_array_set_size(out, h->header_length);
+    memset(out->data, 0, out->len);
+    append_extensions(out, h, extensions, names);
+    place_backing_name(out, h, names);
     if (out->len > 1u << h->cluster_bits) {
         g_byte_array_free(out, true);
         *ret = -ENOSPC;
         return NULL;
     }
-    fill_fixed_part(out->data, &copy);
+    fill_fixed_part(out->data, h);
     *ret = 0;
     *bytes = out->len;
     return g_byte_array_free(out, false);
-}
-
-int coroutine_mixed_fn qcow2_header_set_backing(Qcow2State *s, const char *backing_file,
-                                                const char *backing_fmt)
-{
-    size_t bytes;
-    int ret;
-
-    if (backing_file && strlen(backing_file) > QCOW2_BACKING_NAME_BYTES_MAX) {
-        return -EINVAL;
-    }
-    if (backing_fmt && strlen(backing_fmt) > 15) {
-        return -EINVAL;
-    }
-    uint8_t *b = qcow2_header_build(&s->header, s->extensions, backing_file, backing_fmt,
-                                    &bytes, &ret);
-    if (!b) {
-        return ret;
-    }
-    /* Keep fields of a longer header that we do not know. */
-    if (s->header.header_length > 112) {
-        ret = qcow2_file_read(s, 112, s->header.header_length - 112, b + 112);
-    }
-    if (ret >= 0) {
-        ret = qcow2_header_patch(s, 0, b, bytes);
-    }
-    if (ret >= 0) {
-        s->header.backing_offset = qcow2_load64(b + 8);
-        s->header.backing_size = qcow2_load32(b + 16);
-        ret = bdrv_flush(s->bs->file->bs);
-    }
-    g_free(b);
-    return ret;
 }

@@ -5,9 +5,14 @@
 
 #define FEATURE_NAME_BYTES 46
 
-uint64_t qcow2_l1_entries_for(uint32_t cluster_bits, uint64_t size)
+static uint32_t l2_entry_bits(const Qcow2Header *h)
 {
-    uint32_t shift = 2 * cluster_bits - 3;
+    return h->incompat & QCOW2_INCOMPAT_EXTL2 ? 4 : 3;
+}
+
+uint64_t qcow2_l1_entries_for(const Qcow2Header *h, uint64_t size)
+{
+    uint32_t shift = 2 * h->cluster_bits - l2_entry_bits(h);
     return (size >> shift) + !!(size & ((1ULL << shift) - 1));
 }
 
@@ -87,11 +92,19 @@ static void report_features(uint64_t mask, const uint8_t *table, size_t bytes, E
 
 static int parse_bitmaps(Qcow2Header *h, const uint8_t *data, uint32_t len, Error **errp)
 {
-    if (!(h->autoclear & QCOW2_AUTOCLEAR_BITMAPS)) {
-        return 0;       /* somebody wrote without updating them: they mean nothing now */
-    }
     if (len != 24) {
         error_setg(errp, "bitmaps_ext: Invalid extension length");
+        return -EINVAL;
+    }
+    if (!(h->autoclear & QCOW2_AUTOCLEAR_BITMAPS)) {
+        warn_report("a program lacking bitmap support modified this file, so all bitmaps are "
+                    "now considered inconsistent");
+        fprintf(stderr, "Some clusters may be leaked, run 'miniblk-img check -r' on the image "
+                "file to fix.\n");
+        return 0;
+    }
+    if (qcow2_load32(data + 4)) {
+        error_setg(errp, "bitmaps_ext: Reserved field is not zero");
         return -EINVAL;
     }
     h->has_bitmaps = true;
@@ -103,18 +116,18 @@ static int parse_bitmaps(Qcow2Header *h, const uint8_t *data, uint32_t len, Erro
         return -EINVAL;
     }
     if (h->nb_bitmaps > QCOW2_BITMAPS_MAX) {
-        error_setg(errp, "bitmaps_ext: image has %" PRIu32 " bitmaps, exceeding the "
-                   "supported maximum of %u", h->nb_bitmaps, QCOW2_BITMAPS_MAX);
+        error_setg(errp, "bitmaps_ext: Image has %" PRIu32 " bitmaps, exceeding the "
+                   "QEMU supported maximum of %u", h->nb_bitmaps, QCOW2_BITMAPS_MAX);
         return -EINVAL;
     }
     if (h->bitmap_dir_offset & ((1ULL << h->cluster_bits) - 1)) {
         error_setg(errp, "bitmaps_ext: invalid bitmap directory offset");
         return -EINVAL;
     }
-    if (h->bitmap_dir_bytes > QCOW2_SNAPSHOT_TABLE_BYTES_MAX) {
+    if (h->bitmap_dir_bytes > QCOW2_BITMAP_DIR_BYTES_MAX) {
         error_setg(errp, "bitmaps_ext: bitmap directory size (%" PRIu64 ") exceeds the "
                    "maximum supported size (%u)", h->bitmap_dir_bytes,
-                   QCOW2_SNAPSHOT_TABLE_BYTES_MAX);
+                   QCOW2_BITMAP_DIR_BYTES_MAX);
         return -EINVAL;
     }
     return 0;
@@ -144,6 +157,10 @@ static int parse_one_extension(Qcow2State *s, uint32_t type, const uint8_t *data
         return 0;
     case QCOW2_EXT_BITMAPS:
         return parse_bitmaps(&s->header, data, len, errp);
+    case QCOW2_EXT_DATA_FILE:
+        g_free(s->data_file_name);
+        s->data_file_name = g_strndup((const char *)data, len);
+        return 0;
     default:
         return 0;
     }
@@ -174,7 +191,8 @@ static int parse_extensions(Qcow2State *s, const uint8_t *b, size_t len, uint64_
             return ret;
         }
         uint64_t whole = 8 + ROUND_UP((uint64_t)n, 8);
-        if (type != QCOW2_EXT_BACKING_FORMAT) {
+        if (type != QCOW2_EXT_BACKING_FORMAT && type != QCOW2_EXT_BITMAPS &&
+            type != QCOW2_EXT_DATA_FILE) {
             static const uint8_t pad[8];
             g_byte_array_append(s->extensions, b + pos, 8 + n);
             g_byte_array_append(s->extensions, pad, whole - 8 - n);
@@ -205,13 +223,11 @@ static int check_features(Qcow2Header *h, const Extensions *found, Error **errp)
         error_setg(errp, "qcow2: unknown compression type: %u", h->compression_type);
         return -ENOTSUP;
     }
-    if (h->incompat & QCOW2_INCOMPAT_DATA_FILE) {
-        error_setg(errp, "External data files are not supported");
-        return -ENOTSUP;
-    }
-    if (h->incompat & QCOW2_INCOMPAT_EXTL2) {
-        error_setg(errp, "Extended L2 entries are not supported");
-        return -ENOTSUP;
+    if ((h->incompat & QCOW2_INCOMPAT_EXTL2) &&
+        h->cluster_bits < QCOW2_EXTL2_CLUSTER_BITS_MIN) {
+        error_setg(errp, "Extended L2 entries are only supported with cluster sizes of at "
+                   "least %u bytes", 1u << QCOW2_EXTL2_CLUSTER_BITS_MIN);
+        return -EINVAL;
     }
     if (h->refcount_order > 6) {
         error_setg(errp, "Reference count entry width too large; may not exceed 64 bits");
@@ -237,7 +253,7 @@ static bool table_offset_ok(const Qcow2Header *h, uint64_t offset, uint64_t byte
 
 static int check_tables(Qcow2Header *h, Error **errp)
 {
-    uint64_t l1_needed = qcow2_l1_entries_for(h->cluster_bits, h->size);
+    uint64_t l1_needed = qcow2_l1_entries_for(h, h->size);
 
     if (h->reftable_clusters == 0) {
         error_setg(errp, "Image does not contain a reference count table");
@@ -287,7 +303,12 @@ static void set_geometry(Qcow2State *s)
     s->cluster_bits = h->cluster_bits;
     s->cluster_bytes = 1ULL << h->cluster_bits;
     s->cluster_mask = s->cluster_bytes - 1;
-    s->l2_bits = h->cluster_bits - 3;
+    s->l2_entry_bits = l2_entry_bits(h);
+    s->l2_bits = h->cluster_bits - s->l2_entry_bits;
+    s->subclusters = h->incompat & QCOW2_INCOMPAT_EXTL2 ? QCOW2_SUBCLUSTERS : 1;
+    s->subcluster_bits = h->cluster_bits - (s->subclusters > 1 ? 5 : 0);
+    s->subcluster_bytes = 1ULL << s->subcluster_bits;
+    s->subcluster_mask = s->subcluster_bytes - 1;
     s->refcount_order = h->refcount_order;
     s->refblock_bits = h->cluster_bits + 3 - h->refcount_order;
     s->refcount_max = h->refcount_order == 6 ? INT64_MAX

@@ -5,24 +5,27 @@
 
 /* ---- the file ---------------------------------------------------------------------- */
 
-/* How many of BYTES at OFFSET lie inside the file; -errno. */
-static int64_t coroutine_mixed_fn bytes_in_file(Qcow2State *s, uint64_t offset,
-                                                uint64_t bytes)
+/*
+ * How many of BYTES at OFFSET lie inside FILE, which is known to have *KNOWN bytes at least;
+ * -errno.
+ */
+static int64_t coroutine_mixed_fn bytes_inside(BdrvChild *file, uint64_t *known,
+                                               uint64_t offset, uint64_t bytes)
 {
-    if (unlikely(offset + bytes > s->file_bytes)) {
-        int64_t len = bdrv_getlength(s->bs->file->bs);
+    if (unlikely(offset + bytes > *known)) {
+        int64_t len = bdrv_getlength(file->bs);
         if (len < 0) {
             return len;
         }
-        s->file_bytes = len;
+        *known = len;
     }
-    return offset >= s->file_bytes ? 0 : MIN(bytes, s->file_bytes - offset);
+    return offset >= *known ? 0 : MIN(bytes, *known - offset);
 }
 
 int coroutine_mixed_fn qcow2_file_read(Qcow2State *s, uint64_t offset, size_t bytes,
                                        void *buf)
 {
-    int64_t n = bytes_in_file(s, offset, bytes);
+    int64_t n = bytes_inside(s->bs->file, &s->file_bytes, offset, bytes);
 
     if (n < 0) {
         return n;
@@ -38,7 +41,9 @@ int coroutine_mixed_fn qcow2_file_read(Qcow2State *s, uint64_t offset, size_t by
 static int coroutine_fn read_host(Qcow2State *s, uint64_t offset, uint64_t bytes,
                                   QEMUIOVector *qiov, size_t qiov_offset)
 {
-    int64_t n = bytes_in_file(s, offset, bytes);
+    BdrvChild *data = qcow2_data(s);
+    int64_t n = bytes_inside(data, s->data_file ? &s->data_file_bytes : &s->file_bytes, offset,
+                             bytes);
 
     if (n < 0) {
         return n;
@@ -47,7 +52,7 @@ static int coroutine_fn read_host(Qcow2State *s, uint64_t offset, uint64_t bytes
         qemu_iovec_memset(qiov, qiov_offset + n, 0, bytes - n);
     }
     BLKDBG_EVENT(s->bs->file, BLKDBG_READ_AIO);
-    return n ? bdrv_co_preadv_part(s->bs->file, offset, n, qiov, qiov_offset, 0) : 0;
+    return n ? bdrv_co_preadv_part(data, offset, n, qiov, qiov_offset, 0) : 0;
 }
 
 /* ---- other sources ----------------------------------------------------------------- */
@@ -96,6 +101,7 @@ static int coroutine_fn read_run(Qcow2State *s, const Qcow2Run *run, uint64_t of
     case QCOW2_NORMAL:
         return read_host(s, run->host, run->bytes, qiov, qiov_offset);
     case QCOW2_UNALLOCATED:
+    case QCOW2_UNALLOCATED_ALLOC:
         return read_backing(s, offset, run->bytes, qiov, qiov_offset);
     case QCOW2_COMPRESSED_DATA:
         return read_compressed(s, run->host, offset & s->cluster_mask, run->bytes, qiov,

@@ -5,8 +5,10 @@
 
 #define L2_CACHE_BYTES_DEFAULT      (32u * 1024 * 1024)
 #define REFBLOCK_SLICES_DEFAULT     64
+#define REFBLOCK_CACHE_BYTES_MAX    (1ULL << 30)
 #define SLICE_BYTES_DEFAULT         4096u
 #define SLICE_BYTES_MIN             512u
+#define CLEAN_INTERVAL_S_DEFAULT    600
 
 #define OVERLAP_CHECK_UNSUPPORTED                                               \
     "Unsupported value '%s' for qcow2 option 'overlap-check'. Allowed are any " \
@@ -85,7 +87,11 @@ static bool setup_caches(Qcow2State *s, QDict *options, Error **errp)
     }
     /* The image may grow; a cache of the default size costs nothing while it is unused. */
     z.l2 = MIN(z.l2, MAX(all_l2_bytes(s), L2_CACHE_BYTES_DEFAULT));
-    z.refcount = MIN(z.refcount, 1ULL << 30);
+    if (z.refcount / refblock_slice > INT_MAX) {
+        error_setg(errp, "Refcount cache size too big");
+        return false;
+    }
+    z.refcount = MIN(z.refcount, REFBLOCK_CACHE_BYTES_MAX);
     qcow2_cache_init(&s->l2_cache, g_bit_nth_lsf(z.l2_entry, -1), z.l2);
     qcow2_cache_init(&s->refblock_cache, g_bit_nth_lsf(refblock_slice, -1), z.refcount);
     return true;
@@ -129,20 +135,21 @@ static bool take_overlap_check(QDict *options, Error **errp)
 
 static bool take_flags(Qcow2State *s, QDict *options, int flags, Error **errp)
 {
-    bool lazy = s->header.compat & QCOW2_COMPAT_LAZY_REFCOUNTS, ignored = false;
-    uint64_t interval = 0;
+    bool lazy = s->header.compat & QCOW2_COMPAT_LAZY_REFCOUNTS, *pass = s->pass_discard;
 
-    s->discard_passthrough = flags & BDRV_O_UNMAP;
+    pass[QCOW2_DISCARD_REQUEST] = flags & BDRV_O_UNMAP;
+    pass[QCOW2_DISCARD_SNAPSHOT] = true;
+    pass[QCOW2_DISCARD_OTHER] = false;
     if (!bdrv_opt_bool(options, "lazy-refcounts", &lazy, errp) ||
-        !bdrv_opt_bool(options, "pass-discard-request", &s->discard_passthrough, errp) ||
-        !bdrv_opt_bool(options, "pass-discard-snapshot", &ignored, errp) ||
-        !bdrv_opt_bool(options, "pass-discard-other", &ignored, errp) ||
-        !bdrv_opt_bool(options, "discard-no-unref", &ignored, errp) ||
-        !bdrv_opt_size(options, "cache-clean-interval", &interval, errp)) {
+        !bdrv_opt_bool(options, "pass-discard-request", &pass[QCOW2_DISCARD_REQUEST], errp) ||
+        !bdrv_opt_bool(options, "pass-discard-snapshot", &pass[QCOW2_DISCARD_SNAPSHOT],
+                       errp) ||
+        !bdrv_opt_bool(options, "pass-discard-other", &pass[QCOW2_DISCARD_OTHER], errp) ||
+        !bdrv_opt_bool(options, "discard-no-unref", &s->discard_no_unref, errp)) {
         return false;
     }
-    if (interval > UINT_MAX) {
-        error_setg(errp, "Cache clean interval too big");
+    if (s->discard_no_unref && s->header.version < 3) {
+        error_setg(errp, "discard-no-unref is only supported since qcow2 version 3");
         return false;
     }
     if (lazy && s->header.version < 3) {
@@ -154,14 +161,25 @@ static bool take_flags(Qcow2State *s, QDict *options, int flags, Error **errp)
     return true;
 }
 
+static bool take_clean_interval(Qcow2State *s, QDict *options, Error **errp)
+{
+    uint64_t seconds = CLEAN_INTERVAL_S_DEFAULT;
+
+    if (!bdrv_opt_size(options, "cache-clean-interval", &seconds, errp)) {
+        return false;
+    }
+    if (seconds > UINT_MAX) {
+        error_setg(errp, "Cache clean interval too big");
+        return false;
+    }
+    s->clean_interval_s = seconds;
+    return true;
+}
+
 int qcow2_options_apply(Qcow2State *s, QDict *options, int flags, Error **errp)
 {
-    if (qdict_haskey(options, "data-file")) {
-        error_setg(errp, "External data files are not supported");
-        return -ENOTSUP;
-    }
     if (!take_overlap_check(options, errp) || !take_flags(s, options, flags, errp) ||
-        !setup_caches(s, options, errp)) {
+        !take_clean_interval(s, options, errp) || !setup_caches(s, options, errp)) {
         return -EINVAL;
     }
     return 0;

@@ -7,7 +7,8 @@
  * it is allowed to write to its file, and that is after the change.
  */
 #include "miniblk/osdep.h"
-#include "images/qcow2.h"
+#include "block/block-internal.h"
+#include "images/qcow2-manage.h"
 
 const char *const qcow2_mutable_opts[] = {
     "lazy-refcounts", "pass-discard-request", "pass-discard-snapshot", "pass-discard-other",
@@ -24,7 +25,15 @@ int qcow2_reopen_prepare(BDRVReopenState *state, BlockReopenQueue *queue, Error 
         error_setg(errp, "qcow2: Image is corrupt; cannot be opened read/write");
         return -EACCES;
     }
-    int ret = qcow2_make_clean(s);
+    if ((state->flags & BDRV_O_RDWR) && s->shows_snapshot) {
+        error_setg(errp, "An image that shows a snapshot cannot be made writable");
+        return -EACCES;
+    }
+    int ret = state->flags & BDRV_O_RDWR ? 0 : qcow2_bitmaps_save(s, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = qcow2_make_clean(s);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Could not write back the metadata of '%s'",
                          state->bs->filename);
@@ -36,6 +45,10 @@ int qcow2_reopen_prepare(BDRVReopenState *state, BlockReopenQueue *queue, Error 
     n->header = s->header;
     n->cluster_bytes = s->cluster_bytes;
     n->cluster_bits = s->cluster_bits;
+    if (s->data_file) {
+        /* the edge stays as it is */
+        qdict_del(state->options, "data-file");
+    }
     ret = qcow2_options_apply(n, state->options, state->flags, errp);
     if (ret < 0) {
         g_free(n);
@@ -69,8 +82,15 @@ void qcow2_reopen_commit(BDRVReopenState *state)
 
     replace_cache(&s->l2_cache, &n->l2_cache);
     replace_cache(&s->refblock_cache, &n->refblock_cache);
-    s->discard_passthrough = n->discard_passthrough;
+    memcpy(s->pass_discard, n->pass_discard, sizeof(s->pass_discard));
+    s->discard_no_unref = n->discard_no_unref;
+    qcow2_cleaner_stop(s);
+    s->clean_interval_s = n->clean_interval_s;
+    qcow2_cleaner_start(s, bdrv_get_aio_context(s->bs));
     s->lazy_refcounts = n->lazy_refcounts;
+    if (s->writable && !(state->flags & BDRV_O_RDWR)) {
+        qcow2_bitmaps_set_readonly(s, true);    /* they have been stored */
+    }
     discard_copy(state);
 }
 
@@ -89,7 +109,26 @@ void qcow2_reopen_commit_post(BDRVReopenState *state)
     }
 }
 
+static void coroutine_fn mark_bitmaps_entry(void *opaque)
+{
+    Qcow2State *s = opaque;
+    Error *err = NULL;
+
+    if (qcow2_bitmaps_mark_in_use(s, &err) < 0) {
+        error_report_err(err);
+        s->corrupt = true;      /* or else the image would pass for up to date */
+    }
+    bdrv_dec_in_flight(s->bs);
+}
+
 void qcow2_reopen_abort(BDRVReopenState *state)
 {
+    Qcow2State *s = state->bs->opaque;
+
+    if (s->writable && !(state->flags & BDRV_O_RDWR) && s->header.has_bitmaps) {
+        /* Those that prepare has stored are outdated with the next write. */
+        bdrv_inc_in_flight(s->bs);
+        bdrv_coroutine_enter(s->bs, qemu_coroutine_create(mark_bitmaps_entry, s));
+    }
     discard_copy(state);
 }

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Changing the length of the guest disk, and allocating clusters ahead of writes. */
 #include "miniblk/osdep.h"
-#include "images/qcow2.h"
+#include "images/qcow2-entry.h"
+#include "images/qcow2-manage.h"
 
 /* The block layer's flush would find that the guest has written nothing. */
 static int coroutine_fn flush_all(Qcow2State *s)
 {
     int ret = qcow2_co_flush_to_os(s->bs);
-    return ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
+    return ret < 0 ? ret : qcow2_flush_files(s);
 }
 
-/* ---- header and L1 table ----------------------------------------------------------- */
+/* ---- header ------------------------------------------------------------------------ */
 
 static int coroutine_fn store_size(Qcow2State *s, uint64_t size)
 {
@@ -24,166 +25,146 @@ static int coroutine_fn store_size(Qcow2State *s, uint64_t size)
     return ret;
 }
 
-/* Write ENTRIES as a new L1 table at OFFSET. */
-static int coroutine_fn write_new_l1(Qcow2State *s, uint64_t offset, const uint64_t *entries,
-                                     uint32_t size, uint64_t clusters)
-{
-    size_t bytes = clusters << s->cluster_bits;
-    uint64_t *buf = qemu_try_blockalign(s->bs->file->bs, bytes);
-
-    if (!buf) {
-        return -ENOMEM;
-    }
-    for (size_t i = 0; i < bytes / 8; i++) {
-        buf[i] = i < size ? GUINT64_TO_BE(entries[i]) : 0;
-    }
-    BLKDBG_EVENT(s->bs->file, BLKDBG_L1_GROW_WRITE_TABLE);
-    int ret = bdrv_co_pwrite(s->bs->file, offset, bytes, buf, 0);
-    qemu_vfree(buf);
-    return ret;
-}
-
-/* Size and offset of the L1 table lie side by side in one sector. */
-static int coroutine_fn switch_l1(Qcow2State *s, uint64_t offset, uint32_t size)
-{
-    struct QEMU_PACKED { uint32_t size; uint64_t offset; } field = {
-        GUINT32_TO_BE(size), GUINT64_TO_BE(offset),
-    };
-
-    int ret = bdrv_co_flush(s->bs->file->bs);
-    BLKDBG_EVENT(s->bs->file, BLKDBG_L1_GROW_ACTIVATE_TABLE);
-    ret = ret < 0 ? ret : qcow2_header_patch(s, 36, &field, sizeof(field));
-    ret = ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
-    if (ret >= 0) {
-        s->header.l1_size = size;
-        s->header.l1_offset = offset;
-    }
-    return ret;
-}
-
-/* Make the L1 table longer. Lock held. */
-static int coroutine_fn grow_l1(Qcow2State *s, uint64_t size)
-{
-    uint64_t offset, got, clusters;
-    bool fresh;
-
-    if (size <= s->l1.size) {
-        return 0;
-    }
-    if (size > QCOW2_L1_BYTES_MAX / 8) {
-        return -EFBIG;
-    }
-    uint64_t *entries = g_try_malloc0((size + 1) * 8);
-    if (!entries) {
-        return -ENOMEM;
-    }
-    memcpy(entries, s->l1.entries, (size_t)s->l1.size * 8);
-    clusters = qcow2_clusters(s, size * 8);
-    BLKDBG_EVENT(s->bs->file, BLKDBG_L1_GROW_ALLOC_TABLE);
-    int ret = qcow2_alloc_clusters(s, clusters, clusters, &offset, &got, &fresh);
-    if (ret < 0) {
-        g_free(entries);
-        return ret;
-    }
-    qcow2_cache_drop(&s->l2_cache, offset, clusters << s->cluster_bits);
-    qcow2_cache_drop(&s->refblock_cache, offset, clusters << s->cluster_bits);
-    /* What the entries point to, and the new table's refcounts, must be there first. */
-    ret = qcow2_writeback(s);
-    ret = ret < 0 ? ret : write_new_l1(s, offset, entries, size, clusters);
-    ret = ret < 0 ? ret : switch_l1(s, offset, size);
-    if (ret < 0) {
-        qcow2_refcount_change(s, offset >> s->cluster_bits, clusters, -1);
-        g_free(entries);
-        return ret;
-    }
-    Qcow2Root old = s->l1;
-    uint64_t old_clusters = qcow2_clusters(s, (uint64_t)old.size * 8);
-    qcow2_root_init(&s->l1, entries, size, offset);
-    for (uint64_t i = 0; i < clusters; i++) {
-        qcow2_set_add(&s->fixed_meta, (offset >> s->cluster_bits) + i);
-    }
-    for (uint64_t i = 0; i < old_clusters; i++) {
-        qcow2_set_remove(&s->fixed_meta, (old.offset >> s->cluster_bits) + i);
-    }
-    /* The header's new pointer is durable, so the old table may go at once. */
-    if (old_clusters) {
-        qcow2_refcount_change(s, old.offset >> s->cluster_bits, old_clusters, -1);
-    }
-    qcow2_root_free(&old);
-    return 0;
-}
-
 /* ---- preallocation ----------------------------------------------------------------- */
 
+/* The entry of a cluster that was given HOST; FRESH: what is there reads as zeroes. */
+static Qcow2Entry prealloc_entry(const Qcow2State *s, uint64_t host, bool fresh)
+{
+    Qcow2Entry e = { .desc = host | QCOW2_COPIED };
+
+    if (s->subclusters == 1) {
+        /* Recycled clusters and those over a backing file must read as zeroes too. */
+        bool data = fresh && !s->bs->backing;
+        e.alloc = data;
+        e.zero = !data;
+    }
+    /* Subclusters can have a place and be unallocated. */
+    return e;
+}
+
 /* Give host clusters to unallocated clusters of one slice. Lock held. Bytes done; -errno. */
-static int64_t coroutine_fn prealloc_slice(Qcow2State *s, uint64_t offset, uint64_t bytes,
-                                           uint64_t *file_end)
+static int64_t coroutine_fn prealloc_slice(Qcow2State *s, uint64_t offset, uint64_t bytes)
 {
     Qcow2Slice *slice;
     uint32_t i;
-    uint64_t host, got, want = 0;
-    bool fresh;
+    uint64_t host = offset, got = 0, want = 0;
+    bool fresh = s->data_file && qcow2_data_file_grows_zeroed(s);
 
     int ret = qcow2_l2_for_write(s, offset, &slice, &i);
     if (ret < 0) {
         return ret;
     }
     uint64_t n = MIN(qcow2_clusters(s, bytes), qcow2_slice_entries(s) - i);
-    uint64_t *e = (uint64_t *)slice->data + i;
-    while (want < n && e[want] == 0) {
+    while (want < n && qcow2_entry_equal(qcow2_entry_load(s, slice, i + want),
+                                         (Qcow2Entry){ 0 })) {
         want++;
     }
     if (!want) {
         qcow2_cache_put(slice);
         return MIN(bytes, s->cluster_bytes);
     }
-    ret = qcow2_alloc_clusters(s, 1, want, &host, &got, &fresh);
-    if (ret < 0) {
-        qcow2_cache_put(slice);
-        return ret;
+    if (s->data_file) {
+        got = want;
+    } else {
+        ret = qcow2_alloc_clusters(s, 1, want, &host, &got, &fresh);
     }
-    for (uint64_t k = 0; k < got; k++) {
-        /* Recycled clusters and those over a backing file must read as zeroes too. */
-        uint64_t zero = fresh && !s->bs->backing ? 0 : QCOW2_ZERO;
-        e[k] = GUINT64_TO_BE((host + (k << s->cluster_bits)) | QCOW2_COPIED | zero);
+    if (ret >= 0 && !fresh && s->header.version < 3) {
+        /* Without zero clusters the zeroes must be there. */
+        fresh = true;
+        ret = bdrv_co_pwrite_zeroes(s->bs->file, host, got << s->cluster_bits, 0);
+        if (ret < 0) {
+            qcow2_refcount_change(s, host >> s->cluster_bits, got, -1);
+        }
+    }
+    for (uint64_t k = 0; k < got && ret >= 0; k++) {
+        qcow2_entry_store(s, slice, i + k,
+                          prealloc_entry(s, host + (k << s->cluster_bits), fresh));
     }
     qcow2_cache_mark_dirty(&s->l2_cache, slice);
     qcow2_cache_put(slice);
-    *file_end = MAX(*file_end, host + (got << s->cluster_bits));
-    return MIN(bytes, got << s->cluster_bits);
+    return ret < 0 ? ret : (int64_t)MIN(bytes, got << s->cluster_bits);
+}
+
+/* Clusters that giving a place to N clusters of the disk takes at most, with all tables. */
+static uint64_t clusters_for(const Qcow2State *s, uint64_t n)
+{
+    uint64_t tables = (n >> s->l2_bits) + 2;
+    uint64_t blocks = ((n + tables) >> s->refblock_bits) + 2;
+
+    return n + tables + blocks + (blocks >> s->refblock_bits);
+}
+
+/* Extend the file by what N clusters of the disk may take, the way MODE says. */
+static int coroutine_fn reserve_file(Qcow2State *s, uint64_t n, PreallocMode mode,
+                                     Error **errp)
+{
+    if (s->data_file || mode <= PREALLOC_MODE_METADATA) {
+        return 0;
+    }
+    return bdrv_co_truncate(s->bs->file,
+                            s->virgin_offset + (clusters_for(s, n) << s->cluster_bits), false,
+                            mode, 0, errp);
+}
+
+/* Let the file end behind its last cluster in use. Lock held. */
+static int coroutine_fn trim_file(Qcow2State *s, Error **errp)
+{
+    uint64_t end = s->virgin_offset >> s->cluster_bits, refcount = 0;
+
+    while (end > 0) {
+        int ret = qcow2_refcount_get(s, end - 1, &refcount);
+        if (ret < 0) {
+            error_setg_errno(errp, -ret, "Failed to find the last cluster");
+            return ret;
+        }
+        if (refcount) {
+            break;
+        }
+        end--;
+    }
+    int ret = bdrv_co_truncate(s->bs->file, end << s->cluster_bits, false, PREALLOC_MODE_OFF,
+                               0, errp);
+    if (ret >= 0) {
+        s->file_bytes = 0;      /* asked for when needed */
+        s->virgin_offset = end << s->cluster_bits;
+    }
+    return ret;
+}
+
+static int coroutine_fn map_all(Qcow2State *s, uint64_t offset, uint64_t end)
+{
+    int64_t ret = 0;
+
+    while (offset < end && ret >= 0) {
+        qemu_co_mutex_lock(&s->lock);
+        ret = prealloc_slice(s, offset, end - offset);
+        qemu_co_mutex_unlock(&s->lock);
+        offset += MAX(ret, 0);
+    }
+    return ret < 0 ? ret : 0;
 }
 
 static int coroutine_fn preallocate(Qcow2State *s, uint64_t offset, uint64_t end,
                                     PreallocMode mode, Error **errp)
 {
-    uint64_t file_end = 0;
-    int64_t ret = 0;
-
-    if (s->header.version < 3 && (s->bs->backing || !s->virgin_is_zero)) {
+    if (s->header.version < 3 && s->bs->backing) {
         error_setg(errp, "Preallocation needs an image of version 3 here");
         return -ENOTSUP;
     }
     offset &= ~s->cluster_mask;
-    while (offset < end && ret >= 0) {
-        qemu_co_mutex_lock(&s->lock);
-        ret = prealloc_slice(s, offset, end - offset, &file_end);
-        qemu_co_mutex_unlock(&s->lock);
-        offset += MAX(ret, 0);
+    int ret = reserve_file(s, qcow2_clusters(s, end - offset), mode, errp);
+    if (ret < 0) {
+        return ret;
     }
+    ret = map_all(s, offset, end);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Could not preallocate clusters");
         return ret;
     }
-    int64_t len = bdrv_getlength(s->bs->file->bs);
-    if (len < 0) {
-        error_setg_errno(errp, -len, "Could not inquire the length of the image file");
-        return len;
-    }
-    if (file_end > (uint64_t)len) {
-        PreallocMode host = mode == PREALLOC_MODE_METADATA ? PREALLOC_MODE_OFF : mode;
-        ret = bdrv_co_truncate(s->bs->file, file_end, false, host, 0, errp);
-    }
-    return ret < 0 ? ret : 0;
+    qemu_co_mutex_lock(&s->lock);
+    ret = s->data_file ? 0 : trim_file(s, errp);
+    qemu_co_mutex_unlock(&s->lock);
+    return ret;
 }
 
 /* ---- grow and shrink --------------------------------------------------------------- */
@@ -211,11 +192,22 @@ static int coroutine_fn grow(Qcow2State *s, uint64_t old, uint64_t size,
     int ret;
 
     qemu_co_mutex_lock(&s->lock);
-    ret = grow_l1(s, qcow2_l1_entries_for(s->cluster_bits, size));
+    ret = qcow2_l1_grow(s, qcow2_l1_entries_for(&s->header, size));
     qemu_co_mutex_unlock(&s->lock);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Failed to grow the L1 table");
         return ret;
+    }
+    if (s->data_file) {
+        ret = qcow2_data_file_resize(s, old, size, prealloc == PREALLOC_MODE_METADATA
+                                                   ? PREALLOC_MODE_OFF : prealloc, errp);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    if (qcow2_data_raw(s) && prealloc == PREALLOC_MODE_OFF) {
+        /* All that the data file has must be there for the guest, too. */
+        prealloc = PREALLOC_MODE_METADATA;
     }
     s->bs->total_sectors = size >> BDRV_SECTOR_BITS;
     ret = zero_new_part(s, old, size);
@@ -246,32 +238,41 @@ static void coroutine_fn drop_l2_tables(Qcow2State *s, uint64_t first)
         if (offset && !(offset & s->cluster_mask)) {
             qcow2_cache_drop(&s->l2_cache, offset, s->cluster_bytes);
             qcow2_set_remove(&s->l2_meta, offset >> s->cluster_bits);
-            qcow2_free_later(s, offset, s->cluster_bytes, false);
+            qcow2_free_later(s, offset, s->cluster_bytes, QCOW2_DISCARD_OTHER);
             qcow2_root_set(&s->l1, i, 0);
         }
     }
 }
 
-static int coroutine_fn shrink(Qcow2State *s, uint64_t old, uint64_t size, Error **errp)
+static int coroutine_fn shrink_tables(Qcow2State *s, uint64_t old, uint64_t size)
 {
     uint64_t from = ROUND_UP(size, s->cluster_bytes);
-    int ret = 0;
+    int ret = from < old ? qcow2_unmap(s, from, old - from) : 0;
 
-    if (from < old) {
-        ret = qcow2_unmap(s, from, old - from);
-    }
-    if (ret >= 0) {
-        ret = store_size(s, size);
-    }
+    ret = ret < 0 ? ret : store_size(s, size);
     if (ret >= 0) {
         qemu_co_mutex_lock(&s->lock);
-        drop_l2_tables(s, qcow2_l1_entries_for(s->cluster_bits, size));
+        drop_l2_tables(s, qcow2_l1_entries_for(&s->header, size));
         qemu_co_mutex_unlock(&s->lock);
         ret = flush_all(s);
     }
+    return ret;
+}
+
+static int coroutine_fn shrink(Qcow2State *s, uint64_t old, uint64_t size, Error **errp)
+{
+    int ret = shrink_tables(s, old, size);
+
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Failed to shrink the image");
+        return ret;
     }
+    if (s->data_file) {
+        return qcow2_data_file_resize(s, old, size, PREALLOC_MODE_OFF, errp);
+    }
+    qemu_co_mutex_lock(&s->lock);
+    ret = trim_file(s, errp);
+    qemu_co_mutex_unlock(&s->lock);
     return ret;
 }
 

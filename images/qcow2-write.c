@@ -5,7 +5,8 @@
  * change the mapping; so a mapping never points to data that was not written.
  */
 #include "miniblk/osdep.h"
-#include "images/qcow2.h"
+#include "miniblk/host-utils.h"
+#include "images/qcow2-entry.h"
 
 /* Elements that one vector may have; the block layer splits no vector that we merge. */
 #define IOV_ELEMENTS_MAX 1000
@@ -99,7 +100,9 @@ static bool coroutine_fn known_zero(Qcow2State *s, uint64_t offset, uint64_t byt
         if (qcow2_map(s, offset, end - offset, &run) < 0) {
             return false;
         }
-        if (run.type == QCOW2_UNALLOCATED && s->bs->backing) {
+        bool unallocated = run.type == QCOW2_UNALLOCATED ||
+                           run.type == QCOW2_UNALLOCATED_ALLOC;
+        if (unallocated && s->bs->backing) {
             int64_t len = bdrv_getlength(s->bs->backing->bs);
             if (len < 0 || offset < (uint64_t)len) {
                 return false;
@@ -122,9 +125,9 @@ static int coroutine_fn read_copies(Qcow2State *s, const Qcow2Alloc *a, const Pi
 {
     uint64_t end = p->offset + p->bytes;
 
-    *c = (Copies){ NULL, p->offset - a->guest, alloc_end(s, a) - end };
+    *c = (Copies){ NULL, p->offset - a->start, a->end - end };
     if (a->reads_zero) {
-        if (c->head && known_zero(s, a->guest, c->head)) {
+        if (c->head && known_zero(s, a->start, c->head)) {
             c->head = 0;
         }
         if (c->tail && known_zero(s, end, c->tail)) {
@@ -139,7 +142,7 @@ static int coroutine_fn read_copies(Qcow2State *s, const Qcow2Alloc *a, const Pi
         return -ENOMEM;
     }
     BLKDBG_EVENT(s->bs->file, BLKDBG_COW_READ);
-    int ret = c->head ? read_old(s, a->guest, c->head, c->buf) : 0;
+    int ret = c->head ? read_old(s, a->start, c->head, c->buf) : 0;
     if (ret >= 0 && c->tail) {
         ret = read_old(s, end, c->tail, c->buf + c->head);
     }
@@ -150,9 +153,9 @@ static int coroutine_fn write_host(Qcow2State *s, uint64_t host, uint64_t bytes,
                                    QEMUIOVector *qiov, size_t qiov_offset)
 {
     BLKDBG_EVENT(s->bs->file, BLKDBG_WRITE_AIO);
-    int ret = s->corrupt ? -EIO : qcow2_overlap_check_data(s, host, bytes);
+    int ret = s->corrupt ? -EIO : s->data_file ? 0 : qcow2_overlap_check_data(s, host, bytes);
 
-    return ret < 0 ? ret : bdrv_co_pwritev_part(s->bs->file, host, bytes, qiov, qiov_offset,
+    return ret < 0 ? ret : bdrv_co_pwritev_part(qcow2_data(s), host, bytes, qiov, qiov_offset,
                                                 0);
 }
 
@@ -211,37 +214,102 @@ static int coroutine_fn write_new_clusters(Qcow2State *s, Qcow2Alloc *a, const P
 
 /* ---- allocate and map -------------------------------------------------------------- */
 
-/* Whether a cluster must be given a new place to be written. */
-static bool needs_alloc(uint64_t entry)
+/* Whether a cluster has a place where it can be written, so that it needs no new one. */
+static bool has_own_host(const Qcow2State *s, Qcow2Entry e)
 {
-    return !(qcow2_entry_type(entry) == QCOW2_NORMAL && (entry & QCOW2_COPIED));
-}
-
-static bool reusable(uint64_t entry)
-{
-    return qcow2_entry_type(entry) == QCOW2_ZERO_ALLOC && (entry & QCOW2_COPIED);
-}
-
-static uint64_t entry_at(const Qcow2Slice *slice, uint32_t i)
-{
-    return GUINT64_FROM_BE(((uint64_t *)slice->data)[i]);
+    return qcow2_has_host(s, e.desc) && (e.desc & QCOW2_COPIED);
 }
 
 /* How many clusters from entry I on, at most MAX, are handled like the first one. */
 static uint64_t count_alike(const Qcow2State *s, const Qcow2Slice *slice, uint32_t i,
                             uint64_t max)
 {
-    uint64_t first = entry_at(slice, i), n = 1;
+    Qcow2Entry first = qcow2_entry_load(s, slice, i);
+    uint64_t n = 1;
 
     max = MIN(max, qcow2_slice_entries(s) - i);
     for (; n < max; n++) {
-        uint64_t e = entry_at(slice, i + n);
-        if (reusable(first) ? e != first + (n << s->cluster_bits)
-                            : !needs_alloc(e) || reusable(e)) {
+        Qcow2Entry e = qcow2_entry_load(s, slice, i + n);
+        bool odd = qcow2_has_host(s, e.desc) && (e.desc & QCOW2_OFFSET_MASK & s->cluster_mask);
+        if (odd || (has_own_host(s, first) ? e.desc != first.desc + (n << s->cluster_bits)
+                                           : has_own_host(s, e))) {
             break;
         }
     }
     return n;
+}
+
+/*
+ * What becomes data when [FROM, TO) of a cluster with entry E is written: whole subclusters,
+ * and in a new place all that has data now. Concurrent writes go to subclusters that have
+ * data in place, so of these nothing is copied.
+ */
+static void widen(const Qcow2State *s, Qcow2Entry e, bool in_place, uint64_t *from,
+                  uint64_t *to)
+{
+    uint32_t first = *from >> s->subcluster_bits, last = (*to - 1) >> s->subcluster_bits;
+    uint32_t move = in_place ? 0
+                  : e.desc & QCOW2_COMPRESSED ? qcow2_all_subclusters(s) : e.alloc;
+
+    if (move) {
+        first = MIN(first, (uint32_t)ctz32(move));
+        last = MAX(last, 31u - clz32(move));
+    }
+    if (!in_place || !(e.alloc >> first & 1)) {
+        *from = (uint64_t)first << s->subcluster_bits;
+    }
+    if (!in_place || !(e.alloc >> last & 1)) {
+        *to = (uint64_t)(last + 1) << s->subcluster_bits;
+    }
+}
+
+/* The part of the guest disk that has data in A's clusters once P is written; see widen(). */
+static void set_extent(const Qcow2State *s, Qcow2Alloc *a, const Piece *p, Qcow2Entry first,
+                       Qcow2Entry last)
+{
+    uint64_t last_guest = alloc_end(s, a) - s->cluster_bytes, from, to;
+
+    from = p->offset - a->guest;
+    to = MIN(p->offset + p->bytes - a->guest, s->cluster_bytes);
+    widen(s, first, a->in_place, &from, &to);
+    a->start = a->guest + from;
+    if (last_guest != a->guest) {
+        from = 0;
+        to = p->offset + p->bytes - last_guest;
+        widen(s, last, a->in_place, &from, &to);
+    }
+    a->end = last_guest + to;
+    if (s->data_file) {
+        /* It is not to become longer than the disk. */
+        a->end = MIN(a->end, MAX(qcow2_guest_bytes(s), p->offset + p->bytes));
+    }
+}
+
+/* Whether the place that A's clusters have already can be one. */
+static int coroutine_fn check_place(Qcow2State *s, const Qcow2Alloc *a)
+{
+    if (s->data_file ? a->host != a->guest
+                     : (a->host & s->cluster_mask) || a->host >= s->virgin_offset) {
+        return qcow2_signal_corruption(s, true, "Preallocated cluster offset %#" PRIx64
+                                       " invalid", a->host);
+    }
+    return 0;
+}
+
+/* Find a place for at most N clusters of A. */
+static int coroutine_fn find_place(Qcow2State *s, Qcow2Alloc *a, Qcow2Entry first, uint64_t n)
+{
+    a->clusters = n;
+    a->in_place = has_own_host(s, first);
+    if (a->in_place) {
+        a->host = first.desc & QCOW2_OFFSET_MASK;
+        return check_place(s, a);
+    }
+    if (s->data_file) {
+        a->host = a->guest;
+        return 0;
+    }
+    return qcow2_alloc_clusters(s, 1, n, &a->host, &a->clusters, &a->reads_zero);
 }
 
 /*
@@ -250,7 +318,8 @@ static uint64_t count_alike(const Qcow2State *s, const Qcow2Slice *slice, uint32
  */
 static int coroutine_fn begin_alloc(Qcow2State *s, Piece *p, Qcow2Alloc **alloc)
 {
-    Qcow2Alloc new = { 0 }, *a = &new;
+    uint64_t in_cluster = p->offset & s->cluster_mask;
+    Qcow2Alloc a = { .guest = p->offset - in_cluster };
     Qcow2Slice *slice;
     uint32_t i;
 
@@ -258,31 +327,40 @@ static int coroutine_fn begin_alloc(Qcow2State *s, Piece *p, Qcow2Alloc **alloc)
     if (ret < 0) {
         return ret;
     }
-    uint64_t first = entry_at(slice, i), in_cluster = p->offset & s->cluster_mask;
-    uint64_t n = needs_alloc(first)
-               ? count_alike(s, slice, i, qcow2_clusters(s, in_cluster + p->bytes)) : 0;
-    qcow2_cache_put(slice);
-    if (!n) {
+    Qcow2Entry first = qcow2_entry_load(s, slice, i);
+    Qcow2Type type = qcow2_entry_type(s, first, in_cluster >> s->subcluster_bits);
+    if ((type == QCOW2_NORMAL && (first.desc & QCOW2_COPIED)) || type == QCOW2_INVALID) {
+        qcow2_cache_put(slice);
         return 1;
     }
-    a->guest = p->offset - in_cluster;
-    a->clusters = n;
-    if (reusable(first)) {
-        a->in_place = true;
-        a->host = first & QCOW2_OFFSET_MASK;
-        if ((a->host & s->cluster_mask) || a->host >= s->virgin_offset) {
-            return qcow2_signal_corruption(s, true, "Preallocated zero cluster offset %#"
-                                           PRIx64 " invalid", a->host);
-        }
-    } else {
-        ret = qcow2_alloc_clusters(s, 1, n, &a->host, &a->clusters, &a->reads_zero);
-        if (ret < 0) {
-            return ret;
-        }
+    uint64_t n = count_alike(s, slice, i, qcow2_clusters(s, in_cluster + p->bytes));
+    ret = find_place(s, &a, first, n);
+    if (ret >= 0) {
+        p->bytes = MIN(p->bytes, (a.clusters << s->cluster_bits) - in_cluster);
+        set_extent(s, &a, p, first, qcow2_entry_load(s, slice, i + a.clusters - 1));
+        *alloc = qcow2_alloc_begin(s, &a);
     }
-    p->bytes = MIN(p->bytes, (a->clusters << s->cluster_bits) - in_cluster);
-    *alloc = qcow2_alloc_begin(s, &new);
-    return 0;
+    qcow2_cache_put(slice);
+    return ret;
+}
+
+/* Cluster K of A, which had entry OLD, has its data now. */
+static Qcow2Entry new_entry(const Qcow2State *s, const Qcow2Alloc *a, uint64_t k,
+                            Qcow2Entry old)
+{
+    uint64_t guest = a->guest + (k << s->cluster_bits);
+
+    if (a->compressed) {
+        return (Qcow2Entry){ a->compressed };
+    }
+    uint64_t from = MAX(a->start, guest) - guest;
+    uint64_t to = MIN(a->end, guest + s->cluster_bytes) - guest;
+    uint32_t mask = qcow2_subcluster_mask(s, from, to);
+    return (Qcow2Entry){
+        .desc = (a->host + (k << s->cluster_bits)) | QCOW2_COPIED,
+        .alloc = (a->in_place ? old.alloc : 0) | mask,
+        .zero = old.zero & ~mask,
+    };
 }
 
 /* Point the L2 entries at the clusters that were written. Lock held. */
@@ -297,11 +375,11 @@ static int coroutine_fn link_clusters(Qcow2State *s, const Qcow2Alloc *a)
         return ret;
     }
     for (uint64_t k = 0; k < a->clusters; k++) {
+        Qcow2Entry old = qcow2_entry_load(s, slice, i + k);
+        qcow2_entry_store(s, slice, i + k, new_entry(s, a, k, old));
         if (!a->in_place) {
-            qcow2_free_entry(s, entry_at(slice, i + k), false);
+            qcow2_free_entry(s, old.desc, QCOW2_DISCARD_OTHER);
         }
-        uint64_t e = a->compressed ?: (a->host + (k << s->cluster_bits)) | QCOW2_COPIED;
-        ((uint64_t *)slice->data)[i + k] = GUINT64_TO_BE(e);
     }
     qcow2_cache_mark_dirty(&s->l2_cache, slice);
     qcow2_cache_put(slice);
@@ -313,6 +391,9 @@ static void coroutine_fn give_back(Qcow2State *s, const Qcow2Alloc *a)
 {
     uint64_t first = a->host >> s->cluster_bits, n = a->clusters, offset, bytes;
 
+    if (s->data_file) {
+        return;
+    }
     if (a->compressed) {
         qcow2_compressed_range(s, a->compressed, &offset, &bytes);
         first = offset >> s->cluster_bits;
@@ -352,10 +433,10 @@ static bool coroutine_fn try_join(Qcow2State *s, Piece *p, int *ret)
 {
     Qcow2Alloc *a = first_overlap(s, p->offset, p->bytes);
 
-    if (!a || !a->joinable || a->done || p->offset < a->guest) {
+    if (!a || !a->joinable || a->done || p->offset < a->start || p->offset >= a->end) {
         return false;
     }
-    p->bytes = MIN(p->bytes, alloc_end(s, a) - p->offset);
+    p->bytes = MIN(p->bytes, a->end - p->offset);
     a->refs++;
     a->joiners++;
     qemu_co_mutex_unlock(&s->lock);
@@ -412,7 +493,7 @@ static int coroutine_fn write_piece(Qcow2State *s, Piece *p)
     if (run.type != QCOW2_NORMAL || !run.copied) {
         return write_slowly(s, p);
     }
-    if (unlikely(run.host >= s->virgin_offset)) {
+    if (unlikely(!s->data_file && run.host >= s->virgin_offset)) {
         return qcow2_signal_corruption(s, true, "Cluster allocation offset %#" PRIx64
                                        " beyond the end of the file", run.host);
     }

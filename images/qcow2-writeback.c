@@ -48,9 +48,15 @@ static int coroutine_fn write_l1(Qcow2State *s)
     return qcow2_root_write(s, &s->l1);
 }
 
+int coroutine_fn qcow2_flush_files(Qcow2State *s)
+{
+    int ret = s->data_file ? bdrv_co_flush(s->data_file->bs) : 0;
+
+    return ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
+}
+
 int coroutine_fn qcow2_writeback(Qcow2State *s)
 {
-    BlockDriverState *file = s->bs->file->bs;
     bool new_blocks = s->reftable.changed_list->len;
     int ret;
 
@@ -63,12 +69,12 @@ int coroutine_fn qcow2_writeback(Qcow2State *s)
     if (ret < 0) {
         return ret;
     }
-    if (new_blocks || !qcow2_cache_clean(&s->l2_cache) || s->l1.changed_list->len) {
-        ret = bdrv_co_flush(file);
+    if (new_blocks || !qcow2_cache_is_clean(&s->l2_cache) || s->l1.changed_list->len) {
+        ret = qcow2_flush_files(s);
     }
     if (ret >= 0 && new_blocks) {
         ret = qcow2_root_write(s, &s->reftable);
-        ret = ret < 0 ? ret : bdrv_co_flush(file);
+        ret = ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
     }
     ret = ret < 0 ? ret : qcow2_cache_write(s, &s->l2_cache, NULL);
     return ret < 0 ? ret : write_l1(s);
@@ -76,11 +82,11 @@ int coroutine_fn qcow2_writeback(Qcow2State *s)
 
 /* ---- deferred frees ---------------------------------------------------------------- */
 
-void qcow2_free_later(Qcow2State *s, uint64_t offset, uint64_t bytes, bool discard)
+void qcow2_free_later(Qcow2State *s, uint64_t offset, uint64_t bytes, Qcow2Discard cause)
 {
     uint64_t first = offset >> s->cluster_bits;
     uint64_t end = qcow2_clusters(s, offset + bytes);
-    Qcow2Free f = { first, end - first, discard && s->discard_passthrough };
+    Qcow2Free f = { first, end - first, s->pass_discard[cause] };
 
     qemu_co_mutex_assert_locked(&s->lock);
     if (s->freed->len) {

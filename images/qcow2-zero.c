@@ -1,20 +1,82 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Zero clusters, discard and block status. */
 #include "miniblk/osdep.h"
-#include "images/qcow2.h"
+#include "images/qcow2-entry.h"
 
-/* What becomes of the L2 entries of a range of whole clusters. */
+/* What becomes of the L2 entries of a range of whole subclusters. */
 typedef struct Change {
-    uint64_t (*new_entry)(const Qcow2State *s, uint64_t old, const void *opaque);
+    /* *E for the subclusters in MASK; false when they cannot be had like that. */
+    bool (*change)(const Qcow2State *s, Qcow2Entry *e, uint32_t mask, const void *opaque);
     const void *opaque;
-    bool discard;               /* what is freed may be discarded in the file */
+    Qcow2Discard cause;         /* of freeing what is freed */
+    bool punch;                 /* data that keeps its place is let go of there */
 } Change;
 
-/* Whether NEW still refers to the host clusters of OLD. */
-static bool keeps_host(uint64_t old, uint64_t new)
+/* The subclusters of cluster number K, counted from OFFSET's, in BYTES from OFFSET on. */
+static uint32_t mask_in_cluster(const Qcow2State *s, uint64_t offset, uint64_t bytes,
+                                uint64_t k)
 {
-    return !(old & QCOW2_COMPRESSED) && !(new & QCOW2_COMPRESSED) &&
-           (old & QCOW2_OFFSET_MASK) == (new & QCOW2_OFFSET_MASK);
+    uint64_t in_cluster = offset & s->cluster_mask, end = in_cluster + bytes;
+    uint64_t start = k << s->cluster_bits;
+
+    /* The last cluster of the disk counts as whole, though the disk may end in it. */
+    if (offset + bytes == qcow2_guest_bytes(s)) {
+        end = ROUND_UP(end, s->cluster_bytes);
+    }
+    return qcow2_subcluster_mask(s, MAX(in_cluster, start) - start,
+                                 MIN(end - start, s->cluster_bytes));
+}
+
+/*
+ * Let go of the data of a guest cluster whose descriptor was OLD and is NEW, if it keeps its
+ * place. Only a hint, and zeroes, unlike a discard, cannot surprise anybody after a crash.
+ */
+static void coroutine_fn punch_data(Qcow2State *s, uint64_t guest, uint64_t old, uint64_t new)
+{
+    uint64_t host = old & QCOW2_OFFSET_MASK;
+
+    if (!qcow2_has_host(s, old) || !(old & QCOW2_COPIED)) {
+        return;
+    }
+    /* In a data file each cluster has its place, mapped or not. */
+    if (s->data_file ? host == guest
+                     : old == new && !(host & s->cluster_mask) && host < s->virgin_offset &&
+                       qcow2_overlap_check_data(s, host, s->cluster_bytes) >= 0) {
+        bdrv_co_pwrite_zeroes(qcow2_data(s), host, s->cluster_bytes,
+                              BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK);
+    }
+}
+
+/* Change entry I of SLICE, of the guest's cluster at GUEST. Lock held. 0; -ENOTSUP. */
+static int coroutine_fn change_entry(Qcow2State *s, Qcow2Slice *slice, uint32_t i,
+                                     uint64_t guest, uint32_t mask, const Change *change)
+{
+    Qcow2Entry old = qcow2_entry_load(s, slice, i), new = old;
+
+    if (!change->change(s, &new, mask, change->opaque)) {
+        return -ENOTSUP;
+    }
+    if (qcow2_entry_equal(new, old)) {
+        return 0;
+    }
+    qcow2_entry_store(s, slice, i, new);
+    qcow2_cache_mark_dirty(&s->l2_cache, slice);
+    if (new.desc != old.desc) {
+        qcow2_free_entry(s, old.desc, change->cause);
+    }
+    if (change->punch && mask == qcow2_all_subclusters(s)) {
+        punch_data(s, guest, old.desc, new.desc);
+    }
+    return 0;
+}
+
+/* Whether nothing in BYTES from OFFSET on, of one kind as RUN tells, would change. */
+static bool changes_nothing(const Qcow2State *s, const Qcow2Run *run, const Change *change)
+{
+    Qcow2Entry e = { 0 };
+
+    return run->type == QCOW2_UNALLOCATED &&
+           change->change(s, &e, 1, change->opaque) && qcow2_entry_equal(e, (Qcow2Entry){ 0 });
 }
 
 /*
@@ -34,29 +96,28 @@ static int64_t coroutine_fn change_slice(Qcow2State *s, uint64_t offset, uint64_
     if (ret < 0) {
         return ret;
     }
-    if (run.type == QCOW2_UNALLOCATED &&
-        change->new_entry(s, 0, change->opaque) == 0) {
+    if (changes_nothing(s, &run, change)) {
         return run.bytes;
     }
     ret = qcow2_l2_for_write(s, offset, &slice, &i);
     if (ret < 0) {
         return ret;
     }
-    uint64_t n = MIN(qcow2_clusters(s, bytes), qcow2_slice_entries(s) - i);
-    for (uint64_t k = 0; k < n; k++) {
-        uint64_t *e = (uint64_t *)slice->data + i + k, old = GUINT64_FROM_BE(*e);
-        uint64_t new = change->new_entry(s, old, change->opaque);
-        if (new != old) {
-            *e = GUINT64_TO_BE(new);
-            qcow2_cache_mark_dirty(&s->l2_cache, slice);
-            if (!keeps_host(old, new)) {
-                qcow2_free_entry(s, old, change->discard);
-            }
-        }
+    uint64_t in_cluster = offset & s->cluster_mask;
+    uint64_t n = MIN(qcow2_clusters(s, in_cluster + bytes), qcow2_slice_entries(s) - i);
+    uint64_t done = 0;
+    for (uint64_t k = 0; k < n && ret >= 0; k++) {
+        uint64_t guest = offset - in_cluster + (k << s->cluster_bits);
+        ret = change_entry(s, slice, i + k, guest, mask_in_cluster(s, offset, bytes, k),
+                           change);
+        done = ret < 0 ? done : MIN(bytes, guest + s->cluster_bytes - offset);
     }
     qcow2_cache_put(slice);
+    if (!done) {
+        return ret;
+    }
     ret = qcow2_limit_frees(s);
-    return ret < 0 ? ret : (int64_t)MIN(bytes, n << s->cluster_bits);
+    return ret < 0 ? ret : (int64_t)done;
 }
 
 static int coroutine_fn change_range(Qcow2State *s, uint64_t offset, uint64_t bytes,
@@ -80,23 +141,28 @@ static int coroutine_fn change_range(Qcow2State *s, uint64_t offset, uint64_t by
 
 /* ---- write zeroes ------------------------------------------------------------------ */
 
-static uint64_t zero_entry(const Qcow2State *s, uint64_t old, const void *opaque)
+static bool zero_entry(const Qcow2State *s, Qcow2Entry *e, uint32_t mask, const void *opaque)
 {
     const bool *unmap = opaque;
+    bool host = qcow2_has_host(s, e->desc);
 
-    switch (qcow2_entry_type(old)) {
-    case QCOW2_NORMAL:
-    case QCOW2_ZERO_ALLOC:
-        return *unmap ? QCOW2_ZERO : old | QCOW2_ZERO;
-    default:
-        return QCOW2_ZERO;
+    if (mask == qcow2_all_subclusters(s)) {
+        bool keep = host && (!*unmap || s->discard_no_unref);
+        *e = (Qcow2Entry){ keep ? e->desc : 0, 0, mask };
+        return true;
     }
+    if (e->desc & QCOW2_COMPRESSED) {
+        return false;           /* the rest would have to be unpacked */
+    }
+    *e = (Qcow2Entry){ host ? e->desc : 0, e->alloc & ~mask, e->zero | mask };
+    return true;
 }
 
 /* Without zero clusters (version 2): what is not there reads as zeroes. */
-static uint64_t no_entry(const Qcow2State *s, uint64_t old, const void *opaque)
+static bool no_entry(const Qcow2State *s, Qcow2Entry *e, uint32_t mask, const void *opaque)
 {
-    return 0;
+    *e = (Qcow2Entry){ 0 };
+    return true;
 }
 
 /* Whether all of a range reads as zeroes whatever the data on the disk. */
@@ -106,7 +172,8 @@ static bool coroutine_fn all_zero(Qcow2State *s, uint64_t offset, uint64_t bytes
         Qcow2Run run;
         if (qcow2_map(s, offset, bytes, &run) < 0 ||
             run.type == QCOW2_NORMAL || run.type == QCOW2_COMPRESSED_DATA ||
-            (run.type == QCOW2_UNALLOCATED && s->bs->backing)) {
+            (s->bs->backing && (run.type == QCOW2_UNALLOCATED ||
+                                run.type == QCOW2_UNALLOCATED_ALLOC))) {
             return false;
         }
         offset += run.bytes;
@@ -115,13 +182,12 @@ static bool coroutine_fn all_zero(Qcow2State *s, uint64_t offset, uint64_t bytes
     return true;
 }
 
-/* Whether [offset, offset + bytes) is made of whole clusters, the disk's last one cut. */
-static bool whole_clusters(const Qcow2State *s, uint64_t offset, uint64_t bytes)
+/* Whether a range is made of whole units of UNIT bytes, the disk's last one cut. */
+static bool is_whole(const Qcow2State *s, uint64_t offset, uint64_t bytes, uint64_t unit)
 {
     uint64_t end = offset + bytes;
 
-    return !(offset & s->cluster_mask) &&
-           (!(end & s->cluster_mask) || end == qcow2_guest_bytes(s));
+    return !(offset & (unit - 1)) && (!(end & (unit - 1)) || end == qcow2_guest_bytes(s));
 }
 
 static int coroutine_fn zero_clusters(Qcow2State *s, uint64_t offset, uint64_t bytes,
@@ -131,11 +197,24 @@ static int coroutine_fn zero_clusters(Qcow2State *s, uint64_t offset, uint64_t b
         if (s->bs->backing || !(unmap || all_zero(s, offset, bytes))) {
             return -ENOTSUP;
         }
-        return change_range(s, offset, bytes,
-                            &(Change){ .new_entry = no_entry, .discard = true });
+        return change_range(s, offset, bytes, &(Change){ no_entry, NULL,
+                                                         QCOW2_DISCARD_REQUEST });
     }
-    return change_range(s, offset, bytes, &(Change){ .new_entry = zero_entry,
-                                                     .opaque = &unmap, .discard = true });
+    return change_range(s, offset, bytes,
+                        &(Change){ zero_entry, &unmap, QCOW2_DISCARD_REQUEST,
+                                   .punch = unmap && !qcow2_data_raw(s) &&
+                                            s->pass_discard[QCOW2_DISCARD_REQUEST] });
+}
+
+/* A raw data file must hold the zeroes itself, whatever the tables say. */
+static int coroutine_fn zero_raw_data(Qcow2State *s, uint64_t offset, uint64_t bytes,
+                                      BdrvRequestFlags flags)
+{
+    if (!qcow2_data_raw(s)) {
+        return 0;
+    }
+    return bdrv_co_pwrite_zeroes(s->data_file, offset, bytes,
+                                 flags & (BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK));
 }
 
 int coroutine_fn qcow2_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
@@ -143,11 +222,12 @@ int coroutine_fn qcow2_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, in
 {
     Qcow2State *s = bs->opaque;
 
-    if (!whole_clusters(s, offset, bytes)) {
+    if (!is_whole(s, offset, bytes, s->subcluster_bytes)) {
         /* Part of a cluster that is zero anyway needs nothing; else data must be written. */
         return all_zero(s, offset, bytes) ? 0 : -ENOTSUP;
     }
-    return zero_clusters(s, offset, bytes, flags & BDRV_REQ_MAY_UNMAP);
+    int ret = zero_raw_data(s, offset, bytes, flags);
+    return ret < 0 ? ret : zero_clusters(s, offset, bytes, flags & BDRV_REQ_MAY_UNMAP);
 }
 
 static int coroutine_fn write_zeroes_as_data(Qcow2State *s, uint64_t offset, uint64_t bytes)
@@ -169,8 +249,8 @@ static int coroutine_fn write_zeroes_as_data(Qcow2State *s, uint64_t offset, uin
 static int coroutine_fn zero_or_write(Qcow2State *s, uint64_t offset, uint64_t bytes)
 {
     while (bytes > 0) {
-        uint64_t room = s->cluster_bytes - (offset & s->cluster_mask);
-        uint64_t n = room < s->cluster_bytes ? MIN(bytes, room)
+        uint64_t in_cluster = offset & s->cluster_mask;
+        uint64_t n = in_cluster ? MIN(bytes, s->cluster_bytes - in_cluster)
                    : bytes >= s->cluster_bytes ? MIN(bytes & ~s->cluster_mask, 1ULL << 30)
                    : bytes;
         int ret = qcow2_co_pwrite_zeroes(s->bs, offset, n, 0);
@@ -194,19 +274,19 @@ int coroutine_fn qcow2_zero_unaligned(Qcow2State *s, uint64_t offset, uint64_t b
 
 /* ---- discard ----------------------------------------------------------------------- */
 
-static uint64_t discarded_entry(const Qcow2State *s, uint64_t old, const void *opaque)
+static bool discarded_entry(const Qcow2State *s, Qcow2Entry *e, uint32_t mask,
+                            const void *opaque)
 {
     const bool *backing = opaque;
+    uint32_t zero = s->header.version >= 3 ? mask : 0;
+    bool host = qcow2_has_host(s, e->desc);
 
-    /* Discarded data must not come back from the backing file. */
-    switch (qcow2_entry_type(old)) {
-    case QCOW2_UNALLOCATED:
-        return *backing && s->header.version >= 3 ? QCOW2_ZERO : 0;
-    case QCOW2_ZERO_PLAIN:
-        return old;
-    default:
-        return s->header.version >= 3 ? QCOW2_ZERO : 0;
+    if (!e->desc && !e->zero && !*backing) {
+        return true;            /* there is nothing */
     }
+    /* Discarded data must not come back from the backing file. */
+    *e = (Qcow2Entry){ host && s->discard_no_unref ? e->desc : 0, 0, zero };
+    return true;
 }
 
 int coroutine_fn qcow2_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
@@ -217,7 +297,7 @@ int coroutine_fn qcow2_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t
     if (s->header.version < 3 && backing) {
         return -ENOTSUP;
     }
-    if (!whole_clusters(s, offset, bytes)) {
+    if (!is_whole(s, offset, bytes, s->cluster_bytes)) {
         /* Whole clusters only: the rest of a request may still be discarded. */
         uint64_t end = offset + bytes, start = ROUND_UP((uint64_t)offset, s->cluster_bytes);
         if (end != qcow2_guest_bytes(s)) {
@@ -229,14 +309,19 @@ int coroutine_fn qcow2_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t
         offset = start;
         bytes = end - start;
     }
-    return change_range(s, offset, bytes, &(Change){ .new_entry = discarded_entry,
-                                                     .opaque = &backing, .discard = true });
+    int ret = zero_raw_data(s, offset, bytes, BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK);
+    if (ret < 0) {
+        return ret;
+    }
+    return change_range(s, offset, bytes,
+                        &(Change){ discarded_entry, &backing, QCOW2_DISCARD_REQUEST,
+                                   .punch = !qcow2_data_raw(s) &&
+                                            s->pass_discard[QCOW2_DISCARD_REQUEST] });
 }
 
 int coroutine_fn qcow2_unmap(Qcow2State *s, uint64_t offset, uint64_t bytes)
 {
-    return change_range(s, offset, bytes,
-                        &(Change){ .new_entry = no_entry, .discard = true });
+    return change_range(s, offset, bytes, &(Change){ no_entry, NULL, QCOW2_DISCARD_OTHER });
 }
 
 /* ---- block status ------------------------------------------------------------------ */
@@ -256,11 +341,12 @@ int coroutine_fn qcow2_co_block_status(BlockDriverState *bs, bool want_zero, int
     switch (run.type) {
     case QCOW2_NORMAL:
     case QCOW2_ZERO_ALLOC:
+    case QCOW2_UNALLOCATED_ALLOC:
         *map = run.host;
-        *file = bs->file->bs;
+        *file = qcow2_data(s)->bs;
         return BDRV_BLOCK_OFFSET_VALID |
                (run.type == QCOW2_NORMAL ? BDRV_BLOCK_DATA | BDRV_BLOCK_RECURSE
-                                         : BDRV_BLOCK_ZERO);
+                : run.type == QCOW2_ZERO_ALLOC ? BDRV_BLOCK_ZERO : 0);
     case QCOW2_COMPRESSED_DATA:
         return BDRV_BLOCK_DATA | BDRV_BLOCK_COMPRESSED;
     case QCOW2_ZERO_PLAIN:

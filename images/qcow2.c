@@ -2,7 +2,7 @@
 /* The qcow2 driver: open, close, information, and the table of calls. */
 #include "miniblk/osdep.h"
 #include "block/block-internal.h"
-#include "images/qcow2.h"
+#include "images/qcow2-manage.h"
 
 static int qcow2_probe(const uint8_t *buf, int buf_size, const char *filename)
 {
@@ -20,6 +20,7 @@ static int qcow2_probe(const uint8_t *buf, int buf_size, const char *filename)
 
 static void free_state(Qcow2State *s)
 {
+    qcow2_cleaner_stop(s);
     qcow2_cache_free(&s->l2_cache);
     qcow2_cache_free(&s->refblock_cache);
     qcow2_root_free(&s->l1);
@@ -28,6 +29,7 @@ static void free_state(Qcow2State *s)
     qcow2_set_clear(&s->fixed_meta);
     qcow2_set_clear(&s->l2_meta);
     g_clear_pointer(&s->extensions, g_byte_array_unref);
+    g_clear_pointer(&s->data_file_name, g_free);
     g_clear_pointer(&s->freed, g_array_unref);
     g_clear_pointer(&s->resting, g_array_unref);
 }
@@ -143,28 +145,59 @@ int qcow2_prepare_writing(Qcow2State *s, int flags, Error **errp)
         error_setg(errp, "qcow2: Image is corrupt; cannot be opened read/write");
         return -EACCES;
     }
-    if (h->version >= 3 && h->autoclear) {
-        /* We keep none of these features up to date. */
-        int ret = qcow2_header_clear_autoclear(s);
+    /* Others we do not keep up to date. */
+    uint64_t kept = h->autoclear & (QCOW2_AUTOCLEAR_DATA_RAW |
+                                    (h->has_bitmaps ? QCOW2_AUTOCLEAR_BITMAPS : 0));
+    if (h->version >= 3 && h->autoclear != kept) {
+        int ret = qcow2_header_set_autoclear(s, kept);
         if (ret < 0) {
             error_setg_errno(errp, -ret, "Could not update qcow2 header");
             return ret;
         }
     }
-    return h->incompat & QCOW2_INCOMPAT_DIRTY ? repair_dirty(s, errp) : 0;
+    int ret = h->incompat & QCOW2_INCOMPAT_DIRTY ? repair_dirty(s, errp) : 0;
+    ret = ret < 0 ? ret : qcow2_bitmaps_mark_in_use(s, errp);
+    if (ret >= 0) {
+        qcow2_bitmaps_set_readonly(s, false);
+    }
+    return ret;
+}
+
+/* A check, and whoever is to get the image later, have no use for the bitmaps. */
+static int load_bitmaps(Qcow2State *s, int flags, Error **errp)
+{
+    return flags & (BDRV_O_CHECK | BDRV_O_INACTIVE) ? 0 : qcow2_bitmaps_load(s, errp);
 }
 
 static int open_image(Qcow2State *s, QDict *options, int flags, Error **errp)
 {
     int ret = qcow2_header_read(s->bs, errp);
 
+    if (ret >= 0 && !s->data_file) {
+        ret = qcow2_data_file_open(s, options, flags, errp);
+    }
     ret = ret < 0 ? ret : qcow2_options_apply(s, options, flags, errp);
     if (ret < 0) {
         return ret;
     }
     s->bs->total_sectors = DIV_ROUND_UP(s->header.size, BDRV_SECTOR_SIZE);
     ret = read_tables(s, flags, errp);
-    return ret < 0 ? ret : qcow2_prepare_writing(s, flags, errp);
+    ret = ret < 0 ? ret : load_bitmaps(s, flags, errp);
+    ret = ret < 0 ? ret : qcow2_prepare_writing(s, flags, errp);
+    if (ret >= 0) {
+        qcow2_cleaner_start(s, bdrv_get_aio_context(s->bs));
+    }
+    return ret;
+}
+
+static void qcow2_detach_aio_context(BlockDriverState *bs)
+{
+    qcow2_cleaner_stop(bs->opaque);
+}
+
+static void qcow2_attach_aio_context(BlockDriverState *bs, AioContext *new_context)
+{
+    qcow2_cleaner_start(bs->opaque, new_context);
 }
 
 static int qcow2_open(BlockDriverState *bs, QDict *options, int flags, Error **errp)
@@ -178,6 +211,7 @@ static int qcow2_open(BlockDriverState *bs, QDict *options, int flags, Error **e
     init_state(s, bs, flags);
     ret = open_image(s, options, flags, errp);
     if (ret < 0) {
+        qcow2_bitmaps_release(s);
         free_state(s);
         return ret;
     }
@@ -217,11 +251,25 @@ int qcow2_make_clean(Qcow2State *s)
     return c.ret;
 }
 
+/* Store the bitmaps and forget them; a failure loses them, and is reported. */
+static void put_bitmaps_away(Qcow2State *s)
+{
+    Error *err = NULL;
+
+    if (qcow2_bitmaps_save(s, &err) < 0) {
+        error_prepend(&err, "Lost persistent bitmaps of node '%s': ",
+                      bdrv_get_device_or_node_name(s->bs));
+        error_report_err(err);
+    }
+    qcow2_bitmaps_release(s);
+}
+
 static void qcow2_close(BlockDriverState *bs)
 {
     Qcow2State *s = bs->opaque;
-    int ret = qcow2_make_clean(s);
 
+    put_bitmaps_away(s);
+    int ret = qcow2_make_clean(s);
     if (ret < 0) {
         error_report("Lost changes to the metadata of qcow2 image '%s': %s",
                      s->bs->filename ?: "", strerror(-ret));
@@ -234,8 +282,9 @@ static void qcow2_close(BlockDriverState *bs)
 static int qcow2_inactivate(BlockDriverState *bs)
 {
     Qcow2State *s = bs->opaque;
-    int ret = qcow2_make_clean(s);
 
+    put_bitmaps_away(s);
+    int ret = qcow2_make_clean(s);
     if (ret >= 0) {
         s->writable = false;
     }
@@ -248,10 +297,13 @@ static int qcow2_invalidate_cache(BlockDriverState *bs, Error **errp)
     Qcow2State *s = bs->opaque;
     g_autoptr(json_t) options = json_deep_copy(bs->options);
 
+    BdrvChild *data_file = s->data_file;
     free_state(s);
     memset(s, 0, sizeof(*s));
     init_state(s, bs, bs->open_flags);
+    s->data_file = data_file;
     qdict_del(options, "file");
+    qdict_del(options, "data-file");
     return open_image(s, options, bs->open_flags, errp);
 }
 
@@ -261,7 +313,7 @@ static void qcow2_refresh_limits(BlockDriverState *bs, Error **errp)
 {
     Qcow2State *s = bs->opaque;
 
-    bs->bl.pwrite_zeroes_alignment = s->cluster_bytes;
+    bs->bl.pwrite_zeroes_alignment = s->subcluster_bytes;
     bs->bl.pdiscard_alignment = s->cluster_bytes;
 }
 
@@ -270,8 +322,8 @@ static int coroutine_fn qcow2_co_get_info(BlockDriverState *bs, BlockDriverInfo 
     Qcow2State *s = bs->opaque;
 
     bdi->cluster_size = s->cluster_bytes;
-    bdi->subcluster_size = s->cluster_bytes;
-    bdi->vm_state_offset = (int64_t)qcow2_l1_entries_for(s->cluster_bits, s->header.size)
+    bdi->subcluster_size = s->subcluster_bytes;
+    bdi->vm_state_offset = (int64_t)qcow2_l1_entries_for(&s->header, s->header.size)
                            << qcow2_l1_shift(s);
     bdi->is_dirty = s->header.incompat & QCOW2_INCOMPAT_DIRTY;
     return 0;
@@ -288,12 +340,23 @@ static json_t *qcow2_get_specific_info(BlockDriverState *bs)
         data = json_pack("{s:s, s:s, s:i}", "compat", "0.10", "compression-type", compression,
                          "refcount-bits", 1 << h->refcount_order);
     } else {
-        data = json_pack("{s:s, s:s, s:b, s:i, s:b, s:b}", "compat", "1.1",
+        data = json_pack("{s:s, s:s, s:b, s:i}", "compat", "1.1",
                          "compression-type", compression,
                          "lazy-refcounts", !!(h->compat & QCOW2_COMPAT_LAZY_REFCOUNTS),
-                         "refcount-bits", 1 << h->refcount_order,
-                         "corrupt", !!(h->incompat & QCOW2_INCOMPAT_CORRUPT),
-                         "extended-l2", 0);
+                         "refcount-bits", 1 << h->refcount_order);
+        json_t *bitmaps = qcow2_bitmaps_info(s);
+        if (bitmaps) {
+            json_object_set_new(data, "bitmaps", bitmaps);
+        }
+        if (h->incompat & QCOW2_INCOMPAT_DATA_FILE) {
+            json_object_set_new(data, "data-file", json_string(s->data_file_name));
+            json_object_set_new(data, "data-file-raw",
+                                json_boolean(h->autoclear & QCOW2_AUTOCLEAR_DATA_RAW));
+        }
+        json_object_set_new(data, "corrupt",
+                            json_boolean(h->incompat & QCOW2_INCOMPAT_CORRUPT));
+        json_object_set_new(data, "extended-l2",
+                            json_boolean(h->incompat & QCOW2_INCOMPAT_EXTL2));
     }
     return json_pack("{s:s, s:o}", "type", "qcow2", "data", data);
 }
@@ -301,17 +364,7 @@ static json_t *qcow2_get_specific_info(BlockDriverState *bs)
 static int qcow2_change_backing_file(BlockDriverState *bs, const char *backing_file,
                                      const char *backing_fmt)
 {
-    Qcow2State *s = bs->opaque;
-
-    int ret = qcow2_header_set_backing(s, backing_file, backing_fmt);
-    if (ret >= 0) {
-        char *file = g_strdup(backing_file ?: ""), *fmt = g_strdup(backing_fmt ?: "");
-        g_free(bs->backing_file);
-        g_free(bs->backing_format);
-        bs->backing_file = file;
-        bs->backing_format = fmt;
-    }
-    return ret;
+    return qcow2_header_set_backing(bs->opaque, backing_file, backing_fmt);
 }
 
 static BlockDriver bdrv_qcow2 = {
@@ -331,6 +384,8 @@ static BlockDriver bdrv_qcow2 = {
     .mutable_opts               = qcow2_mutable_opts,
     .bdrv_co_create_opts        = qcow2_co_create_opts,
     .create_opts                = qcow2_create_option_names,
+    .bdrv_detach_aio_context    = qcow2_detach_aio_context,
+    .bdrv_attach_aio_context    = qcow2_attach_aio_context,
     .bdrv_refresh_limits        = qcow2_refresh_limits,
     .bdrv_co_preadv_part        = qcow2_co_preadv_part,
     .bdrv_co_pwritev_part       = qcow2_co_pwritev_part,
@@ -344,6 +399,17 @@ static BlockDriver bdrv_qcow2 = {
     .bdrv_get_specific_info     = qcow2_get_specific_info,
     .bdrv_co_check              = qcow2_co_check,
     .bdrv_change_backing_file   = qcow2_change_backing_file,
+    .bdrv_make_empty            = qcow2_make_empty,
+    .bdrv_snapshot_create       = qcow2_snapshot_create,
+    .bdrv_snapshot_goto         = qcow2_snapshot_goto,
+    .bdrv_snapshot_delete       = qcow2_snapshot_delete,
+    .bdrv_snapshot_list         = qcow2_snapshot_list,
+    .bdrv_snapshot_load_tmp     = qcow2_snapshot_load_tmp,
+    .bdrv_co_save_vmstate       = qcow2_co_save_vmstate,
+    .bdrv_co_load_vmstate       = qcow2_co_load_vmstate,
+    .bdrv_supports_persistent_dirty_bitmap = qcow2_supports_persistent_dirty_bitmap,
+    .bdrv_co_can_store_new_dirty_bitmap    = qcow2_co_can_store_new_dirty_bitmap,
+    .bdrv_co_remove_persistent_dirty_bitmap = qcow2_co_remove_persistent_dirty_bitmap,
 };
 
 static void qcow2_register(void)

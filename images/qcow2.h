@@ -29,6 +29,7 @@
 #define QCOW2_SNAPSHOT_TABLE_BYTES_MAX (64u * 1024 * 1024)
 #define QCOW2_BACKING_NAME_BYTES_MAX 1023u
 #define QCOW2_BITMAPS_MAX       65535u
+#define QCOW2_BITMAP_DIR_BYTES_MAX (QCOW2_BITMAPS_MAX * 1024)
 
 /* Feature bits of the header. */
 #define QCOW2_INCOMPAT_DIRTY        (1ULL << 0)
@@ -39,6 +40,11 @@
 #define QCOW2_INCOMPAT_KNOWN        0x1fULL
 #define QCOW2_COMPAT_LAZY_REFCOUNTS (1ULL << 0)
 #define QCOW2_AUTOCLEAR_BITMAPS     (1ULL << 0)
+#define QCOW2_AUTOCLEAR_DATA_RAW    (1ULL << 1)
+
+/* With extended L2 entries a cluster consists of so many subclusters. */
+#define QCOW2_SUBCLUSTERS           32u
+#define QCOW2_EXTL2_CLUSTER_BITS_MIN 14
 
 /* Entries of the L1, L2 and refcount tables. */
 #define QCOW2_COPIED                (1ULL << 63)
@@ -110,17 +116,29 @@ typedef struct Qcow2Cache {
     GPtrArray *slabs;           /* their memory */
     uint8_t *slab;              /* the rest of the last slab */
     size_t slab_left;
+    Qcow2Slice *unused;         /* in no bucket; chained by hash_next */
     Qcow2Slice **buckets;
     unsigned bucket_bits;
     QTAILQ_HEAD(, Qcow2Slice) dirty;
 } Qcow2Cache;
 
-typedef enum Qcow2Type {
+/*
+ * An L2 entry in host order. BITS has one bit per subcluster; without extended entries a
+ * cluster counts as a single one. qcow2-entry.h
+ */
+typedef struct Qcow2Entry {
+    uint64_t desc;              /* as in the file, but for the flag "zero" */
+    uint32_t alloc, zero;       /* subclusters that have data, that read as zeroes */
+} Qcow2Entry;
+
+typedef enum Qcow2Type {        /* of subclusters */
     QCOW2_UNALLOCATED,          /* shows the backing file */
+    QCOW2_UNALLOCATED_ALLOC,    /* the same with a host cluster */
     QCOW2_ZERO_PLAIN,
     QCOW2_ZERO_ALLOC,           /* zero with a host cluster kept */
     QCOW2_NORMAL,
     QCOW2_COMPRESSED_DATA,
+    QCOW2_INVALID,
 } Qcow2Type;
 
 /* A stretch of the guest disk that is mapped in one way. */
@@ -138,6 +156,7 @@ typedef struct Qcow2Run {
 typedef struct Qcow2Alloc {
     uint64_t guest, host;       /* cluster aligned */
     uint64_t clusters;
+    uint64_t start, end;        /* of the guest: what will be there; whole subclusters */
     uint64_t compressed;        /* the L2 entry to be, of a compressed cluster; else 0 */
     bool in_place;              /* the host clusters were there before (zero, preallocated) */
     bool reads_zero;            /* the host clusters read as zeroes as they are */
@@ -150,6 +169,15 @@ typedef struct Qcow2Alloc {
     QTAILQ_ENTRY(Qcow2Alloc) next;
 } Qcow2Alloc;
 
+/* Why host clusters become free; some users want their file to be told, by cause. */
+typedef enum Qcow2Discard {
+    QCOW2_DISCARD_NEVER,
+    QCOW2_DISCARD_REQUEST,      /* the guest's discards and unmapping writes of zeroes */
+    QCOW2_DISCARD_SNAPSHOT,     /* deleting snapshots */
+    QCOW2_DISCARD_OTHER,
+    QCOW2_DISCARD_MAX
+} Qcow2Discard;
+
 /* Clusters that will lose one reference each; see qcow2-writeback.c. */
 typedef struct Qcow2Free {
     uint64_t cluster, n;
@@ -161,7 +189,9 @@ typedef struct Qcow2Snapshot {
     uint32_t l1_size;
     char *id, *name;
     uint32_t date_s, date_ns;
-    uint64_t vm_clock_ns, vm_state_bytes, disk_bytes;
+    uint64_t vm_clock_ns, vm_state_bytes, disk_bytes, icount;
+    uint32_t extra_bytes;       /* as found: known fields and unknown ones */
+    uint8_t *unknown_extra;     /* the latter */
 } Qcow2Snapshot;
 
 typedef struct Qcow2State {
@@ -171,8 +201,17 @@ typedef struct Qcow2State {
 
     /* geometry, fixed after open */
     uint32_t cluster_bits, l2_bits, refcount_order, refblock_bits;
+    uint32_t l2_entry_bits;     /* of its size in bytes: 3, extended 4 */
+    uint32_t subcluster_bits;
+    uint32_t subclusters;       /* per cluster: 1, extended 32 */
     uint64_t cluster_bytes, cluster_mask;       /* mask: offset within a cluster */
+    uint64_t subcluster_bytes, subcluster_mask;
     uint64_t refcount_max;
+
+    /* where guest data is, if not in bs->file: at the same offset; qcow2-data-file.c */
+    BdrvChild *data_file;
+    char *data_file_name;       /* as recorded in the image; NULL: none */
+    uint64_t data_file_bytes;   /* it is at least that long */
 
     CoMutex lock;
     Qcow2Root l1, reftable;
@@ -202,12 +241,17 @@ typedef struct Qcow2State {
     unsigned epoch;             /* parity of newly started requests */
     unsigned running[2];        /* requests by parity */
 
+    QEMUTimer *cleaner;         /* drops what the caches have not used for so long: */
+    uint32_t clean_interval_s;  /* 0: never */
+
     bool writable;
     bool lazy_refcounts;        /* refcounts may be stale on disk while DIRTY is set */
     bool unrepaired;            /* opened for a check although DIRTY was set */
     bool corrupt;               /* found corrupt: no more writes */
     bool corruption_signaled;
-    bool discard_passthrough;   /* of clusters freed by the guest's discard */
+    bool shows_snapshot;        /* for good, and never writable */
+    bool pass_discard[QCOW2_DISCARD_MAX];       /* to the file, by cause */
+    bool discard_no_unref;      /* a discarded cluster keeps its place in the file */
 } Qcow2State;
 
 /* ---- numbers in the file are big-endian --------------------------------------------- */
@@ -230,6 +274,12 @@ static inline uint32_t qcow2_l1_shift(const Qcow2State *s)
     return s->cluster_bits + s->l2_bits;
 }
 
+/* 64-bit words per L2 entry; the first one is the descriptor. */
+static inline uint32_t qcow2_l2_words(const Qcow2State *s)
+{
+    return 1u << (s->l2_entry_bits - 3);
+}
+
 static inline uint64_t qcow2_guest_bytes(const Qcow2State *s)
 {
     return (uint64_t)s->bs->total_sectors << BDRV_SECTOR_BITS;
@@ -243,19 +293,28 @@ int qcow2_header_read(BlockDriverState *bs, Error **errp);
 int coroutine_mixed_fn qcow2_header_patch(Qcow2State *s, uint64_t offset, const void *buf,
                                           size_t n);
 int coroutine_mixed_fn qcow2_header_set_incompat(Qcow2State *s, uint64_t bits);
-int coroutine_mixed_fn qcow2_header_clear_autoclear(Qcow2State *s);
-/* The whole header cluster of H; NULL with *RET = -ENOSPC when it does not fit. */
-uint8_t *qcow2_header_build(const Qcow2Header *h, GByteArray *extensions,
-                            const char *backing_file, const char *backing_fmt,
-                            size_t *bytes, int *ret);
+int coroutine_mixed_fn qcow2_header_set_autoclear(Qcow2State *s, uint64_t bits);
+/* Strings of the header; NULL or "": none. */
+typedef struct Qcow2HeaderNames {
+    const char *backing_file, *backing_fmt, *data_file;
+    size_t backing_from;        /* the backing file's name is not to be placed before */
+} Qcow2HeaderNames;
+/*
+ * The first bytes of an image with header H, whose place of the backing file's name is filled
+ * in, and EXTENSIONS (NULL: the names of features). NULL with *RET = -ENOSPC when it does not
+ * fit into a cluster.
+ */
+uint8_t *qcow2_header_build(Qcow2Header *h, GByteArray *extensions,
+                            const Qcow2HeaderNames *names, size_t *bytes, int *ret);
 int coroutine_mixed_fn qcow2_header_set_backing(Qcow2State *s, const char *backing_file,
                                                 const char *backing_fmt);
-/* Bytes of L1 table for a disk of SIZE bytes. */
-uint64_t qcow2_l1_entries_for(uint32_t cluster_bits, uint64_t size);
+/* Entries of the L1 table for a disk of SIZE bytes; cluster size and kind of L2 from H. */
+uint64_t qcow2_l1_entries_for(const Qcow2Header *h, uint64_t size);
 
-/* ---- qcow2-snapshot.c -------------------------------------------------------------- */
+/* ---- qcow2-snapshot-table.c -------------------------------------------------------- */
 
 int qcow2_snapshots_read(Qcow2State *s, Error **errp);
+void qcow2_snapshot_clear(Qcow2Snapshot *sn);
 void qcow2_snapshots_free(Qcow2State *s);
 
 /* ---- qcow2-root.c ------------------------------------------------------------------ */
@@ -267,7 +326,7 @@ void qcow2_root_free(Qcow2Root *root);
 void qcow2_root_set(Qcow2Root *root, uint32_t index, uint64_t value);
 static inline bool qcow2_root_changed(const Qcow2Root *root, uint32_t index)
 {
-    return root->changed[index / 64] >> (index % 64) & 1;
+    return index < root->size && (root->changed[index / 64] >> (index % 64) & 1);
 }
 int coroutine_fn qcow2_root_write(Qcow2State *s, Qcow2Root *root);
 
@@ -290,9 +349,17 @@ static inline void qcow2_cache_put(Qcow2Slice *slice)
 void qcow2_cache_mark_dirty(Qcow2Cache *c, Qcow2Slice *slice);
 /* Forget, without writing, what lies in BYTES from OFFSET on. */
 void qcow2_cache_drop(Qcow2Cache *c, uint64_t offset, uint64_t bytes);
+/*
+ * Let go of the memory of slices that were not used since the last call. Any time between two
+ * yields of others.
+ */
+void qcow2_cache_clean(Qcow2Cache *c);
+/* Have that done at intervals in CTX, where the node is or will be. Its thread, or drained. */
+void qcow2_cleaner_start(Qcow2State *s, AioContext *ctx);
+void qcow2_cleaner_stop(Qcow2State *s);
 /* Write the dirty slices; with FRESH_OF only those of tables whose entry there changed. */
 int coroutine_fn qcow2_cache_write(Qcow2State *s, Qcow2Cache *c, const Qcow2Root *fresh_of);
-static inline bool qcow2_cache_clean(const Qcow2Cache *c)
+static inline bool qcow2_cache_is_clean(const Qcow2Cache *c)
 {
     return QTAILQ_EMPTY(&c->dirty);
 }
@@ -336,8 +403,10 @@ int coroutine_fn qcow2_alloc_clusters(Qcow2State *s, uint64_t min, uint64_t max,
 int coroutine_fn qcow2_writeback(Qcow2State *s);
 /* The same until nothing is left to free. No requests may be running. Lock held. */
 int coroutine_fn qcow2_writeback_all(Qcow2State *s);
+/* Make the data that was written durable: the file's, and the data file's. */
+int coroutine_fn qcow2_flush_files(Qcow2State *s);
 /* Give up one reference per cluster once that is safe. Lock held. */
-void qcow2_free_later(Qcow2State *s, uint64_t offset, uint64_t bytes, bool discard);
+void qcow2_free_later(Qcow2State *s, uint64_t offset, uint64_t bytes, Qcow2Discard cause);
 /* Called at the end of each operation that may have freed much. Lock held. */
 int coroutine_fn qcow2_limit_frees(Qcow2State *s);
 /* Driver call. */
@@ -357,7 +426,6 @@ static inline void qcow2_request_end(Qcow2State *s, unsigned epoch)
 
 /* ---- qcow2-cluster.c --------------------------------------------------------------- */
 
-Qcow2Type qcow2_entry_type(uint64_t entry);
 /*
  * How the first bytes from OFFSET on (at most BYTES) are mapped. qcow2_map_cached() is
  * false when that needs I/O or the tables are corrupt.
@@ -375,10 +443,10 @@ int coroutine_fn qcow2_l2_for_write(Qcow2State *s, uint64_t offset, Qcow2Slice *
                                     uint32_t *index);
 static inline uint32_t qcow2_slice_entries(const Qcow2State *s)
 {
-    return 1u << (s->l2_cache.slice_bits - 3);
+    return 1u << (s->l2_cache.slice_bits - s->l2_entry_bits);
 }
-/* Give up what L2 entry ENTRY refers to. Lock held. */
-void qcow2_free_entry(Qcow2State *s, uint64_t entry, bool discard);
+/* Give up what an L2 entry with descriptor DESC refers to. Lock held. */
+void qcow2_free_entry(Qcow2State *s, uint64_t desc, Qcow2Discard cause);
 /* Host range of a compressed cluster. */
 void qcow2_compressed_range(const Qcow2State *s, uint64_t entry, uint64_t *offset,
                             uint64_t *bytes);
@@ -452,12 +520,42 @@ int coroutine_fn qcow2_co_create_opts(BlockDriver *drv, const char *filename, QD
 /* Take our runtime options out of OPTIONS and set up the caches. */
 int qcow2_options_apply(Qcow2State *s, QDict *options, int flags, Error **errp);
 
+/* ---- qcow2-data-file.c ---------------------------------------------------------------------- */
+
+/* The edge through which guest data is read and written. */
+static inline BdrvChild *qcow2_data(const Qcow2State *s)
+{
+    return s->data_file ?: s->bs->file;
+}
+/* Whether the data file must show what the guest sees. */
+static inline bool qcow2_data_raw(const Qcow2State *s)
+{
+    return s->data_file && (s->header.autoclear & QCOW2_AUTOCLEAR_DATA_RAW);
+}
+/* Open the data file that the header demands. Main thread; polls. 0 or -errno. */
+int qcow2_data_file_open(Qcow2State *s, QDict *options, int flags, Error **errp);
+/*
+ * Make the data file as long as the disk, SIZE bytes where it was OLD. 0 or -errno.
+ */
+int coroutine_fn qcow2_data_file_resize(Qcow2State *s, uint64_t old, uint64_t size,
+                                        PreallocMode prealloc, Error **errp);
+/* Whether what a longer data file gained reads as zeroes. */
+static inline bool qcow2_data_file_grows_zeroed(const Qcow2State *s)
+{
+    return qcow2_data_raw(s) ||
+           (s->data_file->bs->supported_truncate_flags & BDRV_REQ_ZERO_WRITE);
+}
+
 /* ---- qcow2.c, main thread: polls ------------------------------------------------------------ */
 
 /* What has to be done to the file before it is written to. 0 or -errno. */
 int qcow2_prepare_writing(Qcow2State *s, int flags, Error **errp);
 /* Write back everything, after which the image needs no repair. 0 or -errno. */
 int qcow2_make_clean(Qcow2State *s);
+
+/* ---- qcow2-empty.c ---------------------------------------------------------------------------- */
+
+int qcow2_make_empty(BlockDriverState *bs);
 
 /* ---- qcow2-reopen.c: see BlockDriver ---------------------------------------------------------- */
 

@@ -127,6 +127,8 @@ struct BlockDriver {
                                       BdrvCheckMode fix);
     int (*bdrv_change_backing_file)(BlockDriverState *bs, const char *backing_file,
                                     const char *backing_fmt);
+    /* See bdrv_make_empty(). Main thread, drained; may poll. */
+    int (*bdrv_make_empty)(BlockDriverState *bs);
 
     /* Names of the options that .bdrv_amend_options knows, NULL-terminated. */
     const char *const *amend_opts;

@@ -212,6 +212,12 @@ bool bdrv_is_backing_chain_frozen(BlockDriverState *bs, BlockDriverState *base,
  */
 int bdrv_change_backing_file(BlockDriverState *bs, const char *backing_file,
                              const char *backing_fmt);
+/*
+ * Free all that C's node holds, so that it shows only its backing file (or zeroes). C has write
+ * permission. 0; -ENOTSUP: the driver cannot; -ENOMEDIUM; -EPERM; -errno, then some may be gone.
+ * Polls.
+ */
+int no_coroutine_fn bdrv_make_empty(BdrvChild *c, Error **errp);
 /* Change what the parent of C needs and shares; on failure nothing changes. */
 int bdrv_child_try_set_perm(BdrvChild *c, uint64_t perm, uint64_t shared, Error **errp);
 int bdrv_child_refresh_perms(BlockDriverState *bs, BdrvChild *c, Error **errp);

@@ -258,6 +258,8 @@ static const struct { const char *create; int sectors; } images[] = {
     { "size=512k,cluster_size=64k", 1024 },
     { "size=256k,cluster_size=512,lazy_refcounts=on", 512 },
     { "size=256k,cluster_size=4k,lazy_refcounts=on", 512 },
+    { "size=256k,cluster_size=16k,extended_l2=on", 512 },
+    { "size=512k,cluster_size=64k,extended_l2=on,refcount_bits=8", 1024 },
 };
 
 static void test_in_order(void)

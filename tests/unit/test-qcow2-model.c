@@ -16,6 +16,7 @@ typedef struct Model {
     BlockBackend *blk;
     char *path;
     char *open_options;
+    bool data_file;             /* which takes no compressed clusters */
 } Model;
 
 static int64_t random_range(Model *m, int64_t lo, int64_t hi)
@@ -62,6 +63,9 @@ static int make_batch(Model *m, Op *ops)
                        .type = types[g_rand_int_range(m->rand, 0, ARRAY_SIZE(types))],
                        .buf = g_malloc(len) };
         fill(m, ops[n].buf, len);
+        if (ops[n].type == OP_COMPRESSED && m->data_file) {
+            ops[n].type = OP_WRITE;
+        }
         if (ops[n].type == OP_COMPRESSED) {
             compress_op(&ops[n], m->cluster_bytes, m->size);
         }
@@ -153,8 +157,11 @@ static void resize(Model *m)
     int64_t size = random_range(m, 1, 2 * m->size / SECTOR) * SECTOR;
 
     size = MAX(MIN(size, 2 << 20), 32 * SECTOR);
-    g_assert_cmpint(blk_truncate(m->blk, size, false, PREALLOC_MODE_OFF, 0, &error_abort), ==,
-                    0);
+    PreallocMode mode = size > m->size ? g_rand_int_range(m->rand, 0, 4) : PREALLOC_MODE_OFF;
+    if (strstr(m->open_options, "backing") || strstr(m->open_options, "memory-disk")) {
+        mode = PREALLOC_MODE_OFF;
+    }
+    g_assert_cmpint(blk_truncate(m->blk, size, false, mode, 0, &error_abort), ==, 0);
     m->data = g_realloc(m->data, size);
     if (size > m->size) {
         memset(m->data + m->size, 0, size - m->size);
@@ -204,7 +211,9 @@ static void run_model(Model *m, int rounds)
 #define HAVE_ZSTD false
 #endif
 
-static const int64_t cluster_sizes[] = { 512, 1 << 10, 4 << 10, 64 << 10, 2 << 20 };
+static const int64_t cluster_sizes[] = {
+    512, 1 << 10, 4 << 10, 16 << 10, 32 << 10, 64 << 10, 2 << 20
+};
 
 /* Create options at random; version 2 has no choice in much. */
 static char *random_create_options(Model *m)
@@ -216,20 +225,29 @@ static char *random_create_options(Model *m)
         return g_strdup_printf("size=%" PRId64 ",cluster_size=%" PRId64 ",compat=0.10",
                                m->size, m->cluster_bytes);
     }
+    bool subclusters = m->cluster_bytes >= 16384 && g_rand_boolean(r);
     return g_strdup_printf("size=%" PRId64 ",cluster_size=%" PRId64 ",refcount_bits=%d,"
-                           "lazy_refcounts=%s,compression_type=%s", m->size,
+                           "lazy_refcounts=%s,compression_type=%s,extended_l2=%s", m->size,
                            m->cluster_bytes, 1 << g_rand_int_range(r, 0, 7),
                            g_rand_int_range(r, 0, 4) ? "off" : "on",
-                           HAVE_ZSTD && g_rand_boolean(r) ? "zstd" : "zlib");
+                           HAVE_ZSTD && g_rand_boolean(r) ? "zstd" : "zlib",
+                           subclusters ? "on" : "off");
 }
 
-static const char *random_cache_options(GRand *r)
+static const char *random_prealloc(GRand *r)
 {
+    static const char *const modes[] = { "off", "metadata", "falloc", "full" };
+    return modes[g_rand_int_range(r, 0, ARRAY_SIZE(modes))];
+}
+
+static const char *random_open_options(GRand *r, const char *create)
+{
+    bool old = strstr(create, "compat=0.10");
     static const char *const options[] = {
         "", "", ",l2-cache-size=1", ",refcount-cache-size=1", ",cache-size=1",
-        ",l2-cache-entry-size=512",
+        ",l2-cache-entry-size=512", ",discard-no-unref=on", ",pass-discard-other=on",
     };
-    return options[g_rand_int_range(r, 0, ARRAY_SIZE(options))];
+    return options[g_rand_int_range(r, 0, ARRAY_SIZE(options) - (old ? 2 : 0))];
 }
 
 /* Make a backing file, shorter or longer than the image; options for opening it. */
@@ -261,7 +279,7 @@ static void test_files(void)
         g_autofree char *create = random_create_options(&m);
         g_autofree char *more = i % 2 ? backing_options(&m, r) : g_strdup("");
         m.open_options = g_strdup_printf("driver=qcow2,discard=unmap,file.driver=file,"
-                "file.filename=%s%s%s", m.path, random_cache_options(r), more);
+                "file.filename=%s%s%s", m.path, random_open_options(r, create), more);
         g_test_message("%s; %s", create, m.open_options);
         qcow2_create(m.path, create);
         reopen(&m);
@@ -302,7 +320,7 @@ static void test_late_disk(void)
         disk->late = g_rand_new_with_seed(g_rand_int(r));
         memory_disk_to_open = disk;
         m.open_options = g_strdup_printf("driver=qcow2,discard=unmap,file.driver=memory-disk%s"
-                                         "%s", random_cache_options(r), more);
+                                         "%s", random_open_options(r, create), more);
         g_test_message("%s; %s", create, m.open_options);
         reopen(&m);
         run_model(&m, g_test_slow() ? 60 : 25);
@@ -314,11 +332,86 @@ static void test_late_disk(void)
     }
 }
 
+/* The same with a data file; a raw one must show what the guest sees. */
+static void test_data_files(void)
+{
+    int images = g_test_slow() ? 60 : 14;
+
+    for (int i = 0; i < images; i++) {
+        GRand *r = g_rand_new_with_seed(g_test_rand_int());
+        Model m = { .rand = r, .data_file = true };
+        bool raw = g_rand_boolean(r);
+        g_autofree char *data = scratch_path("model.data");
+        g_autofree char *plain = NULL;
+        m.size = random_range(&m, 64, 2048) * SECTOR;
+        m.data = g_malloc0(m.size);
+        m.path = scratch_path("model.qcow2");
+        do {
+            g_free(plain);
+            plain = random_create_options(&m);
+        } while (strstr(plain, "compat=0.10"));
+        g_autofree char *create = g_strdup_printf("%s,data_file=%s,data_file_raw=%s,"
+                "preallocation=%s", plain, data, raw ? "on" : "off", random_prealloc(r));
+        m.open_options = g_strdup_printf("driver=qcow2,discard=unmap,file.driver=file,"
+                "file.filename=%s%s", m.path, random_open_options(r, create));
+        g_test_message("%s; %s", create, m.open_options);
+        qcow2_create(m.path, create);
+        reopen(&m);
+        run_model(&m, g_test_slow() ? 60 : 25);
+        blk_unref(m.blk);
+        qcow2_assert_peer_finds_no_fault(m.path);
+        g_autofree char *copy = scratch_path("model.raw"), *bytes = NULL;
+        gsize length;
+        g_assert_true(g_file_set_contents(copy, (char *)m.data, m.size, NULL));
+        qcow2_assert_peer("compare -q -f qcow2 -F raw %s %s", m.path, copy);
+        if (raw) {
+            g_assert_true(g_file_get_contents(data, &bytes, &length, NULL));
+            g_assert_cmpmem(bytes, length, m.data, m.size);
+        }
+        g_free(m.data);
+        g_free(m.path);
+        g_free(m.open_options);
+        g_rand_free(r);
+    }
+}
+
+/* The same with images that have a place for all clusters from the start. */
+static void test_preallocated(void)
+{
+    int images = g_test_slow() ? 60 : 14;
+
+    for (int i = 0; i < images; i++) {
+        GRand *r = g_rand_new_with_seed(g_test_rand_int());
+        Model m = { .rand = r };
+        m.size = random_range(&m, 64, 2048) * SECTOR;
+        m.data = g_malloc0(m.size);
+        m.path = scratch_path("model.qcow2");
+        g_autofree char *plain = random_create_options(&m);
+        g_autofree char *create = g_strdup_printf("%s,preallocation=%s", plain,
+                                                  random_prealloc(r));
+        m.open_options = g_strdup_printf("driver=qcow2,discard=unmap,file.driver=file,"
+                "file.filename=%s%s", m.path, random_open_options(r, create));
+        g_test_message("%s; %s", create, m.open_options);
+        qcow2_create(m.path, create);
+        qcow2_assert_peer_finds_no_fault(m.path);
+        reopen(&m);
+        run_model(&m, g_test_slow() ? 60 : 25);
+        blk_unref(m.blk);
+        qcow2_assert_peer_finds_no_fault(m.path);
+        g_free(m.data);
+        g_free(m.path);
+        g_free(m.open_options);
+        g_rand_free(r);
+    }
+}
+
 int main(int argc, char **argv)
 {
     image_test_init(&argc, &argv);
     bdrv_register(&memory_disk_driver);
     g_test_add_func("/qcow2/model/files", test_files);
     g_test_add_func("/qcow2/model/late-disk", test_late_disk);
+    g_test_add_func("/qcow2/model/data-files", test_data_files);
+    g_test_add_func("/qcow2/model/preallocated", test_preallocated);
     return image_test_run();
 }

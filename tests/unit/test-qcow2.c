@@ -83,8 +83,15 @@ static void test_create_refused(void)
                                           "'foo'" },
         { "size=1M,preallocation=foo", "Parameter 'preallocation' does not accept value "
                                        "'foo'" },
-        { "size=1M,extended_l2=on", "Extended L2 entries are not supported" },
-        { "size=1M,data_file=x", "External data files are not supported" },
+        { "size=1M,extended_l2=on,cluster_size=8k", "Extended L2 entries are only supported "
+          "with cluster sizes of at least 16384 bytes" },
+        { "size=1M,extended_l2=on,compat=0.10", "Extended L2 entries are only supported with "
+          "compatibility level 1.1 and above (use version=v3 or greater)" },
+        { "size=1M,data_file=x,compat=0.10", "External data files are only supported with "
+          "compatibility level 1.1 and above (use version=v3 or greater)" },
+        { "size=1M,data_file_raw=on", "data-file-raw requires data-file" },
+        { "size=1M,data_file=x,data_file_raw=on,backing_file=b", "Backing file and "
+          "data-file-raw cannot be used at the same time" },
         { "size=1M,encrypt.format=luks", "Encrypted qcow2 images are not supported" },
         { "size=1M,nosuch=1", "Invalid parameter 'nosuch'" },
         { "size=100P", "The image size is too large for file format 'qcow2' (try using a "
@@ -119,7 +126,9 @@ static void test_create_geometries(void)
         "size=1G,refcount_bits=1", "size=1G,compat=0.10", "size=1G,compression_type=zstd",
         "size=30M,preallocation=metadata", "size=3M,preallocation=falloc,cluster_size=512",
         "size=3M,preallocation=full,cluster_size=2M",
-        "size=3M,preallocation=metadata,compat=v2",
+        "size=3M,preallocation=metadata,compat=v2", "size=64M,extended_l2=on",
+        "size=3M,preallocation=full,extended_l2=on,cluster_size=16k",
+        "size=100G,extended_l2=on,cluster_size=2M,preallocation=metadata",
     };
 
     for (unsigned i = 0; i < ARRAY_SIZE(opts); i++) {
@@ -194,8 +203,9 @@ static void test_hostile_headers(void)
           "Unsupported qcow2 feature(s): Unknown incompatible feature: 8000000000000020" },
         { { { H_INCOMPAT, 8, 1 << 6 }, { H_EXTENSIONS + 8, 8, 0x0006666f6f000000 } },
           "Unsupported qcow2 feature(s): foo" },
-        { { { H_INCOMPAT, 8, 4 } }, "External data files are not supported" },
-        { { { H_INCOMPAT, 8, 16 } }, "Extended L2 entries are not supported" },
+        { { { H_INCOMPAT, 8, 4 } }, "'data-file' is required for this image" },
+        { { { H_INCOMPAT, 8, 16 }, { H_CLUSTER_BITS, 4, 13 } }, "Extended L2 entries are only "
+          "supported with cluster sizes of at least 16384 bytes" },
         { { { H_INCOMPAT, 8, 8 } },
           "qcow2: Compression type incompatible feature bit must not be set" },
         { { { H_COMPRESSION, 1, 1 } },
@@ -285,13 +295,15 @@ static void test_runtime_options(void)
         { "overlap-check.template=foo", "Unsupported value 'foo' for qcow2 option "
           "'overlap-check'. Allowed are any of the following: none, constant, cached, all" },
         { "cache-clean-interval=99999999999", "Cache clean interval too big" },
-        { "data-file=x", "External data files are not supported" },
+        { "refcount-cache-size=9E", "Refcount cache size too big" },
+        { "data-file=x", "'data-file' can only be set for images with an external data file" },
         { "colour=red", "Block format 'qcow2' does not support the option 'colour'" },
     };
     static const char *const good[] = {
         "l2-cache-size=1", "l2-cache-size=1P", "refcount-cache-size=1", "cache-size=0",
         "overlap-check=all", "overlap-check.template=constant,overlap-check.active-l2=on",
         "lazy-refcounts=on", "pass-discard-request=off", "discard-no-unref=on",
+        "pass-discard-snapshot=off", "pass-discard-other=on", "cache-clean-interval=0",
     };
     g_autofree char *path = new_image("size=64M");
 

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Replacing the header and what goes with it, so that a power failure leaves the one or the
+ * other. Only a single sector of 512 bytes is written whole or not at all, and all that
+ * matters is in the first one: the fields, and the extensions but for the names of features and
+ * those that nobody knows (and perhaps a very long name of a data file). So:
+ *
+ *   1. the new name of the backing file, where neither old name nor old extensions are
+ *   2. the first sector, with the chain of extensions cut where it leaves the sector
+ *   3. the other sectors
+ *   4. the first sector with the whole chain
+ */
+#include "miniblk/osdep.h"
+#include "images/qcow2-manage.h"
+
+#define SECTOR 512u
+
+/* Make the sectors of the file that differ in NOW and NEXT like NEXT; NOW follows. */
+static int coroutine_mixed_fn write_stage(Qcow2State *s, uint8_t *now, const uint8_t *next,
+                                          size_t bytes)
+{
+    bool any = false;
+
+    for (size_t o = 0; o < bytes; o += SECTOR) {
+        if (memcmp(now + o, next + o, SECTOR) == 0) {
+            continue;
+        }
+        any = true;
+        int ret = qcow2_header_patch(s, o, next + o, SECTOR);
+        if (ret < 0) {
+            return ret;
+        }
+        memcpy(now + o, next + o, SECTOR);
+    }
+    return any ? bdrv_flush(s->bs->file->bs) : 0;
+}
+
+/* Where the chain of extensions that begins at POS ends, its end marker included. */
+static size_t chain_end(const uint8_t *b, size_t pos, size_t bytes)
+{
+    while (pos + 8 <= bytes && qcow2_load32(b + pos) != QCOW2_EXT_END) {
+        pos += 8 + ROUND_UP((uint64_t)qcow2_load32(b + pos + 4), 8);
+    }
+    return MIN(pos + 8, bytes);
+}
+
+/* End the chain in the first sector before the first extension that leaves it. */
+static void cut_chain(uint8_t *b, size_t pos)
+{
+    while (pos + 8 <= SECTOR && qcow2_load32(b + pos) != QCOW2_EXT_END) {
+        uint64_t next = pos + 8 + ROUND_UP((uint64_t)qcow2_load32(b + pos + 4), 8);
+        if (next + 8 > SECTOR) {
+            memset(b + pos, 0, 8);
+            return;
+        }
+        pos = next;
+    }
+}
+
+/* NOW, BYTES of the file's beginning, becomes NEXT. */
+static int coroutine_mixed_fn write_stages(Qcow2State *s, uint8_t *now, const uint8_t *final,
+                                           size_t bytes, const Qcow2Header *h)
+{
+    g_autofree uint8_t *next = g_memdup2(now, bytes);
+
+    memcpy(next + h->backing_offset, final + h->backing_offset,
+           h->backing_offset ? h->backing_size : 0);
+    int ret = write_stage(s, now, next, bytes);
+    if (ret >= 0) {
+        memcpy(next, final, SECTOR);
+        if (memcmp(now + SECTOR, final + SECTOR, bytes - SECTOR) != 0) {
+            cut_chain(next, h->header_length);
+        }
+        ret = write_stage(s, now, next, bytes);
+    }
+    if (ret >= 0) {
+        memcpy(next + SECTOR, final + SECTOR, bytes - SECTOR);
+        ret = write_stage(s, now, next, bytes);
+    }
+    return ret < 0 ? ret : write_stage(s, now, final, bytes);
+}
+
+/* Build the header H. The backing file's name stays where it is, or comes where nothing was. */
+static uint8_t *build(Qcow2State *s, Qcow2Header *h, Qcow2HeaderNames names,
+                      const uint8_t *now, size_t *bytes, int *ret)
+{
+    const Qcow2Header *old = &s->header;
+    size_t old_end = chain_end(now, old->header_length, s->cluster_bytes);
+    const char *name = names.backing_file ? names.backing_file : "";
+
+    old_end = MAX(old_end, old->backing_offset ? old->backing_offset + old->backing_size : 0);
+    if (old->backing_offset && old->backing_size == strlen(name) &&
+        memcmp(now + old->backing_offset, name, old->backing_size) == 0) {
+        names.backing_from = old->backing_offset;
+        uint8_t *b = qcow2_header_build(h, s->extensions, &names, bytes, ret);
+        if (!b || h->backing_offset == old->backing_offset) {
+            return b;
+        }
+        g_free(b);
+    }
+    names.backing_from = old_end;
+    return qcow2_header_build(h, s->extensions, &names, bytes, ret);
+}
+
+int coroutine_mixed_fn qcow2_header_update(Qcow2State *s, Qcow2Header *h,
+                                           const Qcow2HeaderNames *names)
+{
+    g_autofree uint8_t *now = g_malloc0(s->cluster_bytes);
+    size_t bytes;
+    int ret = qcow2_file_read(s, 0, s->cluster_bytes, now);
+
+    if (ret < 0) {
+        return ret;
+    }
+    g_autofree uint8_t *b = build(s, h, *names, now, &bytes, &ret);
+    if (!b) {
+        return ret;
+    }
+    g_autofree uint8_t *final = g_malloc0(ROUND_UP(bytes, SECTOR));
+    memcpy(final, b, bytes);
+    if (h->header_length == s->header.header_length) {
+        /* fields of a longer header that we do not know */
+        size_t known = MIN(h->header_length, QCOW2_KNOWN_HEADER_BYTES);
+        memcpy(final + known, now + known, h->header_length - known);
+    }
+    ret = write_stages(s, now, final, ROUND_UP(bytes, SECTOR), h);
+    if (ret < 0) {
+        s->corrupt = true;      /* nobody knows which the file has */
+        return ret;
+    }
+    s->header = *h;
+    return 0;
+}
+
+Qcow2HeaderNames qcow2_header_names(const Qcow2State *s)
+{
+    return (Qcow2HeaderNames){ .backing_file = s->bs->backing_file,
+                               .backing_fmt = s->bs->backing_format,
+                               .data_file = s->data_file_name };
+}
+
+int coroutine_mixed_fn qcow2_header_set_backing(Qcow2State *s, const char *backing_file,
+                                                const char *backing_fmt)
+{
+    Qcow2HeaderNames names = qcow2_header_names(s);
+    Qcow2Header h = s->header;
+
+    if (backing_file && strlen(backing_file) > QCOW2_BACKING_NAME_BYTES_MAX) {
+        return -EINVAL;
+    }
+    if (backing_fmt && strlen(backing_fmt) > 15) {
+        return -EINVAL;
+    }
+    names.backing_file = backing_file;
+    names.backing_fmt = backing_fmt;
+    return qcow2_header_update(s, &h, &names);
+}

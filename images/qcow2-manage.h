@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Managing qcow2 images: snapshots, the VM state, bitmaps, the header, amending. What requests
+ * of guests have no use for. Lock: the image's.
+ */
+#ifndef IMAGES_QCOW2_MANAGE_H
+#define IMAGES_QCOW2_MANAGE_H
+
+#include "images/qcow2.h"
+
+/* ---- qcow2-header-update.c -------------------------------------------------------------- */
+
+/* Bytes of the header whose meaning we know. */
+#define QCOW2_KNOWN_HEADER_BYTES 105u
+/* Those in force. */
+Qcow2HeaderNames qcow2_header_names(const Qcow2State *s);
+/*
+ * Replace the header by H, a copy of s->header with some fields changed, in a way that survives
+ * a power failure at any moment. 0 or -errno; after an error when writing the image is not
+ * written to any more. Lock held, or the node is drained.
+ */
+int coroutine_mixed_fn qcow2_header_update(Qcow2State *s, Qcow2Header *h,
+                                           const Qcow2HeaderNames *names);
+
+/* ---- qcow2-tree.c: lock held, all written back ------------------------------------------ */
+
+/* One reference more to all that the L1 table refers to (or, on failure, none to any). */
+int coroutine_fn qcow2_tree_add(Qcow2State *s, const uint64_t *l1, uint32_t size);
+/* One reference less; the pointer to the table is durably gone. Frees are deferred ones. */
+int coroutine_fn qcow2_tree_drop(Qcow2State *s, const uint64_t *l1, uint32_t size);
+/*
+ * Make the "copied" flags in L1 (s->l1.entries, or a table to be the active one) and in its L2
+ * tables agree with the refcounts.
+ */
+int coroutine_fn qcow2_tree_flags(Qcow2State *s, uint64_t *l1, uint32_t size);
+
+/* ---- qcow2-l1.c: lock held --------------------------------------------------------------- */
+
+/* Write ENTRIES (host order) into new clusters at *OFFSET; 0 when there are no entries. */
+int coroutine_fn qcow2_l1_store(Qcow2State *s, const uint64_t *entries, uint32_t size,
+                                uint64_t *offset);
+/* The opposite: give up the clusters of an L1 table. */
+int coroutine_fn qcow2_l1_forget(Qcow2State *s, uint64_t offset, uint32_t size);
+/*
+ * Make ENTRIES (consumed, one more than SIZE allocated) the active L1 table, and GUEST_BYTES
+ * the size of the disk, in one step on disk. What they refer to has its references.
+ */
+int coroutine_fn qcow2_l1_replace(Qcow2State *s, uint64_t *entries, uint32_t size,
+                                  uint64_t guest_bytes);
+/* Make the active L1 table at least SIZE entries long. */
+int coroutine_fn qcow2_l1_grow(Qcow2State *s, uint64_t size);
+
+/* ---- qcow2-snapshot-table.c -------------------------------------------------------------- */
+
+/*
+ * Write the table of the snapshots in memory to a new place and have the header point there;
+ * the old one is given up. Lock held.
+ */
+int coroutine_fn qcow2_snapshots_write(Qcow2State *s);
+/* The first that matches what is not NULL, or -1. */
+int qcow2_snapshot_find(const Qcow2State *s, const char *id, const char *name);
+/* By id, or else by name. */
+int qcow2_snapshot_find_any(const Qcow2State *s, const char *id_or_name);
+
+/* ---- qcow2-snapshot.c: see BlockDriver ---------------------------------------------------- */
+
+int qcow2_snapshot_create(BlockDriverState *bs, QEMUSnapshotInfo *sn_info);
+int qcow2_snapshot_goto(BlockDriverState *bs, const char *snapshot_id);
+int qcow2_snapshot_delete(BlockDriverState *bs, const char *snapshot_id, const char *name,
+                          Error **errp);
+int qcow2_snapshot_list(BlockDriverState *bs, QEMUSnapshotInfo **psn_info);
+int qcow2_snapshot_load_tmp(BlockDriverState *bs, const char *snapshot_id, const char *name,
+                            Error **errp);
+
+/* ---- qcow2-vmstate.c ---------------------------------------------------------------------- */
+
+int coroutine_fn qcow2_co_save_vmstate(BlockDriverState *bs, QEMUIOVector *qiov, int64_t pos);
+int coroutine_fn qcow2_co_load_vmstate(BlockDriverState *bs, QEMUIOVector *qiov, int64_t pos);
+/* Give up the VM state of the active L1 table. Lock held. */
+int coroutine_fn qcow2_vmstate_drop(Qcow2State *s);
+
+/* ---- qcow2-bitmap-dir.c ------------------------------------------------------------------- */
+
+#define QCOW2_BITMAP_IN_USE         (1u << 0)
+#define QCOW2_BITMAP_AUTO           (1u << 1)
+#define QCOW2_BITMAP_EXTRA_COMPAT   (1u << 2)
+
+#define QCOW2_BITMAP_GRANULARITY_BITS_MIN 9
+#define QCOW2_BITMAP_GRANULARITY_BITS_MAX 31
+#define QCOW2_BITMAP_NAME_BYTES_MAX 1023u
+#define QCOW2_BITMAP_TABLE_ENTRIES_MAX 0x8000000u
+#define QCOW2_BITMAP_BYTES_MAX      (512ull * 1024 * 1024)
+
+/* An entry of the bitmap directory. */
+typedef struct Qcow2Bitmap {
+    uint64_t table_offset;
+    uint32_t table_entries;
+    uint32_t flags;             /* QCOW2_BITMAP_* */
+    uint8_t granularity_bits;
+    char *name;
+    uint8_t *extra;             /* unknown; kept as it is */
+    uint32_t extra_bytes;
+} Qcow2Bitmap;
+
+/* The directory as an array of Qcow2Bitmap *, empty when there is none. NULL with ERRP set. */
+GPtrArray *coroutine_mixed_fn qcow2_bitmaps_read(Qcow2State *s, Error **errp);
+GPtrArray *qcow2_bitmaps_new(void);
+Qcow2Bitmap *qcow2_bitmaps_find(GPtrArray *list, const char *name);
+/* The directory as bytes. */
+GByteArray *qcow2_bitmaps_build(GPtrArray *list);
+/* Entries of the table of a bitmap for a disk of SIZE bytes. */
+uint64_t qcow2_bitmap_table_entries(const Qcow2State *s, uint64_t size,
+                                    uint32_t granularity_bits);
+/* Its table in host order, each entry validated; NULL with *RET set. */
+uint64_t *coroutine_mixed_fn qcow2_bitmap_read_table(Qcow2State *s, const Qcow2Bitmap *b,
+                                                     int *ret);
+
+/* ---- qcow2-bitmap-store.c: lock held ------------------------------------------------------- */
+
+/*
+ * Write BITMAPS (BdrvDirtyBitmap *) into the image, in place of those of the same names. 0 or
+ * -errno with ERRP set.
+ */
+int coroutine_fn qcow2_bitmaps_store(Qcow2State *s, GPtrArray *bitmaps, Error **errp);
+/* Take one out; 0 also when it is not there. */
+int coroutine_fn qcow2_bitmaps_remove(Qcow2State *s, const char *name, Error **errp);
+/* Before the image is written to: mark what it holds of bitmaps as outdated. 0 or -errno. */
+int coroutine_mixed_fn qcow2_bitmaps_mark_in_use(Qcow2State *s, Error **errp);
+
+/* ---- qcow2-bitmap.c ------------------------------------------------------------------------ */
+
+/* Make the node's bitmaps from those of the image. Main thread; polls. 0 or -errno. */
+int qcow2_bitmaps_load(Qcow2State *s, Error **errp);
+/*
+ * Store the node's bitmaps in a writable image. Main thread, drained; polls. 0 or -errno with
+ * ERRP set.
+ */
+int qcow2_bitmaps_save(Qcow2State *s, Error **errp);
+/* Forget the bitmaps of the node that are kept in the image. Main thread. */
+void qcow2_bitmaps_release(Qcow2State *s);
+/* All of them may be written to / must not. */
+void qcow2_bitmaps_set_readonly(Qcow2State *s, bool readonly);
+/* For the image's information; NULL when there are none. */
+json_t *qcow2_bitmaps_info(Qcow2State *s);
+bool qcow2_supports_persistent_dirty_bitmap(BlockDriverState *bs);
+bool coroutine_fn qcow2_co_can_store_new_dirty_bitmap(BlockDriverState *bs, const char *name,
+                                                      uint32_t granularity, Error **errp);
+int coroutine_fn qcow2_co_remove_persistent_dirty_bitmap(BlockDriverState *bs,
+                                                         const char *name, Error **errp);
+
+#endif
