@@ -192,7 +192,9 @@ static int coroutine_fn grow(Qcow2State *s, uint64_t old, uint64_t size,
     int ret;
 
     qemu_co_mutex_lock(&s->lock);
-    ret = qcow2_l1_grow(s, qcow2_l1_entries_for(&s->header, size));
+    /* A VM state that lies behind the disk must not become part of it. */
+    ret = qcow2_vmstate_drop(s);
+    ret = ret < 0 ? ret : qcow2_l1_grow(s, qcow2_l1_entries_for(&s->header, size));
     qemu_co_mutex_unlock(&s->lock);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Failed to grow the L1 table");
