@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the environment asks of a lab program. docs/lab.md lists the variables; keep it so.
+ * What the environment and GTest's options ask of a lab program. docs/lab.md lists the variables; keep it so.
  */
 #include "miniblk/osdep.h"
 #include "lab/explore.h"
@@ -144,36 +144,92 @@ static bool read_budget(LabConfig *config, char **problem)
            && read_number("LAB_SEED", 0, UINT64_MAX, &config->seed, problem);
 }
 
-bool lab_config_read(LabConfig *config, char **problem)
+static bool read_outputs(LabConfig *config, char **problem)
 {
-    const char *paths = getenv("LAB_PATHS"), *directory = getenv("LAB_DIR");
+    static const char *const names[] = { "short", "whole", "none" };
+    const char *text = getenv("LAB_TIMELINE");
+
+    config->pictures[LAB_PICTURE_SVG] = getenv("LAB_SVG");
+    config->pictures[LAB_PICTURE_HTML] = getenv("LAB_HTML");
+    config->pictures[LAB_PICTURE_TRACE] = getenv("LAB_TRACE");
+    for (unsigned i = 0; text && i < G_N_ELEMENTS(names); i++) {
+        if (strcmp(text, names[i]) == 0) {
+            config->timeline = i;
+            return true;
+        }
+    }
+    if (text) {
+        *problem = problem_with("LAB_TIMELINE", text, "short, whole or none");
+    }
+    return !text;
+}
+
+/* GTest's options, in the forms that g_test_init() takes: "-p PATH" and "-p=PATH". */
+static void read_arguments(LabConfig *config, char **argv)
+{
+    g_autoptr(GPtrArray) paths = g_ptr_array_new(), skipped = g_ptr_array_new();
+
+    for (unsigned i = 1; argv[0] && argv[i]; i++) {
+        GPtrArray *list = g_str_has_prefix(argv[i], "-p") ? paths
+                          : g_str_has_prefix(argv[i], "-s") ? skipped : NULL;
+
+        if (strcmp(argv[i], "-l") == 0) {
+            config->mode = LAB_MODE_LIST;
+        } else if (list && argv[i][2] == '=') {
+            g_ptr_array_add(list, g_strdup(argv[i] + 3));
+        } else if (list && argv[i][2] == '\0' && argv[i + 1]) {
+            g_ptr_array_add(list, g_strdup(argv[++i]));
+        }
+    }
+    g_ptr_array_add(paths, NULL);
+    g_ptr_array_add(skipped, NULL);
+    config->paths = (char **)g_ptr_array_steal(paths, NULL);
+    config->skipped = (char **)g_ptr_array_steal(skipped, NULL);
+}
+
+bool lab_config_read(LabConfig *config, char **argv, char **problem)
+{
+    const char *directory = getenv("LAB_DIR");
 
     *config = (LabConfig) {
         .jobs = 1, .limits.tso = true, .bound = 1, .check_every = CHECK_EVERY_DEFAULT,
         .hang_ns = HANG_DEFAULT_S * INT64_C(1000000000), .shrink = true, .times = 1,
         .progress = isatty(STDERR_FILENO),
         .directory = directory ? directory : ".",
-        .paths = paths && *paths ? g_strsplit(paths, ":", -1) : NULL,
     };
+    read_arguments(config, argv);
     return read_mode(config, problem) && read_budget(config, problem)
-           && read_strategy(config, problem) && read_limits(&config->limits, problem)
+           && read_outputs(config, problem) && read_strategy(config, problem)
+           && read_limits(&config->limits, problem)
            && read_switch("LAB_PROGRESS", &config->progress, problem)
            && read_switch("LAB_SHRINK", &config->shrink, problem);
 }
 
-/* A path of the configuration means itself and everything below it, as for GTest's -p. */
-bool lab_config_wants(const LabConfig *config, const char *path)
+void lab_config_clear(LabConfig *config)
 {
-    for (char **wanted = config->paths; wanted && *wanted; wanted++) {
-        size_t length = strlen(*wanted);
+    g_clear_pointer(&config->paths, g_strfreev);
+    g_clear_pointer(&config->skipped, g_strfreev);
+}
 
-        while (length > 0 && (*wanted)[length - 1] == '/') {
+/* A path of the list means itself and everything below it, as for GTest. */
+static bool contains(char **list, const char *path)
+{
+    for (; *list; list++) {
+        size_t length = strlen(*list);
+
+        while (length > 0 && (*list)[length - 1] == '/') {
             length--;
         }
-        if (strncmp(path, *wanted, length) == 0
+        if (strncmp(path, *list, length) == 0
             && (path[length] == '\0' || path[length] == '/')) {
             return true;
         }
     }
-    return !config->paths;
+    return false;
+}
+
+bool lab_config_wants(const LabConfig *config, const char *path)
+{
+    return (!config->paths[0] || contains(config->paths, path))
+           && !contains(config->skipped, path);
 }

@@ -24,6 +24,12 @@ enum { LAB_JOBS_MAX = 256, LAB_BOUND_MAX = 4 };
 typedef enum LabMode { LAB_MODE_RUN, LAB_MODE_PROVE, LAB_MODE_REPLAY, LAB_MODE_SHRINK,
                        LAB_MODE_LIST } LabMode;
 
+typedef enum LabTimelineKind { LAB_TIMELINE_SHORT, LAB_TIMELINE_WHOLE, LAB_TIMELINE_NONE }
+    LabTimelineKind;
+
+typedef enum LabPictureKind { LAB_PICTURE_SVG, LAB_PICTURE_HTML, LAB_PICTURE_TRACE,
+                              LAB_PICTURES } LabPictureKind;
+
 typedef struct LabConfig {
     LabMode mode;
     uint64_t schedules;         /* of each case */
@@ -39,15 +45,21 @@ typedef struct LabConfig {
     bool progress;              /* a line on stderr */
     bool shrink;                /* make a failing schedule small before it is reported */
     unsigned times;             /* LAB_MODE_REPLAY: how often */
-    char **paths;               /* which cases, and all below them; NULL: all */
+    char **paths;               /* -p: which cases, and all below them; none: all */
+    char **skipped;             /* -s: but not these */
+    LabTimelineKind timeline;   /* of a failing schedule */
+    const char *pictures[LAB_PICTURES];         /* LAB_MODE_REPLAY: file names */
     const char *directory;      /* where replay files go */
     const char *file;           /* LAB_MODE_REPLAY, LAB_MODE_SHRINK */
-    LabSeed *from_seed;         /* LAB_MODE_REPLAY without a file: one schedule by its line */
     const char *program;        /* for replay files */
 } LabConfig;
 
-/* The environment's. False: *PROBLEM says which variable is wrong (the caller frees it). */
-bool lab_config_read(LabConfig *config, char **problem);
+/*
+ * From the environment, and GTest's options -p, -s and -l from the command line ARGV (NULL
+ * after the last). False: *PROBLEM says what is wrong (the caller frees it).
+ */
+bool lab_config_read(LabConfig *config, char **argv, char **problem);
+void lab_config_clear(LabConfig *config);
 /* Whether CONFIG wants the case PATH. */
 bool lab_config_wants(const LabConfig *config, const char *path);
 

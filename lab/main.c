@@ -3,6 +3,7 @@
  * g_test_run() in the lab: what the environment asks for, over the cases that are wanted.
  */
 #include "miniblk/osdep.h"
+#include "lab/draw.h"
 #include "lab/report.h"
 
 /* Exit statuses; miniblk-lab has the same. */
@@ -13,6 +14,22 @@ static char *program_name(void)
     char *name = g_file_read_link("/proc/self/exe", NULL);
 
     return name ? name : g_strdup("unknown");
+}
+
+/* As the program was started: g_test_init() has taken its options out of argv. */
+static char **command_line(void)
+{
+    GPtrArray *words = g_ptr_array_new();
+    g_autofree char *text = NULL;
+    gsize size = 0;
+
+    if (g_file_get_contents("/proc/self/cmdline", &text, &size, NULL)) {
+        for (gsize i = 0; i < size; i += strlen(text + i) + 1) {
+            g_ptr_array_add(words, g_strdup(text + i));
+        }
+    }
+    g_ptr_array_add(words, NULL);
+    return (char **)g_ptr_array_free(words, FALSE);
 }
 
 static unsigned count_wanted(const LabConfig *config)
@@ -123,9 +140,33 @@ static bool replay_times(const LabConfig *config, unsigned number, const LabRepl
     return same;
 }
 
+/* The pictures that are asked for. False: one could not be written. */
+static bool draw(const LabConfig *config, unsigned number, const LabReplayFile *file,
+                 const LabOutcome *outcome)
+{
+    static int (*const functions[])(const char *, const LabPicture *) = {
+        [LAB_PICTURE_SVG] = lab_draw_svg,
+        [LAB_PICTURE_HTML] = lab_draw_html,
+        [LAB_PICTURE_TRACE] = lab_draw_trace,
+    };
+    g_autofree char *line = lab_seed_format(&file->seed);
+    LabPicture picture = {
+        lab_case_path(number), lab_verdict_name(outcome->verdict), outcome->message, line,
+    };
+
+    for (unsigned i = 0; i < LAB_PICTURES; i++) {
+        int ret = config->pictures[i] ? functions[i](config->pictures[i], &picture) : 0;
+
+        if (ret < 0) {
+            lab_printf("# cannot write '%s': %s\n", config->pictures[i], strerror(-ret));
+            return false;
+        }
+    }
+    return true;
+}
+
 static int replay(LabConfig *config, unsigned number, const LabReplayFile *file)
 {
-    bool whole = getenv("LAB_TEXT") != NULL;
     LabOutcome outcome;
     bool same = replay_times(config, number, file, &outcome);
 
@@ -137,7 +178,10 @@ static int replay(LabConfig *config, unsigned number, const LabReplayFile *file)
                    file->message);
     }
     lab_print_comment(outcome.message);
-    lab_report_schedule(config, number, file->list, &outcome, whole);
+    lab_report_schedule(config, number, file->list, &outcome);
+    if (!draw(config, number, file, &outcome)) {
+        return STATUS_USAGE;
+    }
     return outcome.verdict == LAB_OK ? STATUS_OK : STATUS_FAILED;
 }
 
@@ -158,7 +202,7 @@ static int shrink(LabConfig *config, unsigned number, const LabReplayFile *file)
                failure->deviations.count, before, shrunk.schedules);
     if (shrunk.reproduced) {
         lab_save_failure(config, number, config->file, failure);
-        lab_report_schedule(config, number, &failure->deviations, wanted, false);
+        lab_report_schedule(config, number, &failure->deviations, wanted);
         lab_print_comment(shrunk.complete >= failure->deviations.count
                           ? "no schedule with fewer deviations fails so"
                           : "a shorter schedule may exist: the budget ended first");
@@ -195,10 +239,11 @@ int lab_main(void)
 {
     g_autofree char *problem = NULL;
     g_autofree char *program = program_name();
+    g_auto(GStrv) arguments = command_line();
     LabConfig config;
     int status;
 
-    if (!lab_config_read(&config, &problem)) {
+    if (!lab_config_read(&config, arguments, &problem)) {
         lab_printf("Bail out! %s\n", problem);
         return STATUS_USAGE;
     }
@@ -215,6 +260,6 @@ int lab_main(void)
         status = explore_cases(&config);
         break;
     }
-    g_strfreev(config.paths);
+    lab_config_clear(&config);
     return status;
 }

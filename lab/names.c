@@ -132,7 +132,8 @@ static bool parse_depth(const char *text, LabPlan *plan)
 static bool parse_skips(const char *text, LabPlan *plan)
 {
     for (unsigned i = 0; i < plan->depth; i++) {
-        if ((i > 0 && *text++ != '.') || !parse_number(&text, UINT64_MAX / 2, &plan->skip[i])) {
+        if ((i > 0 && *text++ != '.')
+            || !parse_number(&text, UINT64_MAX / 2, &plan->skip[i])) {
             return false;
         }
     }

@@ -135,8 +135,7 @@ static void append_sentence(GString *out, const LabEvent *first, const LabEvent 
     g_string_append_c(out, '\n');
 }
 
-/* Whether what happened as A, B in the failing schedule was B, A in the passing one. Equally: A
- * never came to it there, although B did. */
+/* Whether what happened as A, B in the failing schedule was B, A in the passing one. */
 static bool was_reversed(const Steps *passing, const Step *a, const Step *b)
 {
     size_t a_at = find(passing, a), b_at = find(passing, b);

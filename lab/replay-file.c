@@ -110,7 +110,8 @@ static bool parse_deviation(const char *text, LabDeviation *d)
     memset(d, 0, sizeof(*d));
     if (n < 5 || words[0][0] != 'T' || !parse_u32(words[0] + 1, &d->thread)
         || !parse_u32(words[1], &d->op) || !parse_u32(words[2], &d->turn)
-        || d->thread >= LAB_THREADS_MAX || d->turn > UINT16_MAX || !parse_choice_kind(words[3], &d->kind) || !parse_option(words[4], d)) {
+        || d->thread >= LAB_THREADS_MAX || d->turn > UINT16_MAX
+        || !parse_choice_kind(words[3], &d->kind) || !parse_option(words[4], d)) {
         return false;
     }
     if (d->kind != LAB_CHOICE_AGENT) {

@@ -9,7 +9,7 @@
 #include "miniblk/osdep.h"
 #include "lab/names.h"
 
-/* Places have room for 2^16 threads, 2^32 operations, 2^16 turns; no two of a list are equal. */
+/* Places have room for 2^16 threads, 2^32 operations, 2^16 turns; a list has no two equal. */
 static uint64_t place_key(uint32_t thread, uint32_t op, uint32_t turn)
 {
     return (uint64_t)(thread & 0xffff) << 48 | (uint64_t)op << 16 | (turn & 0xffff);

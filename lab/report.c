@@ -151,19 +151,23 @@ static void explain_order(const LabConfig *config, unsigned number, LabChooser *
 }
 
 void lab_report_schedule(const LabConfig *config, unsigned number, const LabDeviations *list,
-                         const LabOutcome *wanted, bool whole)
+                         const LabOutcome *wanted)
 {
-    LabChooser *chooser = lab_chooser_new();
+    LabChooser *chooser;
     g_autoptr(GString) order = g_string_new(NULL);
     g_autoptr(GString) timeline = g_string_new(NULL);
     LabOutcome outcome;
     LabTrace trace;
 
+    if (config->timeline == LAB_TIMELINE_NONE) {
+        return;
+    }
+    chooser = lab_chooser_new();
     if (wanted->verdict != LAB_OK) {
         explain_order(config, number, chooser, list, wanted, order);
     }
     record(config, number, chooser, list, &outcome, &trace);
-    lab_timeline(&trace, whole, timeline);
+    lab_timeline(&trace, config->timeline == LAB_TIMELINE_WHOLE, timeline);
     if (order->len) {
         lab_print_comment("the order that matters:");
         lab_print_comment(order->str);
@@ -224,7 +228,7 @@ static void shrink_and_report(const LabConfig *config, unsigned number, LabFailu
         lab_printf("# no schedule with fewer than %u deviation%s fails so\n", shrunk.complete,
                    shrunk.complete == 1 ? "" : "s");
     }
-    lab_report_schedule(config, number, &failure->deviations, &failure->outcome, false);
+    lab_report_schedule(config, number, &failure->deviations, &failure->outcome);
 }
 
 void lab_report_failure(const LabConfig *config, unsigned number, LabFailure *failure)
@@ -246,6 +250,7 @@ void lab_report_failure(const LabConfig *config, unsigned number, LabFailure *fa
     if (pid < 0 || waitpid(pid, &status, 0) < 0 || !WIFEXITED(status)
         || WEXITSTATUS(status) != 0) {
         save(config, number, failure);
-        lab_print_comment("no timeline: the schedule takes its process with it, or does not end");
+        lab_print_comment("no timeline: the schedule takes its process with it, "
+                          "or does not end");
     }
 }

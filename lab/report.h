@@ -51,8 +51,9 @@ void lab_report_failure(const LabConfig *config, unsigned number, LabFailure *fa
 void lab_save_failure(const LabConfig *config, unsigned number, const char *filename,
                       const LabFailure *failure);
 
-/* Run LIST once more: the order that matters, if it ends as WANTED, and the timeline. */
+/* Run LIST once more, recorded: the order that matters, if it ends as WANTED, and the
+ * timeline, as CONFIG wants them. */
 void lab_report_schedule(const LabConfig *config, unsigned number, const LabDeviations *list,
-                         const LabOutcome *wanted, bool whole);
+                         const LabOutcome *wanted);
 
 #endif

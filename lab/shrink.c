@@ -3,9 +3,9 @@
  * A failing schedule made small: the fewest deviations from the default policy that still end
  * in the same failure.
  *
- * First delta debugging (Zeller, Hildebrandt: Simplifying and isolating failure-inducing input,
- * 2002): leave out halves of the list, quarters, ..., single deviations. Then the short lists
- * from the other side: all schedules with 0, 1, 2... deviations, as long as that is fewer than
+ * First delta debugging (Zeller, Hildebrandt: Simplifying and isolating failure-inducing
+ * input, 2002): leave out halves of the list, quarters, ..., single deviations. Then the
+ * short lists from the other side: all schedules with 0, 1, 2... deviations, as long as that is fewer than
  * we have. When such a level has run without the failure, nothing that short exists.
  */
 #include "miniblk/osdep.h"
@@ -21,8 +21,8 @@ typedef struct Shrinker {
     uint64_t schedules, budget;
 } Shrinker;
 
-/* The schedule that the chooser has been made ready for. True, and it is the best one now, when
- * it fails as wanted. */
+/* The schedule that the chooser has been made ready for. True, and it is the best one now,
+ * when it fails as wanted. */
 static bool fails(Shrinker *s)
 {
     LabOutcome outcome;

@@ -46,7 +46,7 @@ static uint64_t priority_of(const LabChooser *c, LabAgent agent)
     return lab_mix(c->plan.seed, lab_agent_key(agent)) | initial;
 }
 
-/* Earlier ones first; of two at the same choice the order does not matter, but must be fixed. */
+/* Earlier ones first; of two at the same choice any order will do that is fixed. */
 static int compare_places(const void *a, const void *b)
 {
     const LabPctPlace *x = a, *y = b;

@@ -198,7 +198,8 @@ static bool run_schedule(Run *run, uint64_t number)
         snprintf(outcome->message, sizeof(outcome->message),
                  "a schedule ended before its deviation %u, which must exist",
                  chooser->deviated + 1);
-    } else if (config->check_every && number % config->check_every == config->check_every - 1) {
+    } else if (config->check_every
+               && number % config->check_every == config->check_every - 1) {
         check_again(run, outcome);
     }
     return !is_failure(phase, number, outcome);
@@ -307,7 +308,7 @@ static void wait_for_workers(const LabPhase *phase, LabTally *tally, Shared *sha
     }
 }
 
-/* A process that ended in another way than work() does: the schedule that it ran has failed. */
+/* A process that ended in another way than work() does: its schedule has failed. */
 static void reap(const LabPhase *phase, Worker *worker)
 {
     LabOutcome *outcome = &worker->failure.outcome;

@@ -56,7 +56,8 @@ static void test_levels_are_everything(void)
     static const Toy toys[] = {
         { "/1+1", 2, { 1, 1 } }, { "/2+3", 2, { 2, 3 } }, { "/3+2", 2, { 3, 2 } },
         { "/4+4", 2, { 4, 4 } }, { "/5+3", 2, { 5, 3 } }, { "/2+2+2", 3, { 2, 2, 2 } },
-        { "/3+1+2", 3, { 3, 1, 2 } }, { "/0+4", 2, { 0, 4 } }, { "/1+1+1+1", 4, { 1, 1, 1, 1 } },
+        { "/3+1+2", 3, { 3, 1, 2 } }, { "/0+4", 2, { 0, 4 } },
+        { "/1+1+1+1", 4, { 1, 1, 1, 1 } },
     };
 
     for (unsigned i = 0; i < G_N_ELEMENTS(toys); i++) {
@@ -78,9 +79,9 @@ static void test_levels_are_everything(void)
 }
 
 /*
- * Two threads of n and m steps. The default runs T0, then T1: n places to leave it. A deviation
- * before step i of T0 runs all of T1 (m places, none after its last step), and then T0 alone:
- * so level 2 has n * (m - 1) schedules.
+ * Two threads of n and m steps. The default runs T0, then T1: n places to leave it. A
+ * deviation before step i of T0 runs all of T1 (m places, but none before its first step),
+ * and then T0 alone: so level 2 has n * (m - 1) schedules.
  */
 static void test_levels_by_deviations(void)
 {
@@ -439,7 +440,8 @@ static void test_same_failure(void)
 /* main stores x0 x1 x2, T1 loads x0 x1 x2. It fails when T1 loads x1 before main has stored
  * it: one deviation, and this is what it is about. */
 static const Toy early_load = {
-    "/toy/early-load", 2, { 3, 3 }, .n_orders = 2, .orders = { { 0, 0, 1, 0 }, { 1, 1, 0, 1 } },
+    "/toy/early-load", 2, { 3, 3 }, .n_orders = 2,
+    .orders = { { 0, 0, 1, 0 }, { 1, 1, 0, 1 } },
 };
 
 static void run_list(const Toy *toy, const LabDeviations *list, LabTrace *trace)
@@ -619,7 +621,8 @@ static void test_replay_divergence(void)
         const char *words;
     } table[] = {
         { { 0, 1, 0, LAB_CHOICE_AGENT, 1, 2, 7, { LAB_AGENT_FLUSH, 1 } },
-          "deviation 1 (T0, operation 1, turn 0): flush:T1 cannot go on now; these can: T0 T1" },
+          "deviation 1 (T0, operation 1, turn 0): flush:T1 cannot go on now; "
+          "these can: T0 T1" },
         { { 0, 1, 0, LAB_CHOICE_AGENT, 1, 2, 7, { LAB_AGENT_THREAD, 1 } },
           "deviation 1 (T0, operation 1, turn 0): other agents can go on now: T0 T1" },
         { { 0, 1, 0, LAB_CHOICE_WAITER, 1, 2 },
@@ -674,22 +677,29 @@ static void test_replay_of_every_strategy(void)
 
 static void test_config_wants(void)
 {
-    char *paths[] = { (char *)"/drain/iothread", (char *)"/loop/", NULL };
-    LabConfig config = { .paths = paths };
+    char *argv[] = { (char *)"program", (char *)"--tap", (char *)"-p", (char *)"/drain/iothread",
+                     (char *)"-p=/loop/", (char *)"-s", (char *)"/loop/slow", NULL };
+    LabConfig config;
+    g_autofree char *problem = NULL;
     static const struct {
         const char *path;
         bool wanted;
     } table[] = {
         { "/drain/iothread", true }, { "/drain/iothread/two", true },
         { "/drain/iothreads", false }, { "/drain", false }, { "/loop/bh", true },
-        { "/loop", true }, { "/other", false },
+        { "/loop", true }, { "/loop/slow", false }, { "/other", false },
     };
 
+    g_assert_true(lab_config_read(&config, argv, &problem));
     for (unsigned i = 0; i < G_N_ELEMENTS(table); i++) {
         g_assert_cmpint(lab_config_wants(&config, table[i].path), ==, table[i].wanted);
     }
-    config.paths = NULL;
+    lab_config_clear(&config);
+
+    argv[2] = NULL;
+    g_assert_true(lab_config_read(&config, argv, &problem));
     g_assert_true(lab_config_wants(&config, "/other"));
+    lab_config_clear(&config);
 }
 
 static void test_config_environment(void)
@@ -708,17 +718,20 @@ static void test_config_environment(void)
         { "LAB_TIME", "0.5", true }, { "LAB_TIME", "nan", false }, { "LAB_TIME", "-1", false },
         { "LAB_TIME", "1s", false }, { "LAB_MODE", "prove", true }, { "LAB_MODE", "p", false },
         { "LAB_MODE", "replay", false }, { "LAB_BOUND", "9", false },
+        { "LAB_TIMELINE", "whole", true }, { "LAB_TIMELINE", "long", false },
     };
 
     for (unsigned i = 0; i < G_N_ELEMENTS(table); i++) {
         g_autofree char *problem = NULL;
+        char *argv[] = { (char *)"program", NULL };
         LabConfig config;
 
         g_setenv(table[i].name, table[i].value, true);
-        g_assert_cmpint(lab_config_read(&config, &problem), ==, table[i].good);
+        g_assert_cmpint(lab_config_read(&config, argv, &problem), ==, table[i].good);
         if (!table[i].good) {
             g_assert_nonnull(strstr(problem, table[i].name));
         }
+        lab_config_clear(&config);
         g_unsetenv(table[i].name);
     }
 }
