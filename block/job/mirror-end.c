@@ -46,12 +46,15 @@ void mirror__drop_filter(BlockDriverState *filter)
 {
     Error *local_err = NULL;
 
+    /* a filter that needs nothing may not write either, so guests rest until it is gone */
+    bdrv_drained_begin(filter);
     mirror__filter_drop_perms(filter);
     if (bdrv_drop_filter(filter, &local_err) < 0) {
         /* a new user of what is below does not get on with those above: it keeps them apart */
         error_prepend(&local_err, "Filter '%s' stays: ", filter->node_name);
         error_report_err(local_err);
     }
+    bdrv_drained_end(filter);
     bdrv_unref(filter);
 }
 

@@ -74,12 +74,14 @@ BlockDriver bdrv_test = {
 static int coroutine_fn filter_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                       QEMUIOVector *qiov, BdrvRequestFlags flags)
 {
+    request(bs);
     return bdrv_co_preadv(bs->backing, offset, bytes, qiov, flags);
 }
 
 static int coroutine_fn filter_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                        QEMUIOVector *qiov, BdrvRequestFlags flags)
 {
+    request(bs);
     return bdrv_co_pwritev(bs->backing, offset, bytes, qiov, flags);
 }
 

@@ -730,6 +730,69 @@ static void test_qb50_graph_writers_and_a_mirror(gconstpointer opaque)
     bdrv_unref(target);
 }
 
+/* ---- a job that cannot be started ------------------------------------------------------- */
+
+static void coroutine_fn write_once(TestLoad *l)
+{
+    static const char zeroes[512];
+
+    g_assert_cmpint(blk_co_pwrite(l->blk, 0, sizeof(zeroes), zeroes, 0), ==, 0);
+    qatomic_inc(&l->requests);
+}
+
+/* The target has been moved, and is about to be refused. */
+static void wait_for_a_write_under_way(void *opaque)
+{
+    TestNode *upper = opaque;
+
+    while (qatomic_read(&upper->requests_started) == qatomic_read(&upper->requests_finished)) {
+        /* the IOThread does not need us */
+    }
+}
+
+/*
+ *      main                                        guests, in the IOThread
+ *      put the filter above the source
+ *                                                  a write is on its way to the filter
+ *      the target is refused
+ *      take the filter out: the write still has to
+ *      get through it
+ */
+static void test_a_failed_start_is_not_noticed(void)
+{
+    BlockDriverState *src = test_node("src"), *target = test_node("target");
+    BlockDriverState *upper = test_filter("upper");
+    BlockBackend *blk = test_backend(src);
+    BlockBackend *jealous = blk_new_with_bs(target, 0, BLK_PERM_CONSISTENT_READ, &error_abort);
+    static const BlockDevOps ops = { .drained_end = wait_for_a_write_under_way };
+    TestLoad load;
+
+    blk_set_allow_aio_context_change(jealous, true);
+    bdrv_append(upper, src, &error_abort);
+    set_context(src, io_ctx);
+    blk_set_perm(blk, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE, BLK_PERM_ALL, &error_abort);
+    test_state(upper)->sleep_hops = 50;
+    blk_set_dev_ops(jealous, &ops, test_state(upper));
+    test_load_start(&load, blk, 4, write_once);
+    for (int i = 0; i < (g_test_quick() ? 20 : 1000); i++) {
+        Error *err = NULL;
+        mirror_start("job0", src, target, NULL, JOB_DEFAULT, 0, 4096, 65536,
+                     MIRROR_SYNC_MODE_FULL, MIRROR_LEAVE_BACKING_CHAIN, true,
+                     BLOCKDEV_ON_ERROR_REPORT, BLOCKDEV_ON_ERROR_REPORT, false, NULL,
+                     MIRROR_COPY_MODE_BACKGROUND, &err);
+        error_free_or_abort(&err);
+        g_assert_true(upper->backing->bs == src);
+    }
+    blk_set_dev_ops(jealous, NULL, NULL);
+    test_load_stop(&load);
+    set_context(src, qemu_get_aio_context());
+    blk_unref(jealous);
+    blk_unref(blk);
+    bdrv_unref(upper);
+    bdrv_unref(src);
+    bdrv_unref(target);
+}
+
 /* ---- main ------------------------------------------------------------------------------- */
 
 int main(int argc, char **argv)
@@ -764,6 +827,7 @@ int main(int argc, char **argv)
                          test_qb50_graph_writers_and_a_mirror);
     g_test_add_data_func("/job/graph/QB-50/writers-and-a-mirror/iothread", "io",
                          test_qb50_graph_writers_and_a_mirror);
+    g_test_add_func("/job/start/refused-under-load", test_a_failed_start_is_not_noticed);
     g_test_add_func("/job/move/follows", test_job_follows_its_nodes);
     g_test_add_func("/job/move/refused", test_move_refused_by_a_user_of_the_other_node);
     g_test_add_func("/job/move/mirror", test_mirror_moves_as_a_whole);

@@ -77,13 +77,13 @@ static void check_levels(BlockDriverState *bs, int own_sections)
         levels += c->quiesced_parent;
     }
     g_assert_cmpint(bs->quiesce_counter, ==, levels);
-    g_assert_cmpint(fuzz_node(bs)->drained, ==, levels > 0);
+    g_assert_true(!is_ours(bs) || fuzz_node(bs)->drained == (levels > 0));
     QLIST_FOREACH(c, &bs->parents, next_parent) {
         g_assert_cmpint(c->quiesced_parent, ==, levels > 0);
     }
     if (levels) {
         g_assert_cmpint(qatomic_read(&bs->in_flight), ==, 0);
-        g_assert_cmpint(qatomic_read(&fuzz_node(bs)->requests), ==, 0);
+        g_assert_true(!is_ours(bs) || qatomic_read(&fuzz_node(bs)->requests) == 0);
     }
 }
 
@@ -95,7 +95,8 @@ static void check_references(BlockDriverState *bs, int held)
     QLIST_FOREACH(c, &bs->parents, next_parent) {
         references++;
     }
-    g_assert_cmpint(bs->refcnt, ==, references);
+    /* jobs have references of their own */
+    g_assert_true(bs->refcnt == references || (bs->refcnt > references && jobs_active()));
 }
 
 void check_graph(GHashTable *sections, int drain_all_sections, GHashTable *held)

@@ -73,6 +73,18 @@ static int coroutine_fn data_pwritev(BlockDriverState *bs, int64_t offset, int64
     return leave(bs, 0);
 }
 
+static int coroutine_fn overlay_block_status(BlockDriverState *bs, bool want_zero,
+                                             int64_t offset, int64_t bytes, int64_t *pnum,
+                                             int64_t *map, BlockDriverState **file)
+{
+    bool allocated = fuzz_node(bs)->allocated[offset / BLOCK_BYTES];
+
+    enter(bs);
+    maybe_hop(offset);
+    *pnum = BLOCK_BYTES;
+    return leave(bs, allocated ? BDRV_BLOCK_DATA : 0);
+}
+
 static int data_open(BlockDriverState *bs, QDict *options, int flags, Error **errp)
 {
     bs->total_sectors = DISK_BLOCKS;
@@ -83,6 +95,7 @@ static int data_open(BlockDriverState *bs, QDict *options, int flags, Error **er
 static void refresh_limits(BlockDriverState *bs, Error **errp)
 {
     bs->bl.request_alignment = BLOCK_BYTES;
+    bs->bl.max_transfer = BLOCK_BYTES;
 }
 
 static int change_backing_file(BlockDriverState *bs, const char *file, const char *format)
@@ -132,6 +145,7 @@ BlockDriver fuzz_overlay = {
     .supports_backing = true,
     .bdrv_open = data_open,
     .bdrv_change_backing_file = change_backing_file,
+    .bdrv_co_block_status = overlay_block_status,
     .bdrv_co_preadv = data_preadv,
     .bdrv_co_pwritev = data_pwritev,
     FUZZ_COMMON,

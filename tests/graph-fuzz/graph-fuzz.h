@@ -38,6 +38,12 @@ static inline FuzzNode *fuzz_node(BlockDriverState *bs)
 {
     return bs->opaque;
 }
+/* Whether it is one of these, and not a filter of a job. */
+static inline bool is_ours(BlockDriverState *bs)
+{
+    return bs->drv == &fuzz_store || bs->drv == &fuzz_overlay || bs->drv == &fuzz_filter ||
+           bs->drv == &fuzz_insert;
+}
 void fuzz_drivers_register(void);
 
 /* ---- load.c ---------------------------------------------------------------------------------- */
@@ -61,6 +67,83 @@ bool load_writes(Load *load);
 int64_t load_requests(Load *load);
 /* Polls until the workers have ended; they must be able to go on. Drops the backend. */
 void load_stop(Load *load);
+
+/* ---- world.c --------------------------------------------------------------------------------- */
+
+enum { DISKS = 3, LOADS_PER_DISK = 3, SECTIONS_MAX = 5, CHAIN_MAX = 12, LINKS_MAX = 2 };
+
+typedef struct Disk {
+    BlockBackend *anchor;       /* needs nothing, minds nothing, and is always on the top */
+    Shadow shadow;
+    Load *load[LOADS_PER_DISK]; /* NULL: none at present */
+} Disk;
+
+extern Disk disk[DISKS];
+extern AioContext *context[CONTEXTS];
+extern IOThread *io[CONTEXTS];
+extern GHashTable *held;        /* our references, by node */
+extern GHashTable *chained;     /* nodes with one of these because they are in a chain */
+extern GPtrArray *sections;     /* of BlockDriverState; one reference each, in HELD */
+extern int drain_all_sections;
+extern BlockDriverState *link_node[LINKS_MAX];
+extern int operations, refusals, nested;
+extern int depth;               /* of operations inside of waits */
+extern bool nested_pending;     /* an operation waits for the next wait */
+
+/* Write down what is about to be done; printed when the program aborts. */
+void G_GNUC_PRINTF(1, 2) tell(const char *fmt, ...);
+void tell_the_story(int sig);
+int below(int n);
+bool one_in(int n);
+/* References, which are counted in HELD. */
+void hold(BlockDriverState *bs);
+void take(BlockDriverState *bs);
+void drop(BlockDriverState *bs);
+BlockDriverState *new_node(BlockDriver *drv);
+BlockDriverState *top_of(Disk *d);
+BlockDriverState *store_of(Disk *d);    /* the last of the chain */
+int length_of(Disk *d);
+Disk *any_disk(void);
+/* A reference comes with it. */
+BlockDriverState *any_node(Disk *d);
+bool is_filter(BlockDriverState *bs);   /* one of ours */
+bool in_a_chain(BlockDriverState *bs);
+/* Drop what is no longer in a chain of CHAINED. */
+void forget_what_is_out(void);
+/* Let the operation that waits for a wait have it now, so that the next waits have none. */
+void no_surprises(void);
+/* What was refused must have said why. Forgets the error. */
+bool done(int ret, Error **err);
+
+/* ---- ops-*.c: operations --------------------------------------------------------------------- */
+
+void op_append(void);
+void op_insert(void);
+void op_drop_filter(void);
+void op_commit(void);
+void op_section_begin(void);
+void op_section_end(void);
+void op_drain(void);
+void op_drain_all(void);
+void op_drain_all_end(void);
+void op_move(void);
+void op_set_perm(void);
+void op_freeze(void);
+void op_reopen(void);
+void op_make_writable(void);
+void op_backend(void);
+void op_eject(void);
+void op_link(void);
+void op_scratch(void);
+void op_illegal(void);
+void op_job_start(void);
+void op_job_verb(void);
+/* Whether any job has not ended, or a node of one is still in a chain. */
+bool jobs_active(void);
+/* Cancel all jobs, and wait until nothing is left of them. No sections are open. */
+void jobs_end(void);
+void jobs_reap(void);
+void end_section(unsigned i);
 
 /* ---- check.c --------------------------------------------------------------------------------- */
 
