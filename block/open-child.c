@@ -8,8 +8,8 @@ int bdrv__child_flags(BlockDriverState *parent, int parent_flags, BdrvChildRole 
                                 BDRV_O_NO_IO | BDRV_O_CHECK);
 
     if (role & BDRV_CHILD_COW) {
-        flags &= ~(BDRV_O_RDWR | BDRV_O_CHECK);  /* a backing file is only read */
-        return flags;
+        /* a backing file is only read; who writes to it, a commit, wants it to stay sparse */
+        return (flags & ~(BDRV_O_RDWR | BDRV_O_CHECK)) | BDRV_O_UNMAP;
     }
     if (!(role & BDRV_CHILD_FILTERED) || (role & BDRV_CHILD_PRIMARY)) {
         /* who discards at all decides at the top */

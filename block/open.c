@@ -375,7 +375,7 @@ static int open_backing(BlockDriverState *bs, json_t *option, int flags, Error *
     g_autofree char *filename = NULL;
     QDict *options = NULL;
     BlockDriverState *backing;
-    int child_flags = flags & (BDRV_O_CACHE_MASK | BDRV_O_NO_IO);
+    int child_flags = (flags & (BDRV_O_CACHE_MASK | BDRV_O_NO_IO)) | BDRV_O_UNMAP;
 
     if (json_is_null(option) || (json_is_string(option) && !*json_string_value(option)) ||
         (!option && (flags & BDRV_O_NO_BACKING))) {

@@ -170,8 +170,7 @@ int img_check(int argc, char **argv)
         img_usage_error("Expecting one image file name");
     }
     src.name = argv[optind];
-    if (src.image_opts && src.format) {
-        error_report("--image-opts and --format are mutually exclusive");
+    if (img_source_conflict(&src)) {
         return CHECK_FAILED;
     }
     if (!img_parse_cache(cache, &flags, &unused)) {

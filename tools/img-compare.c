@@ -207,8 +207,7 @@ static bool open_sides(Compare *cmp, ImgSource sources[2], const char *cache)
     }
     for (int i = 0; i < 2; i++) {
         Side *side = &cmp->side[i];
-        if (sources[i].image_opts && sources[i].format) {
-            error_report("--image-opts and --format are mutually exclusive");
+        if (img_source_conflict(&sources[i])) {
             return false;
         }
         side->name = sources[i].name;
@@ -232,12 +231,13 @@ int img_compare(int argc, char **argv)
         { "object", required_argument, NULL, OPT_OBJECT },
         { "image-opts", no_argument, NULL, IMG_OPT_IMAGE_OPTS },
         { "force-share", no_argument, NULL, 'U' },
+        { "progress", optional_argument, NULL, IMG_OPT_PROGRESS },
         { NULL },
     };
     Compare cmp = { 0 };
     ImgSource sources[2] = { 0 };
     const char *cache = "writeback";
-    bool progress = false;
+    ImgProgress progress = IMG_PROGRESS_OFF;
     int c;
 
     while ((c = img_getopt(argc, argv, "f:F:T:pqsU", longopts)) != -1) {
@@ -245,9 +245,14 @@ int img_compare(int argc, char **argv)
         case 'f': sources[0].format = optarg; break;
         case 'F': sources[1].format = optarg; break;
         case 'T': cache = optarg; break;
-        case 'p': progress = true; break;
+        case 'p': progress = IMG_PROGRESS_HUMAN; break;
         case 'q': cmp.quiet = true; break;
         case 's': cmp.strict = true; break;
+        case IMG_OPT_PROGRESS:
+            if (!img_parse_progress(optarg, &progress)) {
+                return COMPARE_OPEN_FAILED;
+            }
+            break;
         case OPT_OBJECT:
             img_reject_object(optarg);
             return COMPARE_OPEN_FAILED;
@@ -266,7 +271,7 @@ int img_compare(int argc, char **argv)
     sources[1].name = argv[optind + 1];
 
     int status = COMPARE_OPEN_FAILED;
-    img_progress_start(progress && !cmp.quiet, 2.0);
+    img_progress_start(cmp.quiet ? IMG_PROGRESS_OFF : progress, 2.0);
     if (open_sides(&cmp, sources, cache)) {
         img_progress_set(0);
         status = compare(&cmp);

@@ -115,8 +115,8 @@ static int coroutine_fn left_to_backing(BlockDriverState *bs, int64_t offset, in
 static int coroutine_fn extent_at(const ConvertPlan *plan, int64_t offset, Extent *ext)
 {
     const ConvertSource *src = source_at(plan, offset);
-    int64_t pos = offset - src->start;
-    int64_t bytes = MIN(src->bytes - pos, EXTENT_BYTES_MAX);
+    int64_t pos = src->origin + offset - src->start;
+    int64_t bytes = MIN(src->origin + src->bytes - pos, EXTENT_BYTES_MAX);
     int64_t alike, map;
     BlockDriverState *file;
     int ret = 0;
@@ -228,7 +228,7 @@ static void coroutine_fn salvage_read(const ConvertPlan *plan, const ConvertSour
         if (ret < 0) {
             if (!plan->quiet) {
                 warn_report("error while reading offset %" PRId64 ": %s",
-                            src->start + pos + done, strerror(-ret));
+                            src->start - src->origin + pos + done, strerror(-ret));
             }
             memset(buf + done, 0, len);
         }
@@ -239,8 +239,8 @@ static int coroutine_fn read_extent(const ConvertPlan *plan, const Extent *ext, 
 {
     for (int64_t done = 0; done < ext->bytes;) {
         const ConvertSource *src = source_at(plan, ext->offset + done);
-        int64_t pos = ext->offset + done - src->start;
-        int64_t len = MIN(ext->bytes - done, src->bytes - pos);
+        int64_t pos = src->origin + ext->offset + done - src->start;
+        int64_t len = MIN(ext->bytes - done, src->origin + src->bytes - pos);
         int ret = blk_co_pread(src->blk, pos, len, buf + done, 0);
         if (ret < 0 && plan->salvage) {
             salvage_read(plan, src, pos, len, buf + done);

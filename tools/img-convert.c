@@ -5,7 +5,6 @@
 
 #define SPARSE_BYTES_DEFAULT 4096
 #define SPARSE_BYTES_MAX (16 * 1024 * 1024)
-#define COROUTINES_DEFAULT 8
 
 typedef struct ConvertArgs {
     ImgSource source;           /* how every source is opened; the name is of the last one */
@@ -18,6 +17,7 @@ typedef struct ConvertArgs {
     const char *snapshot;
     bool skip_create, target_is_zero, copy_offload, sparse_given;
     bool bitmaps, skip_broken_bitmaps;
+    ImgProgress progress;
     ConvertPlan plan;
 } ConvertArgs;
 
@@ -75,7 +75,8 @@ static bool parse_option(ConvertArgs *args, int c)
     case 'm': return parse_coroutines(args, optarg);
     case 'n': args->skip_create = true; break;
     case 'o': return img_add_options(&args->options, optarg);
-    case 'p': plan->show_progress = true; break;
+    case 'p': args->progress = IMG_PROGRESS_HUMAN; break;
+    case IMG_OPT_PROGRESS: return img_parse_progress(optarg, &args->progress);
     case 'q': plan->quiet = true; break;
     case 'r':
         plan->rate_bytes = img_parse_size("rate limit", optarg, 0, INT64_MAX);
@@ -237,20 +238,9 @@ static bool new_image_is_zero(const BlockDriver *drv, const BlockDriver *proto_d
 /* Refuse to write to a file that is being read: creating it would empty it first. */
 static bool target_is_a_source(const ConvertArgs *args)
 {
-    struct stat target, source;
-
-    if (args->target_image_opts || stat(args->target_name, &target) < 0 ||
-        !S_ISREG(target.st_mode)) {
-        return false;
-    }
     for (int i = 0; i < args->plan.source_count; i++) {
-        for (BlockDriverState *bs = blk_bs(args->plan.sources[i].blk); bs;
-             bs = bdrv_backing_chain_next(bs)) {
-            const char *name = bs->file ? bs->file->bs->exact_filename : bs->exact_filename;
-            if (name && *name && stat(name, &source) == 0 &&
-                source.st_dev == target.st_dev && source.st_ino == target.st_ino) {
-                return true;
-            }
+        if (img_is_same_file(args->plan.sources[i].blk, args->target_name)) {
+            return true;
         }
     }
     return false;
@@ -350,17 +340,6 @@ static bool open_target(ConvertArgs *args)
 
 /* ---- all of it -------------------------------------------------------------------- */
 
-/* Make what was written last as the cache mode promises; closing would not tell. */
-static bool flush_target(ConvertArgs *args)
-{
-    int ret = blk_flush(args->plan.target);
-
-    if (ret < 0) {
-        error_report("Could not flush '%s': %s", args->target_name, strerror(-ret));
-    }
-    return ret >= 0;
-}
-
 static bool check_arguments(ConvertArgs *args, int source_count)
 {
     const char *conflict = find_conflict(args);
@@ -410,7 +389,7 @@ static bool convert(ConvertArgs *args, char **names, int source_count)
     if (!open_target(args)) {
         return false;
     }
-    return convert_copy(&args->plan) == 0 && flush_target(args);
+    return convert_copy(&args->plan) == 0 && img_flush(args->plan.target, args->target_name);
 }
 
 int img_convert(int argc, char **argv)
@@ -426,6 +405,7 @@ int img_convert(int argc, char **argv)
         { "salvage", no_argument, NULL, IMG_OPT_SALVAGE },
         { "bitmaps", no_argument, NULL, IMG_OPT_BITMAPS },
         { "skip-broken-bitmaps", no_argument, NULL, IMG_OPT_SKIP_BROKEN_BITMAPS },
+        { "progress", optional_argument, NULL, IMG_OPT_PROGRESS },
         { NULL },
     };
     ConvertArgs args = {
@@ -433,7 +413,7 @@ int img_convert(int argc, char **argv)
         .target_cache = "unsafe",
         .plan = {
             .sparse_bytes = SPARSE_BYTES_DEFAULT,
-            .coroutine_count = COROUTINES_DEFAULT,
+            .coroutine_count = CONVERT_COROUTINES_DEFAULT,
             .in_order = true,
         },
     };
@@ -452,8 +432,11 @@ int img_convert(int argc, char **argv)
     }
     ok = ok && check_arguments(&args, argc - optind - 1);
     if (ok) {
-        args.plan.show_progress = args.plan.show_progress && !args.plan.quiet;
-        img_progress_start(args.plan.show_progress, 1.0);
+        if (args.plan.quiet) {
+            args.progress = IMG_PROGRESS_OFF;
+        }
+        args.plan.show_progress = args.progress != IMG_PROGRESS_OFF;
+        img_progress_start(args.progress, 1.0);
         img_progress_set(0);
         ok = convert(&args, argv + optind, argc - optind - 1);
         if (ok) {

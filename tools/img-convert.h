@@ -6,13 +6,14 @@
 #include "tools/img.h"
 
 #define CONVERT_BUFFER_BYTES (2 * 1024 * 1024)
+#define CONVERT_COROUTINES_DEFAULT 8
 #define CONVERT_COROUTINES_MAX 16
 
 typedef struct ConvertSource {
     const char *name;
     BlockBackend *blk;
     int64_t start;              /* bytes; where it begins in the joined image */
-    int64_t bytes;
+    int64_t origin, bytes;      /* the part of the image that is copied */
 } ConvertSource;
 
 /* What to copy and how. Filled by the caller; nothing is written here while it runs. */

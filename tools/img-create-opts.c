@@ -180,11 +180,11 @@ static gint compare_names(gconstpointer a, gconstpointer b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-static void print_option_list(const BlockDriver *drv, bool with_file)
+void img_print_option_list(const BlockDriver *drv, const char *const *list, bool with_file)
 {
     g_autoptr(GPtrArray) names = g_ptr_array_new();
 
-    for (const char *const *name = drv->create_opts; *name; name++) {
+    for (const char *const *name = list; *name; name++) {
         g_ptr_array_add(names, (gpointer)*name);
     }
     g_ptr_array_sort(names, compare_names);
@@ -228,7 +228,7 @@ int img_print_create_options(const char *filename, const char *format)
     } else {
         printf("Supported %s options:\n", format);
     }
-    print_option_list(drv, filename != NULL);
+    img_print_option_list(drv, drv->create_opts, filename != NULL);
     if (!filename) {
         printf("\nThe protocol level may support further options.\n"
                "Specify the target filename to include those options.\n");

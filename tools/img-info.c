@@ -43,6 +43,10 @@ static json_t *node_info(BlockDriverState *bs, Error **errp)
     if (has_backing && bs->backing_format && *bs->backing_format) {
         put(info, "backing-filename-format", img_json_string(bs->backing_format));
     }
+    json_t *snapshots = img_snapshots(bs);
+    if (snapshots) {
+        put(info, "snapshots", snapshots);
+    }
     put(info, "virtual-size", json_integer(ROUND_UP(length, (int64_t)BDRV_SECTOR_SIZE)));
     put(info, "filename", img_json_string(bs->filename ? bs->filename : ""));
 
@@ -193,6 +197,7 @@ static void print_node(const json_t *info, int indent, bool protocol)
         printf("%*scleanly shut down: no\n", indent, "");
     }
     print_backing(info, indent);
+    img_print_snapshots(json_object_get(info, "snapshots"), indent);
     if (json_object_size(specific) > 0) {
         printf("%*sFormat specific information:\n", indent, "");
         img_print_nested(specific, indent + CHAIN_INDENT);
@@ -263,8 +268,7 @@ int img_info(int argc, char **argv)
         img_usage_error("Expecting one image file name");
     }
     src.name = argv[optind];
-    if (src.image_opts && src.format) {
-        error_report("--image-opts and --format are mutually exclusive");
+    if (img_source_conflict(&src)) {
         return EXIT_FAILURE;
     }
 

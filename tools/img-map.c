@@ -219,8 +219,7 @@ int img_map(int argc, char **argv)
         img_usage_error("Expecting one image file name");
     }
     src.name = argv[optind];
-    if (src.image_opts && src.format) {
-        error_report("--image-opts and --format are mutually exclusive");
+    if (img_source_conflict(&src)) {
         return EXIT_FAILURE;
     }
     BlockBackend *blk = img_open(&src, 0);

@@ -246,8 +246,7 @@ int img_measure(int argc, char **argv)
         error_report("--size N cannot be used together with a filename.");
         return EXIT_FAILURE;
     }
-    if (src.image_opts && src.format) {
-        error_report("--image-opts and --format are mutually exclusive");
+    if (img_source_conflict(&src)) {
         return EXIT_FAILURE;
     }
 

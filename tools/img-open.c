@@ -38,6 +38,15 @@ static QDict *source_options(const ImgSource *src, Error **errp)
     return options;
 }
 
+bool img_source_conflict(const ImgSource *src)
+{
+    if (src->image_opts && src->format) {
+        error_report("--image-opts and --format are mutually exclusive");
+        return true;
+    }
+    return false;
+}
+
 BlockBackend *img_open(const ImgSource *src, int flags)
 {
     Error *err = NULL;
@@ -70,14 +79,10 @@ char *img_combine_names(const char *base, const char *name)
     return g_strdup_printf("%.*s%s", slash ? (int)(slash + 1 - base) : 0, base, name);
 }
 
-char *img_full_backing_name(BlockDriverState *bs, Error **errp)
+char *img_resolve_backing_name(BlockDriverState *bs, const char *backing, Error **errp)
 {
-    const char *backing = bs->backing_file;
     const char *base = bs->exact_filename;
 
-    if (!backing || !*backing) {
-        return NULL;
-    }
     if ((!base || !*base) && bs->file) {
         base = bs->file->bs->exact_filename;
     }
@@ -89,6 +94,13 @@ char *img_full_backing_name(BlockDriverState *bs, Error **errp)
     return img_combine_names(base ? base : "", backing);
 }
 
+char *img_full_backing_name(BlockDriverState *bs, Error **errp)
+{
+    const char *backing = bs->backing_file;
+
+    return backing && *backing ? img_resolve_backing_name(bs, backing, errp) : NULL;
+}
+
 int64_t img_length(BlockBackend *blk, const char *name)
 {
     int64_t length = blk_getlength(blk);
@@ -98,6 +110,33 @@ int64_t img_length(BlockBackend *blk, const char *name)
         return length;
     }
     return ROUND_UP(length, (int64_t)BDRV_SECTOR_SIZE);
+}
+
+bool img_is_same_file(BlockBackend *blk, const char *filename)
+{
+    struct stat target, part;
+
+    if (stat(filename, &target) < 0 || !S_ISREG(target.st_mode)) {
+        return false;
+    }
+    for (BlockDriverState *bs = blk_bs(blk); bs; bs = bdrv_backing_chain_next(bs)) {
+        const char *name = bs->file ? bs->file->bs->exact_filename : bs->exact_filename;
+        if (name && *name && stat(name, &part) == 0 &&
+            part.st_dev == target.st_dev && part.st_ino == target.st_ino) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool img_flush(BlockBackend *blk, const char *name)
+{
+    int ret = blk_flush(blk);
+
+    if (ret < 0) {
+        error_report("Could not flush '%s': %s", name, strerror(-ret));
+    }
+    return ret >= 0;
 }
 
 void img_wait(const int *pending)

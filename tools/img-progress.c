@@ -6,7 +6,7 @@
 #include <signal.h>
 
 static struct {
-    bool enabled;
+    ImgProgress kind;
     double step;
     double percent;             /* now */
     double printed;             /* last one shown */
@@ -21,12 +21,25 @@ static void on_signal(int signal)
     asked = 1;
 }
 
-void img_progress_start(bool enabled, double step_percent)
+bool img_parse_progress(const char *arg, ImgProgress *kind)
+{
+    if (!arg || !strcmp(arg, "human")) {
+        *kind = IMG_PROGRESS_HUMAN;
+    } else if (!strcmp(arg, "json")) {
+        *kind = IMG_PROGRESS_JSON;
+    } else {
+        error_report("--progress must be used with human or json as argument.");
+        return false;
+    }
+    return true;
+}
+
+void img_progress_start(ImgProgress kind, double step_percent)
 {
     struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
     sigset_t usr1;
 
-    progress.enabled = enabled;
+    progress.kind = kind;
     progress.step = step_percent;
     progress.percent = 0;
     progress.any = false;
@@ -44,7 +57,7 @@ void img_progress_start(bool enabled, double step_percent)
 void img_progress_set(double percent)
 {
     progress.percent = MIN(percent, 100.0);
-    if (!progress.enabled) {
+    if (progress.kind == IMG_PROGRESS_OFF) {
         if (asked) {
             asked = 0;
             fprintf(stderr, "    (%3.2f/100%%)\n", progress.percent);
@@ -55,19 +68,15 @@ void img_progress_set(double percent)
         progress.percent <= 0 || progress.percent >= 100) {
         progress.any = true;
         progress.printed = progress.percent;
-        printf("    (%3.2f/100%%)\r", progress.percent);
+        printf(progress.kind == IMG_PROGRESS_JSON ? "{\"percent\": %3.2f}\n"
+                                                  : "    (%3.2f/100%%)\r", progress.percent);
         fflush(stdout);
     }
 }
 
-void img_progress_add(double percent)
-{
-    img_progress_set(progress.percent + percent);
-}
-
 void img_progress_end(void)
 {
-    if (progress.enabled) {
+    if (progress.kind == IMG_PROGRESS_HUMAN) {
         printf("\n");
         fflush(stdout);
     }

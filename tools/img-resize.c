@@ -139,8 +139,7 @@ int img_resize(int argc, char **argv)
         img_usage_error("Expecting image file name and size");
     }
     req.src.name = argv[optind];
-    if (req.src.image_opts && req.src.format) {
-        error_report("--image-opts and --format are mutually exclusive");
+    if (img_source_conflict(&req.src)) {
         return EXIT_FAILURE;
     }
     if (!parse_change(change, &req)) {

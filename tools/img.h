@@ -20,14 +20,21 @@ typedef struct ImgCommand {
     const char *syntax;         /* options and arguments, for the help text */
 } ImgCommand;
 
+int img_amend(int argc, char **argv);
+int img_bench(int argc, char **argv);
+int img_bitmap(int argc, char **argv);
 int img_check(int argc, char **argv);
+int img_commit(int argc, char **argv);
 int img_compare(int argc, char **argv);
 int img_convert(int argc, char **argv);
 int img_create(int argc, char **argv);
+int img_dd(int argc, char **argv);
 int img_info(int argc, char **argv);
 int img_map(int argc, char **argv);
 int img_measure(int argc, char **argv);
+int img_rebase(int argc, char **argv);
 int img_resize(int argc, char **argv);
+int img_snapshot(int argc, char **argv);
 
 /* ---- command line (img-options.c) ------------------------------------------------- */
 
@@ -47,6 +54,7 @@ enum {
     IMG_OPT_SIZE,
     IMG_OPT_SHRINK,
     IMG_OPT_PREALLOCATION,
+    IMG_OPT_PROGRESS,
     IMG_OPT_LAST,               /* from here on for one command alone */
 };
 
@@ -85,17 +93,28 @@ typedef struct ImgSource {
     bool force_share;
 } ImgSource;
 
+/* Whether SRC names a format and an option string; a message is printed then. */
+bool img_source_conflict(const ImgSource *src);
 /* Open SRC; NULL with "Could not open 'NAME': ..." printed. FLAGS: BDRV_O_*. */
 BlockBackend *img_open(const ImgSource *src, int flags);
 /* NAME as seen from the place of file BASE. Newly allocated. */
 char *img_combine_names(const char *base, const char *name);
 /*
- * The name under which BS's recorded backing file is found, from the place of BS. Newly
- * allocated; NULL with ERRP set when it cannot be told; NULL without when there is none.
+ * The name under which a backing file recorded as BACKING in BS is found, from the place of
+ * BS. Newly allocated; NULL with ERRP set when it cannot be told.
  */
+char *img_resolve_backing_name(BlockDriverState *bs, const char *backing, Error **errp);
+/* The same for the one that is recorded; NULL without ERRP set when there is none. */
 char *img_full_backing_name(BlockDriverState *bs, Error **errp);
 /* Length in bytes, a multiple of the sector size; < 0: a message naming NAME was printed. */
 int64_t img_length(BlockBackend *blk, const char *name);
+/* Whether BLK's image, or one behind it, is kept in the regular file FILENAME. */
+bool img_is_same_file(BlockBackend *blk, const char *filename);
+/*
+ * Make what was written as durable as the cache mode promises, as closing would not tell of a
+ * failure; false after a message naming NAME.
+ */
+bool img_flush(BlockBackend *blk, const char *name);
 /* Run the main loop until *PENDING is 0. */
 void img_wait(const int *pending);
 
@@ -110,6 +129,11 @@ bool img_add_options(char **options, const char *arg);
 bool img_options_ask_help(const char *options);
 /* Print what FORMAT understands, for an image FILENAME when one is given. */
 int img_print_create_options(const char *filename, const char *format);
+/*
+ * The names in LIST, options of DRV, with their types and what they mean; without WITH_FILE
+ * those are left out that DRV passes on to the file below.
+ */
+void img_print_option_list(const BlockDriver *drv, const char *const *list, bool with_file);
 /*
  * Both drivers that make an image FILENAME of FORMAT; false with ERRP set when one is
  * unknown or cannot create.
@@ -128,14 +152,24 @@ char *img_describe_create_options(const BlockDriver *drv, const QDict *opts);
 
 /* ---- progress (img-progress.c) ---------------------------------------------------- */
 
+typedef enum ImgProgress { IMG_PROGRESS_OFF, IMG_PROGRESS_HUMAN, IMG_PROGRESS_JSON } ImgProgress;
+/* "human" (also for NULL) or "json"; false with a message printed. */
+bool img_parse_progress(const char *arg, ImgProgress *kind);
 /*
- * A percentage, printed on stdout when ENABLED each time it has grown by STEP_PERCENT; else
- * on stderr when a SIGUSR1 (or, where there is one, SIGINFO) has arrived.
+ * A percentage, printed on stdout each time it has grown by STEP_PERCENT; with
+ * IMG_PROGRESS_OFF on stderr, when a SIGUSR1 (or, where there is one, SIGINFO) has arrived.
  */
-void img_progress_start(bool enabled, double step_percent);
+void img_progress_start(ImgProgress kind, double step_percent);
 void img_progress_set(double percent);
-void img_progress_add(double percent);
+/* To be called in any case, before the command's last words. */
 void img_progress_end(void);
+
+/* ---- snapshots (img-snapshot.c) --------------------------------------------------- */
+
+/* Those in BS as an array of objects; NULL when there are none. */
+json_t *img_snapshots(BlockDriverState *bs);
+/* Such an array (NULL: nothing) as a table, INDENT spaces to the right. */
+void img_print_snapshots(const json_t *snapshots, int indent);
 
 /* ---- text (img-text.c) ------------------------------------------------------------ */
 

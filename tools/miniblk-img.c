@@ -11,9 +11,23 @@
 
 /* A new subcommand is a line here, a declaration in img.h, and a file. */
 static const ImgCommand commands[] = {
+    { "amend", img_amend,
+      "[--object objectdef] [--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] "
+      "-o options filename" },
+    { "bench", img_bench,
+      "[-c count] [-d depth] [-f fmt] [--flush-interval=flush_interval] [-i aio] [-n] "
+      "[--no-drain] [-o offset] [--pattern=pattern] [-q] [-s buffer_size] [-S step_size] "
+      "[-t cache] [-w] [-U] filename" },
+    { "bitmap", img_bitmap,
+      "(--merge SOURCE | --add | --remove | --clear | --enable | --disable)... "
+      "[-b source_file [-F source_fmt]] [-g granularity] [--object objectdef] "
+      "[--image-opts | -f fmt] filename bitmap" },
     { "check", img_check,
       "[--object objectdef] [--image-opts] [-q] [-f fmt] [--output=ofmt] "
       "[-r [leaks | all]] [-T src_cache] [-U] filename" },
+    { "commit", img_commit,
+      "[--object objectdef] [--image-opts] [-q] [-f fmt] [-t cache] [-b base] "
+      "[-r rate_limit] [-d] [-p] filename" },
     { "compare", img_compare,
       "[--object objectdef] [--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] [-s] "
       "[-U] filename1 filename2" },
@@ -25,6 +39,9 @@ static const ImgCommand commands[] = {
     { "create", img_create,
       "[--object objectdef] [-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] "
       "[-o options] filename [size]" },
+    { "dd", img_dd,
+      "[--image-opts] [-U] [-f fmt] [-O output_fmt] [bs=block_size] [count=blocks] "
+      "[skip=blocks] if=input of=output" },
     { "info", img_info,
       "[--object objectdef] [--image-opts] [-f fmt] [--output=ofmt] [--backing-chain] [-U] "
       "filename" },
@@ -33,10 +50,16 @@ static const ImgCommand commands[] = {
       "[--max-length=len] [--output=ofmt] [-U] filename" },
     { "measure", img_measure,
       "[--output=ofmt] [-O output_fmt] [-o options] [--size N | [--object objectdef] "
-      "[--image-opts] [-f fmt] filename]" },
+      "[--image-opts] [-f fmt] [-l snapshot_param] filename]" },
+    { "rebase", img_rebase,
+      "[--object objectdef] [--image-opts] [-U] [-q] [-f fmt] [-t cache] [-T src_cache] "
+      "[-p] [-u] [-c] -b backing_file [-F backing_fmt] filename" },
     { "resize", img_resize,
       "[--object objectdef] [--image-opts] [-f fmt] [--preallocation=prealloc] [-q] "
       "[--shrink] filename [+ | -]size" },
+    { "snapshot", img_snapshot,
+      "[--object objectdef] [--image-opts] [-U] [-q] [-l | -a snapshot | -c snapshot | "
+      "-d snapshot] filename" },
 };
 
 static const char help_parameters[] =
