@@ -104,7 +104,7 @@ static void test_allocation(void)
         free(q);
     }
     for (size_t alignment = 16; alignment <= 65536; alignment *= 2) {
-        void *p;
+        void *p = NULL;
         g_assert_cmpint(posix_memalign(&p, alignment, 100), ==, 0);
         g_assert_cmpint((uintptr_t)p % alignment, ==, 0);
         memset(p, 2, 100);

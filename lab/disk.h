@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a file holds, as a disk with a volatile cache does: NOW is what reads see, DURABLE what
+ * a power cut leaves, and PENDING are the writes between the two, oldest first. A cut keeps
+ * any of the pending sectors, in any combination: a disk writes its cache back as it likes.
+ * A sector of 512 bytes is whole or not there.
+ *
+ * The length belongs to the file system's metadata: growth since the last flush is kept or
+ * lost, as a whole; shrinking takes effect at once.
+ */
+#ifndef LAB_DISK_H
+#define LAB_DISK_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { LAB_SECTOR = 512, LAB_DISK_BLOCK = 4096 };
+
+typedef struct LabWrite LabWrite;
+
+/* All zero bytes: an empty file. */
+typedef struct LabDisk {
+    uint64_t size, durable_size;
+    GHashTable *now, *durable;          /* block number to its bytes; over BACKING */
+    const uint8_t *backing;             /* both begin with these bytes */
+    uint64_t backing_size;
+    LabWrite *first, *last;             /* pending */
+    uint64_t pending_bytes;
+} LabDisk;
+
+void lab_disk_init(LabDisk *disk, const uint8_t *backing, uint64_t size);
+void lab_disk_destroy(LabDisk *disk);
+
+/* What is past the end reads as zero. */
+void lab_disk_read(const LabDisk *disk, uint64_t offset, void *buffer, size_t size);
+/* Grows the file. DATA NULL: zeroes, which need no space where they cover whole blocks. */
+void lab_disk_write(LabDisk *disk, uint64_t offset, const void *data, uint64_t size);
+void lab_disk_resize(LabDisk *disk, uint64_t size);
+/* Everything pending becomes durable. */
+void lab_disk_flush(LabDisk *disk);
+/* So many bytes have blocks. */
+uint64_t lab_disk_allocated(const LabDisk *disk);
+/* The first byte at or after OFFSET that has a block, or has none; at most the size. */
+uint64_t lab_disk_seek(const LabDisk *disk, uint64_t offset, bool data);
+
+/*
+ * The power goes: NOW and DURABLE are what survives. PATTERN 0: nothing pending; 1: all; others:
+ * sectors by chance, the same ones for the same pattern.
+ */
+enum { LAB_CUT_PATTERNS = 64 };
+void lab_disk_cut(LabDisk *disk, unsigned pattern);
+
+#endif
