@@ -102,6 +102,21 @@ static uint8_t *build(Qcow2State *s, Qcow2Header *h, Qcow2HeaderNames names,
     return qcow2_header_build(h, s->extensions, &names, bytes, ret);
 }
 
+/* Forget the names of features, the only extension that nobody needs. False: there is none. */
+static bool drop_feature_names(GByteArray *extensions)
+{
+    for (guint pos = 0; pos + 8 <= extensions->len; ) {
+        const uint8_t *e = extensions->data + pos;
+        uint32_t bytes = 8 + ROUND_UP(qcow2_load32(e + 4), 8);
+        if (qcow2_load32(e) == QCOW2_EXT_FEATURE_NAMES) {
+            g_byte_array_remove_range(extensions, pos, bytes);
+            return true;
+        }
+        pos += bytes;
+    }
+    return false;
+}
+
 int coroutine_mixed_fn qcow2_header_update(Qcow2State *s, Qcow2Header *h,
                                            const Qcow2HeaderNames *names)
 {
@@ -113,6 +128,9 @@ int coroutine_mixed_fn qcow2_header_update(Qcow2State *s, Qcow2Header *h,
         return ret;
     }
     g_autofree uint8_t *b = build(s, h, *names, now, &bytes, &ret);
+    if (!b && drop_feature_names(s->extensions)) {
+        b = build(s, h, *names, now, &bytes, &ret);
+    }
     if (!b) {
         return ret;
     }

@@ -110,6 +110,9 @@ void qcow2_overlap_collect(Qcow2State *s)
     add_fixed(s, s->l1.offset, (uint64_t)s->l1.size * 8);
     add_fixed(s, s->reftable.offset, (uint64_t)s->reftable.size * 8);
     add_fixed(s, s->header.snapshots_offset, s->snapshots_bytes);
+    if (s->header.has_bitmaps) {
+        add_fixed(s, s->header.bitmap_dir_offset, s->header.bitmap_dir_bytes);
+    }
     for (uint32_t i = 0; i < s->reftable.size; i++) {
         uint64_t offset = s->reftable.entries[i] & QCOW2_REFTABLE_MASK;
         if (offset && offset < s->virgin_offset) {
@@ -143,6 +146,10 @@ static const char *fixed_name(const Qcow2State *s, uint64_t cluster)
     if (offset >= s->header.snapshots_offset &&
         offset - s->header.snapshots_offset < s->snapshots_bytes) {
         return "snapshot table";
+    }
+    if (s->header.has_bitmaps && offset >= s->header.bitmap_dir_offset &&
+        offset - s->header.bitmap_dir_offset < s->header.bitmap_dir_bytes) {
+        return "bitmap directory";
     }
     for (uint32_t i = 0; i < s->reftable.size; i++) {
         if ((s->reftable.entries[i] & QCOW2_REFTABLE_MASK) == offset) {
