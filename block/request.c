@@ -481,17 +481,27 @@ int coroutine_fn bdrv_co_flush(BlockDriverState *bs)
 
 /* ---- discard --------------------------------------------------------------------------------------- */
 
+/* How much of OFFSET to END the driver gets next: whole units, or what lies before or behind. */
+static int64_t discard_piece(const BlockLimits *bl, int64_t offset, int64_t end)
+{
+    int64_t align = MAX(bl->pdiscard_alignment, bl->request_alignment);
+    int64_t max = bl->max_pdiscard ? bl->max_pdiscard : BDRV_REQUEST_MAX_BYTES;
+    int64_t n = MIN(end - offset, MAX(QEMU_ALIGN_DOWN(max, align), align));
+    int64_t head = offset % align;
+
+    if (head) {
+        return MIN(n, align - head);
+    }
+    return n < align ? n : QEMU_ALIGN_DOWN(n, align);
+}
+
+/* Advisory: a driver refuses units that are not whole unless it knows better. */
 static int coroutine_fn discard_pieces(BlockDriverState *bs, int64_t offset, int64_t end)
 {
-    int64_t align = MAX(bs->bl.pdiscard_alignment, bs->bl.request_alignment);
-    int64_t max = bs->bl.max_pdiscard ? bs->bl.max_pdiscard : BDRV_REQUEST_MAX_BYTES;
-
-    /* Advisory: what does not fill whole units is left alone. */
-    offset = QEMU_ALIGN_UP(offset, align);
-    end = QEMU_ALIGN_DOWN(end, align);
-    max = MAX(QEMU_ALIGN_DOWN(max, align), align);
+    offset = QEMU_ALIGN_UP(offset, (int64_t)bs->bl.request_alignment);
+    end = QEMU_ALIGN_DOWN(end, (int64_t)bs->bl.request_alignment);
     while (offset < end) {
-        int64_t n = MIN(end - offset, max);
+        int64_t n = discard_piece(&bs->bl, offset, end);
         int ret = bs->drv->bdrv_co_pdiscard(bs, offset, n);
         if (ret < 0 && ret != -ENOTSUP) {
             return ret;
