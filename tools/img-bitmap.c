@@ -32,6 +32,45 @@ static const char *action_name(int option)
     return names[option - OPT_ADD];
 }
 
+/* ---- what convert does, too ------------------------------------------------------- */
+
+BdrvDirtyBitmap *img_add_bitmap(BlockDriverState *bs, const char *name, int64_t granularity,
+                                Error **errp)
+{
+    if (!*name) {
+        error_setg(errp, "Bitmap name cannot be empty");
+        return NULL;
+    }
+    if (granularity == 0) {
+        granularity = bdrv_get_default_bitmap_granularity(bs);
+    }
+    if (granularity < GRANULARITY_BYTES_MIN || granularity > UINT32_MAX ||
+        (granularity & (granularity - 1))) {
+        error_setg(errp, "Granularity must be power of 2 and at least %d",
+                   GRANULARITY_BYTES_MIN);
+        return NULL;
+    }
+    if (bdrv_find_dirty_bitmap(bs, name)) {
+        error_setg(errp, "Bitmap already exists: %s", name);
+        return NULL;
+    }
+    if (!bdrv_can_store_new_dirty_bitmap(bs, name, (uint32_t)granularity, errp)) {
+        return NULL;
+    }
+    BdrvDirtyBitmap *bitmap = bdrv_create_dirty_bitmap(bs, (uint32_t)granularity, name,
+                                                       errp);
+    if (bitmap) {
+        bdrv_dirty_bitmap_set_persistence(bitmap, true);
+    }
+    return bitmap;
+}
+
+bool img_store_bitmaps(BlockBackend *blk, Error **errp)
+{
+    return blk_set_perm(blk, 0, BLK_PERM_ALL, errp) >= 0 &&
+           bdrv_inactivate(blk_bs(blk), errp) >= 0;
+}
+
 /* ---- actions ---------------------------------------------------------------------- */
 
 /* Find NAME in BS; NULL with ERRP set, also when FORBIDDEN (BDRV_BITMAP_*) applies to it. */
@@ -45,38 +84,6 @@ static BdrvDirtyBitmap *find(BlockDriverState *bs, const char *name, uint32_t fo
         return NULL;
     }
     return bdrv_dirty_bitmap_check(bitmap, forbidden, errp) < 0 ? NULL : bitmap;
-}
-
-static bool add(const BitmapRequest *req, BlockDriverState *bs, Error **errp)
-{
-    int64_t granularity = req->granularity_bytes;
-
-    if (!*req->bitmap) {
-        error_setg(errp, "Bitmap name cannot be empty");
-        return false;
-    }
-    if (granularity == 0) {
-        granularity = bdrv_get_default_bitmap_granularity(bs);
-    }
-    if (granularity < GRANULARITY_BYTES_MIN || granularity > UINT32_MAX ||
-        (granularity & (granularity - 1))) {
-        error_setg(errp, "Granularity must be power of 2 and at least %d",
-                   GRANULARITY_BYTES_MIN);
-        return false;
-    }
-    if (bdrv_find_dirty_bitmap(bs, req->bitmap)) {
-        error_setg(errp, "Bitmap already exists: %s", req->bitmap);
-        return false;
-    }
-    if (!bdrv_can_store_new_dirty_bitmap(bs, req->bitmap, (uint32_t)granularity, errp)) {
-        return false;
-    }
-    BdrvDirtyBitmap *bitmap = bdrv_create_dirty_bitmap(bs, (uint32_t)granularity,
-                                                       req->bitmap, errp);
-    if (bitmap) {
-        bdrv_dirty_bitmap_set_persistence(bitmap, true);
-    }
-    return bitmap != NULL;
 }
 
 static bool remove_bitmap(const BitmapRequest *req, BlockDriverState *bs, Error **errp)
@@ -109,7 +116,7 @@ static bool do_action(const BitmapRequest *req, const BitmapAction *action, Bloc
 
     switch (action->option) {
     case OPT_ADD:
-        return add(req, bs, errp);
+        return img_add_bitmap(bs, req->bitmap, req->granularity_bytes, errp) != NULL;
     case OPT_REMOVE:
         return remove_bitmap(req, bs, errp);
     case OPT_MERGE:
@@ -129,13 +136,6 @@ static bool do_action(const BitmapRequest *req, const BitmapAction *action, Bloc
         bdrv_disable_dirty_bitmap(bitmap);
     }
     return true;
-}
-
-/* Write the bitmaps into the image now: closing it could not tell of a failure. */
-static bool store(BlockBackend *blk, Error **errp)
-{
-    return blk_set_perm(blk, 0, BLK_PERM_ALL, errp) >= 0 &&
-           bdrv_inactivate(blk_bs(blk), errp) >= 0;
 }
 
 static bool run(const BitmapRequest *req, const GArray *actions)
@@ -160,7 +160,7 @@ static bool run(const BitmapRequest *req, const GArray *actions)
                               action_name(action->option), req->bitmap);
         }
     }
-    if (ok && !store(blk, &err)) {
+    if (ok && !img_store_bitmaps(blk, &err)) {
         error_reportf_err(err, "Could not store bitmap %s: ", req->bitmap);
         ok = false;
     }

@@ -149,6 +149,13 @@ static bool open_sources(ConvertArgs *args, char **names, int count)
             return false;
         }
         plan->source_count++;
+        if (args->snapshot && count > 1) {
+            error_report("No support for concatenating multiple snapshot");
+            return false;
+        }
+        if (args->snapshot && !img_load_snapshot(blk_bs(src->blk), args->snapshot)) {
+            return false;
+        }
         src->start = plan->total_bytes;
         src->bytes = img_length(src->blk, src->name);
         if (src->bytes < 0) {
@@ -303,6 +310,10 @@ static bool open_target(ConvertArgs *args)
     }
 
     BlockDriverState *bs = blk_bs(plan->target);
+    if (args->bitmaps && !bdrv_supports_persistent_dirty_bitmap(bs)) {
+        error_report("Format driver '%s' does not support bitmaps", bs->drv->format_name);
+        return false;
+    }
     BlockDriverState *backing = bdrv_backing_chain_next(bs);
     int64_t bytes = img_length(plan->target, args->target_name);
     if (bytes < 0) {
@@ -347,25 +358,18 @@ static bool check_arguments(ConvertArgs *args, int source_count)
     if (!conflict && source_count < 1) {
         conflict = "Must specify image file name";
     }
+    if (!conflict && args->bitmaps && source_count > 1) {
+        conflict = "Copying bitmaps only possible with single source";
+    }
     if (conflict) {
         error_report("%s", conflict);
     }
     return conflict == NULL;
 }
 
-/* Say why --bitmaps cannot be had, rather than leave bitmaps behind in silence. */
-static void refuse_bitmaps(const ConvertArgs *args)
+static bool copy_bitmaps(ConvertArgs *args)
 {
-    const char *target_format = args->target_format ? args->target_format : "raw";
-    BlockDriverState *bs = blk_bs(args->plan.sources[0].blk);
-
-    if (!bs->drv->supports_backing) {
-        error_report("Source lacks bitmap support");
-    } else if (strcmp(target_format, bs->drv->format_name) != 0) {
-        error_report("Format driver '%s' does not support bitmaps", target_format);
-    } else {
-        error_report("Bitmaps cannot be copied by this version");
-    }
+    return convert_copy_bitmaps(blk_bs(args->plan.sources[0].blk), args->plan.target);
 }
 
 static bool convert(ConvertArgs *args, char **names, int source_count)
@@ -377,19 +381,16 @@ static bool convert(ConvertArgs *args, char **names, int source_count)
     if (!open_sources(args, names, source_count)) {
         return false;
     }
-    if (args->snapshot) {
-        error_report("Failed to load snapshot: Internal snapshots cannot be read by this "
-                     "version");
-        return false;
-    }
-    if (args->bitmaps) {
-        refuse_bitmaps(args);
+    if (args->bitmaps && !convert_can_copy_bitmaps(blk_bs(args->plan.sources[0].blk),
+                                                   args->skip_broken_bitmaps)) {
         return false;
     }
     if (!open_target(args)) {
         return false;
     }
-    return convert_copy(&args->plan) == 0 && img_flush(args->plan.target, args->target_name);
+    return convert_copy(&args->plan) == 0 &&
+           (!args->bitmaps || copy_bitmaps(args)) &&
+           img_flush(args->plan.target, args->target_name);
 }
 
 int img_convert(int argc, char **argv)

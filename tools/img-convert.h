@@ -43,6 +43,21 @@ typedef struct ConvertPlan {
 /* Copy everything, reporting progress. 0, or -errno after a message. Polls. */
 int convert_copy(const ConvertPlan *plan);
 
+/* ---- bitmaps (img-convert-bitmaps.c) ---------------------------------------------- */
+
+/*
+ * Whether the persistent bitmaps of BS can be copied, or with SKIP_BROKEN those that are
+ * consistent; a message says why not.
+ */
+bool convert_can_copy_bitmaps(BlockDriverState *bs, bool skip_broken);
+/*
+ * Copy all that are consistent, and store them: TARGET cannot be written to any more. False
+ * after a message.
+ */
+bool convert_copy_bitmaps(BlockDriverState *bs, BlockBackend *target);
+
+/* ---- zeroes (img-convert-sparse.c) ------------------------------------------------ */
+
 /*
  * How many of the BYTES at BUF, which go to OFFSET, are to be treated alike: *ZERO says
  * whether as zeroes. Zeroes count when there are at least SPARSE of them (or they fill the

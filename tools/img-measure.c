@@ -6,6 +6,8 @@
 #define STEP_BYTES_MAX (1LL << 30)
 /* Table entries of a qcow2 image. */
 #define TABLE_ENTRY_BYTES 8
+/* An entry of the directory of bitmaps, without the name. */
+#define BITMAP_ENTRY_BYTES 24
 #define CLUSTER_BYTES_MIN 512
 #define CLUSTER_BYTES_MAX (2 * 1024 * 1024)
 #define REFCOUNT_BITS_MAX 64
@@ -13,7 +15,8 @@
 
 typedef struct Measure {
     uint64_t required_bytes, full_bytes;
-    bool has_bitmaps;           /* the source could have some */
+    bool has_bitmaps;           /* source and target could have some */
+    uint64_t bitmap_bytes;      /* what they take */
 } Measure;
 
 /*
@@ -73,6 +76,25 @@ static int count_data(BlockBackend *blk, int64_t length, int64_t cluster_bytes,
     return 0;
 }
 
+/* Bytes of qcow2 clusters that the persistent bitmaps of BS take at most. */
+static uint64_t measure_bitmaps(BlockDriverState *bs, uint64_t cluster_bytes)
+{
+    uint64_t clusters = 0, directory_bytes = 0;
+
+    for (BdrvDirtyBitmap *bitmap = bdrv_dirty_bitmap_first(bs); bitmap;
+         bitmap = bdrv_dirty_bitmap_next(bitmap)) {
+        if (bdrv_dirty_bitmap_get_persistence(bitmap)) {
+            uint64_t bits = DIV_ROUND_UP(bdrv_dirty_bitmap_size(bitmap),
+                                         (int64_t)bdrv_dirty_bitmap_granularity(bitmap));
+            uint64_t data = DIV_ROUND_UP(bits, cluster_bytes * 8);
+            clusters += data + DIV_ROUND_UP(data * TABLE_ENTRY_BYTES, cluster_bytes);
+            directory_bytes += ROUND_UP(BITMAP_ENTRY_BYTES +
+                                        strlen(bdrv_dirty_bitmap_name(bitmap)), 8);
+        }
+    }
+    return (clusters + DIV_ROUND_UP(directory_bytes, cluster_bytes)) * cluster_bytes;
+}
+
 static uint64_t option_number(const QDict *opts, const char *name, uint64_t fallback)
 {
     const char *text = qdict_get_try_str(opts, name);
@@ -110,6 +132,11 @@ static bool measure_qcow2(BlockBackend *blk, int64_t length, const QDict *opts, 
     uint64_t metadata_bytes = metadata_clusters(clusters, cluster_bytes,
                                                 (unsigned)refcount_bits) * cluster_bytes;
     out->full_bytes = metadata_bytes + clusters * cluster_bytes;
+    out->has_bitmaps = blk && bdrv_supports_persistent_dirty_bitmap(blk_bs(blk)) &&
+                       g_strcmp0(qdict_get_try_str(opts, "compat"), "0.10") != 0;
+    if (out->has_bitmaps) {
+        out->bitmap_bytes = measure_bitmaps(blk_bs(blk), cluster_bytes);
+    }
     if ((prealloc && (!strcmp(prealloc, "full") || !strcmp(prealloc, "falloc"))) ||
         qdict_haskey(opts, "backing_file")) {
         out->required_bytes = out->full_bytes;
@@ -148,7 +175,6 @@ static bool measure(BlockBackend *blk, int64_t length, const char *format,
     }
     if (!strcmp(format, "qcow2")) {
         ok = measure_qcow2(blk, length, opts, out, &err);
-        out->has_bitmaps = ok && blk && !strcmp(blk_bs(blk)->drv->format_name, "qcow2");
     } else if (!strcmp(format, "raw") || !strcmp(format, "file")) {
         out->required_bytes = out->full_bytes = length;
     } else {
@@ -168,13 +194,13 @@ static void print_measure(const Measure *m, ImgOutput output)
         printf("required size: %" PRIu64 "\nfully allocated size: %" PRIu64 "\n",
                m->required_bytes, m->full_bytes);
         if (m->has_bitmaps) {
-            printf("bitmaps size: 0\n");
+            printf("bitmaps size: %" PRIu64 "\n", m->bitmap_bytes);
         }
         return;
     }
     json_t *value = json_object();
     if (m->has_bitmaps) {
-        json_object_set_new(value, "bitmaps", json_integer(0));
+        json_object_set_new(value, "bitmaps", json_integer((json_int_t)m->bitmap_bytes));
     }
     json_object_set_new(value, "required", json_integer((json_int_t)m->required_bytes));
     json_object_set_new(value, "fully-allocated", json_integer((json_int_t)m->full_bytes));
@@ -253,14 +279,10 @@ int img_measure(int argc, char **argv)
     BlockBackend *blk = NULL;
     if (src.name) {
         blk = img_open(&src, 0);
-        length = blk ? img_length(blk, src.name) : -1;
+        length = blk && (!snapshot || img_load_snapshot(blk_bs(blk), snapshot))
+                 ? img_length(blk, src.name) : -1;
     }
     bool ok = length >= 0;
-    if (ok && snapshot) {
-        error_report("Failed to load snapshot: Internal snapshots cannot be read by this "
-                     "version");
-        ok = false;
-    }
     ok = ok && measure(blk, length, format, options, &result);
     if (ok) {
         print_measure(&result, output);

@@ -81,6 +81,49 @@ void img_print_snapshots(const json_t *snapshots, int indent)
     }
 }
 
+/* ---- reading one (convert and measure do that) ------------------------------------ */
+
+/* "snapshot.id=ID,snapshot.name=NAME" in parts; false after a message. */
+static bool parse_param(const char *param, char **id, char **name)
+{
+    g_auto(GStrv) elements = g_strsplit(param, ",", -1);
+
+    for (char **e = elements; *e; e++) {
+        char *equals = strchr(*e, '=');
+        g_autofree char *key = equals ? g_strndup(*e, equals - *e) : g_strdup(*e);
+        char **value = !strcmp(key, "snapshot.id") ? id :
+                       !strcmp(key, "snapshot.name") ? name : NULL;
+        if (!value || !equals) {
+            error_report("Invalid parameter '%s'", key);
+            error_report("Failed in parsing snapshot param '%s'", param);
+            return false;
+        }
+        g_free(*value);
+        *value = g_strdup(equals + 1);
+    }
+    return true;
+}
+
+bool img_load_snapshot(BlockDriverState *bs, const char *param)
+{
+    g_autofree char *id = NULL, *name = NULL;
+    Error *err = NULL;
+    int ret;
+
+    if (g_str_has_prefix(param, "snapshot.")) {
+        if (!parse_param(param, &id, &name)) {
+            return false;
+        }
+        ret = bdrv_snapshot_load_tmp(bs, id, name, &err);
+    } else {
+        ret = bdrv_snapshot_load_tmp_by_id_or_name(bs, param, &err);
+    }
+    if (ret < 0) {
+        error_reportf_err(err, "Failed to load snapshot: ");
+    }
+    return ret >= 0;
+}
+
 /* ---- actions ---------------------------------------------------------------------- */
 
 static bool list_snapshots(BlockDriverState *bs, const char *unused)

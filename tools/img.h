@@ -10,6 +10,7 @@
 #include <getopt.h>
 #include "miniblk/block-backend.h"
 #include "miniblk/block-driver.h"
+#include "miniblk/dirty-bitmap.h"
 #include "miniblk/error.h"
 #include "miniblk/main-loop.h"
 #include "miniblk/qdict.h"
@@ -164,7 +165,27 @@ void img_progress_set(double percent);
 /* To be called in any case, before the command's last words. */
 void img_progress_end(void);
 
+/* ---- bitmaps (img-bitmap.c) ------------------------------------------------------- */
+
+/*
+ * A new persistent bitmap of BS; GRANULARITY in bytes, 0: as suits the image. NULL with ERRP
+ * set. It is in the image after img_store_bitmaps().
+ */
+BdrvDirtyBitmap *img_add_bitmap(BlockDriverState *bs, const char *name, int64_t granularity,
+                                Error **errp);
+/*
+ * Write BLK's bitmaps into the image, which closing would do without telling of a failure.
+ * The image cannot be written to any more. False with ERRP set.
+ */
+bool img_store_bitmaps(BlockBackend *blk, Error **errp);
+
 /* ---- snapshots (img-snapshot.c) --------------------------------------------------- */
+
+/*
+ * Have BS show its snapshot PARAM: "snapshot.id=ID,snapshot.name=NAME" (one of them may be
+ * missing), or an id or a name. False after a message.
+ */
+bool img_load_snapshot(BlockDriverState *bs, const char *param);
 
 /* Those in BS as an array of objects; NULL when there are none. */
 json_t *img_snapshots(BlockDriverState *bs);
