@@ -344,9 +344,12 @@ int coroutine_fn qcow2_co_block_status(BlockDriverState *bs, bool want_zero, int
     case QCOW2_UNALLOCATED_ALLOC:
         *map = run.host;
         *file = qcow2_data(s)->bs;
+        if (run.type == QCOW2_NORMAL) {
+            return BDRV_BLOCK_OFFSET_VALID | BDRV_BLOCK_DATA |
+                   (want_zero && qcow2_has_holes(s) ? BDRV_BLOCK_RECURSE : 0);
+        }
         return BDRV_BLOCK_OFFSET_VALID |
-               (run.type == QCOW2_NORMAL ? BDRV_BLOCK_DATA | BDRV_BLOCK_RECURSE
-                : run.type == QCOW2_ZERO_ALLOC ? BDRV_BLOCK_ZERO : 0);
+               (run.type == QCOW2_ZERO_ALLOC ? BDRV_BLOCK_ZERO : 0);
     case QCOW2_COMPRESSED_DATA:
         return BDRV_BLOCK_DATA | BDRV_BLOCK_COMPRESSED;
     case QCOW2_ZERO_PLAIN:

@@ -244,6 +244,8 @@ typedef struct Qcow2State {
     QEMUTimer *cleaner;         /* drops what the caches have not used for so long: */
     uint32_t clean_interval_s;  /* 0: never */
 
+    enum { QCOW2_HOLES_UNKNOWN, QCOW2_HOLES_FEW, QCOW2_HOLES_MANY } holes; /* qcow2-sparse.c */
+
     bool writable;
     bool lazy_refcounts;        /* refcounts may be stale on disk while DIRTY is set */
     bool unrepaired;            /* opened for a check although DIRTY was set */
@@ -396,6 +398,14 @@ int coroutine_fn qcow2_refcount_change(Qcow2State *s, uint64_t cluster, uint64_t
 /* Take between MIN and MAX contiguous clusters; *FRESH: they read as zeroes already. */
 int coroutine_fn qcow2_alloc_clusters(Qcow2State *s, uint64_t min, uint64_t max,
                                       uint64_t *offset, uint64_t *n, bool *fresh);
+
+/* ---- qcow2-sparse.c ---------------------------------------------------------------- */
+
+/*
+ * Whether the file is so much smaller on its disk than what the image has allocated that
+ * allocated ranges may be holes. Found out once; S->lock is not held.
+ */
+bool coroutine_fn qcow2_has_holes(Qcow2State *s);
 
 /* ---- qcow2-writeback.c ------------------------------------------------------------- */
 
