@@ -383,7 +383,7 @@ bool bdrv_merge_dirty_bitmap(BdrvDirtyBitmap *dest, const BdrvDirtyBitmap *src,
     }
     if (dest->size != src->size) {
         error_setg(errp, "Bitmaps are of different sizes (destination size is %" PRId64
-                   " and source size is %" PRId64 ") and can't be merged",
+                   ", source size is %" PRId64 ") and can't be merged",
                    dest->size, src->size);
         return false;
     }

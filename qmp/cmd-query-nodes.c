@@ -2,6 +2,7 @@
 /* query-named-block-nodes: what there is to know about every node. */
 #include "miniblk/osdep.h"
 #include "miniblk/block-driver.h"
+#include "miniblk/dirty-bitmap.h"
 #include "miniblk/iothread.h"
 #include "miniblk/write-threshold.h"
 #include "qmp/dispatch.h"
@@ -107,6 +108,10 @@ static json_t *node_info(BlockDriverState *bs, bool flat)
     json_object_set_new(info, "image", image_info(bs, flat));
     json_object_set_new(info, "cache", cache_info(bdrv_get_flags(bs)));
     qdict_put_int(info, "write_threshold", bdrv_write_threshold_get(bs));
+    json_t *bitmaps = bdrv_query_dirty_bitmaps(bs);
+    if (bitmaps) {
+        json_object_set_new(info, "dirty-bitmaps", bitmaps);
+    }
     if (iothread) {
         g_autofree char *id = iothread_get_id(iothread);
         qdict_put_str(info, "iothread", id);

@@ -15,6 +15,7 @@
 static const QmpCommand *const tables[] = {
     qmp_commands_session, qmp_commands_object, qmp_commands_blockdev,
     qmp_commands_query_nodes, qmp_commands_export, qmp_commands_job, qmp_commands_block_job,
+    qmp_commands_bitmap,
 };
 
 /* A message that has the form of a command. Points into the message. */

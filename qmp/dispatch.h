@@ -31,6 +31,7 @@ extern const QmpCommand qmp_commands_query_nodes[];
 extern const QmpCommand qmp_commands_export[];
 extern const QmpCommand qmp_commands_job[];
 extern const QmpCommand qmp_commands_block_job[];
+extern const QmpCommand qmp_commands_bitmap[];
 
 /* Check the tables' texts; once. */
 void qmp_dispatch_init(void);
