@@ -4,10 +4,12 @@
  * memory without bound.
  *
  * With libFuzzer (option "fuzz"): the input is an image file. Without: arguments are files to
- * replay; with none, valid images with random damage are tried, as a test.
+ * replay, or "--seeds" and a directory for valid images to begin with; with none, valid images
+ * with random damage are tried, as a test.
  */
 #include "../unit/qcow2-test.h"
 #include "../unit/memory-disk.h"
+#include "miniblk/dirty-bitmap.h"
 
 enum { IO_BYTES = 128 * 1024, DISK_BYTES_MAX = 64 << 20, FILE_BYTES_MAX = 4 << 20 };
 
@@ -46,6 +48,72 @@ static void write_here_and_there(BlockBackend *blk, int64_t length, uint8_t *buf
     blk_truncate(blk, length / 1024 * 512, false, PREALLOC_MODE_OFF, 0, NULL);
 }
 
+/* A VM state and some snapshots more; then those that were there. */
+static void use_snapshots(BlockBackend *blk, uint8_t *buf)
+{
+    BlockDriverState *bs = blk_bs(blk);
+    g_autofree QEMUSnapshotInfo *list = NULL;
+    QEMUSnapshotInfo mine = { .name = "mine" };
+
+    int n = bdrv_snapshot_list(bs, &list);
+    bdrv_load_vmstate(bs, buf, 1000, 5000);
+    bdrv_save_vmstate(bs, buf, 1000, 5000);
+    bdrv_snapshot_create(bs, &mine);
+    for (int i = 0; i < MIN(n, 3); i++) {
+        bdrv_snapshot_goto(bs, list[i].id_str, NULL);
+        blk_pwrite(blk, 0, MIN(4096, blk_getlength(blk)), buf, 0);
+        bdrv_snapshot_delete(bs, list[i].id_str, list[i].name, NULL);
+    }
+    bdrv_snapshot_goto(bs, "mine", NULL);
+    bdrv_snapshot_delete(bs, NULL, "mine", NULL);
+}
+
+static void show_snapshots(BlockBackend *blk, uint8_t *buf)
+{
+    BlockDriverState *bs = blk_bs(blk);
+    g_autofree QEMUSnapshotInfo *list = NULL;
+
+    int n = bdrv_snapshot_list(bs, &list);
+    for (int i = 0; i < MIN(n, 3); i++) {
+        if (bdrv_snapshot_load_tmp(bs, list[i].id_str, NULL, NULL) == 0) {
+            read_here_and_there(blk, blk_getlength(blk), buf);
+        }
+    }
+}
+
+static void use_bitmaps(BlockBackend *blk)
+{
+    BlockDriverState *bs = blk_bs(blk);
+    BdrvDirtyBitmap *b = bdrv_dirty_bitmap_first(bs);
+
+    json_decref(bdrv_query_dirty_bitmaps(bs));
+    json_decref(bs->drv->bdrv_get_specific_info(bs));
+    if (bdrv_is_read_only(bs)) {
+        return;
+    }
+    if (b) {
+        bdrv_remove_persistent_dirty_bitmap(bs, bdrv_dirty_bitmap_name(b), NULL);
+        bdrv_release_dirty_bitmap(b);
+    }
+    if (bdrv_can_store_new_dirty_bitmap(bs, "mine", 65536, NULL) &&
+        (b = bdrv_create_dirty_bitmap(bs, 65536, "mine", NULL))) {
+        bdrv_dirty_bitmap_set_persistence(b, true);
+    }
+}
+
+static void change_options(BlockBackend *blk)
+{
+    static const char *const options[] = { "refcount_bits=64", "compat=0.10", "compat=1.1",
+                                           "refcount_bits=16", "lazy_refcounts=on" };
+    BlockDriverState *bs = blk_bs(blk);
+
+    bdrv_change_backing_file(bs, "other", "raw");
+    for (unsigned i = 0; i < ARRAY_SIZE(options); i++) {
+        g_autoptr(json_t) opts = options_of("%s", options[i]);
+        bdrv_amend_options(bs, opts, NULL, NULL, false, NULL);
+    }
+}
+
 static void visit(MemoryDisk *disk, int flags, BdrvCheckMode fix)
 {
     g_autofree uint8_t *buf = g_malloc0(IO_BYTES);
@@ -66,9 +134,18 @@ static void visit(MemoryDisk *disk, int flags, BdrvCheckMode fix)
     read_here_and_there(blk, length, buf);
     bdrv_check(blk_bs(blk), &res, fix);
     if (rw && !(flags & BDRV_O_CHECK)) {
+        use_bitmaps(blk);
         write_here_and_there(blk, length, buf);
+        bdrv_release_named_dirty_bitmaps(blk_bs(blk));
+        use_snapshots(blk, buf);
+        use_bitmaps(blk);
+        change_options(blk);
     }
-    read_here_and_there(blk, length, buf);
+    read_here_and_there(blk, blk_getlength(blk), buf);
+    if (!rw) {
+        use_bitmaps(blk);
+        show_snapshots(blk, buf);
+    }
     blk_unref(blk);
 }
 
@@ -116,8 +193,30 @@ static const char *const seeds[] = {
     "size=1M,cluster_size=512", "size=4M,cluster_size=4k", "size=64M",
     "size=1M,cluster_size=512,refcount_bits=64", "size=4M,cluster_size=4k,compat=0.10",
     "size=4M,cluster_size=4k,refcount_bits=1,lazy_refcounts=on",
-    "size=4M,cluster_size=4k,preallocation=metadata",
+    "size=4M,cluster_size=4k,preallocation=metadata", "size=4M,cluster_size=16k,extended_l2=on",
+    "size=1M,cluster_size=512,compression_type=zstd",
 };
+
+/* Something of everything that the format has. */
+static void fill_seed(BlockBackend *blk)
+{
+    BlockDriverState *bs = blk_bs(blk);
+    g_autofree uint8_t *buf = g_malloc0(65536);
+    QEMUSnapshotInfo sn = { .name = "s", .vm_state_size = 3000, .icount = UINT64_MAX };
+
+    write_pattern(blk, 0, 100000, 1);
+    g_assert_cmpint(blk_pwrite(blk, 131072, 65536, buf, BDRV_REQ_WRITE_COMPRESSED), ==, 0);
+    g_assert_cmpint(bdrv_save_vmstate(bs, buf, 0, 3000), ==, 3000);
+    /* (one bit wide refcounts allow no snapshots) */
+    bdrv_snapshot_create(bs, &sn);
+    g_assert_cmpint(blk_pdiscard(blk, 8192, 8192), ==, 0);
+    g_assert_cmpint(blk_pwrite_zeroes(blk, 32768, 8192, 0), ==, 0);
+    if (bdrv_supports_persistent_dirty_bitmap(bs)) {
+        BdrvDirtyBitmap *b = bdrv_create_dirty_bitmap(bs, 65536, "b", &error_abort);
+        bdrv_dirty_bitmap_set_persistence(b, true);
+    }
+    write_pattern(blk, 65536, 20000, 2);
+}
 
 static GByteArray *make_seed(const char *opts)
 {
@@ -127,9 +226,7 @@ static GByteArray *make_seed(const char *opts)
 
     qcow2_create(path, opts);
     BlockBackend *blk = qcow2_open_file(path, "");
-    write_pattern(blk, 0, 100000, 1);
-    g_assert_cmpint(blk_pdiscard(blk, 8192, 8192), ==, 0);
-    g_assert_cmpint(blk_pwrite_zeroes(blk, 32768, 8192, 0), ==, 0);
+    fill_seed(blk);
     blk_unref(blk);
     g_assert_true(g_file_get_contents(path, &bytes, &length, NULL));
     return g_byte_array_new_take((guint8 *)bytes, length);
@@ -210,10 +307,26 @@ static void test_damaged_images(void)
     g_rand_free(r);
 }
 
+static int write_seeds(const char *dir)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(seeds); i++) {
+        g_autofree char *path = g_strdup_printf("%s/seed-%u.qcow2", dir, i);
+        g_autoptr(GByteArray) image = make_seed(seeds[i]);
+        g_autoptr(GError) err = NULL;
+        if (!g_file_set_contents(path, (char *)image->data, image->len, &err)) {
+            g_error("%s", err->message);
+        }
+    }
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     image_test_init(&argc, &argv);
     bdrv_register(&memory_disk_driver);
+    if (argc == 3 && strcmp(argv[1], "--seeds") == 0) {
+        return write_seeds(argv[2]);
+    }
     quiet_stderr();
     for (int i = 1; i < argc; i++) {
         char *bytes;
