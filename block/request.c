@@ -395,19 +395,9 @@ int coroutine_fn bdrv_co_pwrite_zeroes(BdrvChild *child, int64_t offset, int64_t
 
 /* ---- flush ---------------------------------------------------------------------------------------- */
 
-/* The nodes below that BS may have written to, with a token of each. */
-static GPtrArray *written_children(BlockDriverState *bs)
+static bool may_have_written(BdrvChild *c)
 {
-    GPtrArray *nodes = g_ptr_array_new();
-    BdrvChild *c;
-
-    QLIST_FOREACH(c, &bs->children, next) {
-        if (qatomic_read(&c->perm) & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED)) {
-            bdrv_inc_in_flight(c->bs);
-            g_ptr_array_add(nodes, c->bs);
-        }
-    }
-    return nodes;
+    return qatomic_read(&c->perm) & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED);
 }
 
 /*
@@ -416,13 +406,24 @@ static GPtrArray *written_children(BlockDriverState *bs)
  */
 static int coroutine_fn flush_children(BlockDriverState *bs)
 {
-    g_autoptr(GPtrArray) nodes = written_children(bs);
+    g_autofree BlockDriverState **nodes = NULL;
+    unsigned count = 0, n = 0;
+    BdrvChild *c;
     int ret = 0;
 
-    for (unsigned i = 0; i < nodes->len; i++) {
-        BlockDriverState *child_bs = g_ptr_array_index(nodes, i);
-        int child_ret = bdrv_co_flush(child_bs);
-        bdrv_dec_in_flight(child_bs);
+    QLIST_FOREACH(c, &bs->children, next) {
+        count++;
+    }
+    nodes = g_new(BlockDriverState *, count);
+    QLIST_FOREACH(c, &bs->children, next) {
+        if (may_have_written(c)) {
+            bdrv_inc_in_flight(c->bs);
+            nodes[n++] = c->bs;
+        }
+    }
+    for (unsigned i = 0; i < n; i++) {
+        int child_ret = bdrv_co_flush(nodes[i]);
+        bdrv_dec_in_flight(nodes[i]);
         ret = ret < 0 ? ret : child_ret;
     }
     return ret;
