@@ -11,6 +11,7 @@
 #include "miniblk/error.h"
 #include "miniblk/thread.h"
 #include "aio/port.h"
+#include "aio/port-note.h"
 
 typedef struct AioHandler AioHandler;
 typedef struct FdMonitor FdMonitor;
@@ -155,6 +156,16 @@ void aio__check_bql_order(void);
 void aio__thread_set_bql(bool held);
 /* What messages about its lock call CTX. Before other threads know CTX. */
 void aio__context_set_name(AioContext *ctx, const char *name);
+/* For pictures and explanations only. */
+#define AIO_CONTEXT_NOTE_NAME(ctx, name) do {                                                \
+        port_note(PORT_NOTE_NAME, (ctx), "context of '%s'", (name));                         \
+        port_note(PORT_NOTE_NAME, &(ctx)->wake_state, "wake_state of '%s'", (name));         \
+        port_note(PORT_NOTE_NAME, &(ctx)->incoming, "bottom halves of '%s'", (name));        \
+        port_note(PORT_NOTE_NAME, &(ctx)->lock_word, "context lock of '%s'", (name));        \
+        port_note(PORT_NOTE_NAME, GINT_TO_POINTER(ctx->epoll_fd), "epoll of '%s'", (name));  \
+        port_note(PORT_NOTE_NAME, GINT_TO_POINTER(event_notifier_get_fd(&(ctx)->notifier)),  \
+                  "bell of '%s'", (name));                                                   \
+    } while (0)
 /* How many levels of CTX's lock the calling thread holds. */
 unsigned aio__context_lock_depth(AioContext *ctx);
 /* Abort when anybody holds CTX's lock. CTX is being freed. */

@@ -131,6 +131,7 @@ void aio__context_set_name(AioContext *ctx, const char *name)
 {
     g_free(ctx->lock_name);
     ctx->lock_name = g_strdup(name);
+    AIO_CONTEXT_NOTE_NAME(ctx, name);
 }
 
 void aio__context_lock_destroy(AioContext *ctx)

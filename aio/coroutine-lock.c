@@ -76,6 +76,7 @@ static void coroutine_fn lock_queueing(CoMutex *mutex, Coroutine *self)
         }
     }
     if (w.co) {
+        port_note(PORT_NOTE_CO_WAIT, mutex, "CoMutex");
         qemu_coroutine_yield();
         if (unlikely(qatomic_read(&mutex->holder) != self)) {
             coroutine__misuse("qemu_co_mutex_lock", "Co-routine %p was entered while it waits "
@@ -99,6 +100,7 @@ void coroutine_fn qemu_co_mutex_lock(CoMutex *mutex)
     }
     qatomic_set(&mutex->holder, self);
     qatomic_set(&mutex->holder_ctx, qatomic_read(&self->ctx));      /* we may have moved */
+    port_note(PORT_NOTE_CO_HOLD, mutex, "CoMutex");
     self->locks_held++;
 }
 
@@ -131,6 +133,7 @@ void coroutine_fn qemu_co_mutex_unlock(CoMutex *mutex)
         coroutine__misuse(__func__, "Co-routine %p does not hold CoMutex %p", (void *)self,
                           (void *)mutex);
     }
+    port_note(PORT_NOTE_CO_RELEASE, mutex, NULL);
     qatomic_set(&mutex->holder, NULL);
     self->locks_held--;
     if (qatomic_cmpxchg(&mutex->state, CO_MUTEX_HELD, CO_MUTEX_FREE) != CO_MUTEX_HELD) {
@@ -170,6 +173,7 @@ void coroutine_fn qemu_co_queue_wait_impl(CoQueue *queue, QemuLockable *lock,
     if (lock) {
         qemu_lockable_unlock(lock);
     }
+    port_note(PORT_NOTE_CO_WAIT, queue, "CoQueue");
     qemu_coroutine_yield();
     if (unlikely(qatomic_read(&w.co))) {
         coroutine__misuse("qemu_co_queue_wait", "Co-routine %p was entered while it waits in "

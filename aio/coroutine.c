@@ -154,6 +154,7 @@ QEMU_NOINLINE void qemu_aio_coroutine_enter(AioContext *ctx, Coroutine *co)
     check_suspended("qemu_coroutine_enter", co);
     co->caller = self;
     qatomic_set(&co->ctx, ctx);
+    port_note(PORT_NOTE_ENTER, co, NULL);
     switch_to(self, co);
 }
 
@@ -166,6 +167,7 @@ QEMU_NOINLINE void coroutine_fn qemu_coroutine_yield(void)
         coroutine__misuse("qemu_coroutine_yield", "Co-routine is yielding to no one");
     }
     self->caller = NULL;
+    port_note(PORT_NOTE_YIELD, self, NULL);
     Coroutine *to = caller;
     if (unlikely(caller->pending)) {
         to = caller->pending;
@@ -174,6 +176,7 @@ QEMU_NOINLINE void coroutine_fn qemu_coroutine_yield(void)
         caller->pending_at = &caller->pending;
         qatomic_set(&to->scheduled, NULL);
         to->caller = caller;
+        port_note(PORT_NOTE_ENTER, to, NULL);
     }
     switch_to(self, to);
 }

@@ -16,7 +16,7 @@ typedef enum PortNote {
     PORT_NOTE_REQUEST_END,
     PORT_NOTE_REQUEST_PARK,     /* OBJECT: the backend; the coroutine waits there for the end of
                                    a drained section */
-    PORT_NOTE_MOVE,             /* OBJECT: the node; TEXT: the new context */
+    PORT_NOTE_MOVE,             /* OBJECT: the node, which is in another context now */
     PORT_NOTE_ENTER,            /* OBJECT: the coroutine */
     PORT_NOTE_YIELD,            /* OBJECT: the coroutine, which yields or ends */
     PORT_NOTE_CO_WAIT,          /* the coroutine will yield and wait for OBJECT, a TEXT */

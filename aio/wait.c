@@ -57,6 +57,7 @@ void aio_wait_poll(AioWaiter *waiter)
 
 void aio_wait_end(AioWaiter *waiter)
 {
+    port_note(PORT_NOTE_WAIT_END, NULL, NULL);
     QEMU_MUTEX_GUARD(&waiters_lock);
     *waiter->pprev = waiter->next;
     if (waiter->next) {

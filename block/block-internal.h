@@ -9,6 +9,7 @@
 #include "miniblk/graph-lock.h"
 #include "miniblk/main-loop.h"
 #include "miniblk/transaction.h"
+#include "aio/port-note.h"
 
 /* ---- node.c ------------------------------------------------------------------------------ */
 

@@ -243,6 +243,7 @@ static void switch_all(Move *m)
     for (unsigned i = 0; i < m->nodes->len; i++) {
         BlockDriverState *bs = g_ptr_array_index(m->nodes, i);
         qatomic_set(&bs->aio_context, m->ctx);
+        port_note(PORT_NOTE_MOVE, bs, NULL);
     }
     tran_commit(m->tran);       /* the parents that are not nodes */
     for (unsigned i = 0; i < m->nodes->len; i++) {

@@ -315,8 +315,16 @@ static bool any_node_busy(void)
 static void do_drained_begin(BlockDriverState *bs)
 {
     GLOBAL_STATE_CODE();
+    port_note(PORT_NOTE_DRAIN_BEGIN, bs, NULL);
     bdrv__quiesce(bs);
     AIO_WAIT_WHILE(bdrv_get_aio_context(bs), bdrv__drain_poll(bs));
+    port_note(PORT_NOTE_DRAIN_SETTLED, bs, NULL);
+}
+
+static void do_drained_end(BlockDriverState *bs)
+{
+    port_note(PORT_NOTE_DRAIN_END, bs, NULL);
+    bdrv__unquiesce(bs);
 }
 
 /* Give BS as many levels as there are global sections, or take them back. */
@@ -357,15 +365,18 @@ static void sync_all_nodes(void)
 static void do_drain_all_begin(BlockDriverState *unused)
 {
     GLOBAL_STATE_CODE();
+    port_note(PORT_NOTE_DRAIN_BEGIN, NULL, NULL);
     drain_all_sections++;
     sync_all_nodes();
     AIO_WAIT_WHILE(NULL, any_node_busy());
+    port_note(PORT_NOTE_DRAIN_SETTLED, NULL, NULL);
 }
 
 static void do_drain_all_end(BlockDriverState *unused)
 {
     GLOBAL_STATE_CODE();
     g_assert(drain_all_sections > 0);
+    port_note(PORT_NOTE_DRAIN_END, NULL, NULL);
     drain_all_sections--;
     sync_all_nodes();
 }
@@ -437,7 +448,7 @@ void bdrv_drained_begin(BlockDriverState *bs)
 void bdrv_drained_end(BlockDriverState *bs)
 {
     count_own_section(-1);
-    in_main_thread(bdrv__unquiesce, bs);
+    in_main_thread(do_drained_end, bs);
 }
 
 void bdrv_drain(BlockDriverState *bs)

@@ -81,6 +81,9 @@ int bdrv__set_node_name(BlockDriverState *bs, const char *node_name, Error **err
         by_name = g_hash_table_new(g_str_hash, g_str_equal);
     }
     g_hash_table_insert(by_name, bs->node_name, bs);
+    port_note(PORT_NOTE_NAME, bs, "node '%s'", bs->node_name);
+    port_note(PORT_NOTE_NAME, &bs->in_flight, "in_flight of '%s'", bs->node_name);
+    port_note(PORT_NOTE_NAME, &bs->quiesce_counter, "quiesce_counter of '%s'", bs->node_name);
     return 0;
 }
 

@@ -201,6 +201,8 @@ int coroutine_fn bdrv_co_preadv_part(BdrvChild *child, int64_t offset, int64_t b
     }
     assert_may_run_here(bs);
     bdrv__submitting(bs, child, "read", offset);
+    port_note(PORT_NOTE_REQUEST_BEGIN, &ret, "read %" PRId64 "+%" PRId64 " of %s",
+              offset, bytes, bs->node_name);
     bdrv_inc_in_flight(bs);
     if (unlikely(flags & BDRV_REQ_COPY_ON_READ)) {
         g_assert(qatomic_read(&child->perm) & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED));
@@ -213,6 +215,7 @@ int coroutine_fn bdrv_co_preadv_part(BdrvChild *child, int64_t offset, int64_t b
     } else {
         ret = bdrv__unaligned_preadv(bs, offset, bytes, qiov, qiov_offset, flags);
     }
+    port_note(PORT_NOTE_REQUEST_END, &ret, NULL);
     bdrv_dec_in_flight(bs);
     return ret;
 }
@@ -368,8 +371,11 @@ int coroutine_fn bdrv_co_pwritev_part(BdrvChild *child, int64_t offset, int64_t 
     assert_may_run_here(bs);
     bdrv__submitting(bs, child, flags & BDRV_REQ_ZERO_WRITE ? "write of zeroes" : "write",
                      offset);
+    port_note(PORT_NOTE_REQUEST_BEGIN, &ret, "write %" PRId64 "+%" PRId64 " of %s",
+              offset, bytes, bs->node_name);
     bdrv_inc_in_flight(bs);
     ret = write_tracked(bs, offset, bytes, qiov, qiov_offset, flags);
+    port_note(PORT_NOTE_REQUEST_END, &ret, NULL);
     bdrv_dec_in_flight(bs);
     return ret;
 }
@@ -463,6 +469,7 @@ int coroutine_fn bdrv_co_flush(BlockDriverState *bs)
     }
     assert_may_run_here(bs);
     bdrv__submitting(bs, NULL, "flush", 0);
+    port_note(PORT_NOTE_REQUEST_BEGIN, &ret, "flush of %s", bs->node_name);
     bdrv_inc_in_flight(bs);
     /*
      * A flush covers the writes completed before it begins. Those who wait here while one
@@ -476,6 +483,7 @@ int coroutine_fn bdrv_co_flush(BlockDriverState *bs)
         bs->flushed_gen = covered;
     }
     qemu_co_mutex_unlock(&bs->flush_lock);
+    port_note(PORT_NOTE_REQUEST_END, &ret, NULL);
     bdrv_dec_in_flight(bs);
     return ret;
 }
@@ -532,6 +540,8 @@ int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset, int64_t byte
     }
     assert_may_run_here(bs);
     bdrv__submitting(bs, child, "discard", offset);
+    port_note(PORT_NOTE_REQUEST_BEGIN, &ret, "discard %" PRId64 "+%" PRId64 " of %s",
+              offset, bytes, bs->node_name);
     bdrv_inc_in_flight(bs);
     bdrv__tracked_begin(&req, bs, offset, bytes, BDRV_TRACKED_DISCARD);
     bdrv__wait_serialising(&req);
@@ -539,6 +549,7 @@ int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset, int64_t byte
     qatomic_inc(&bs->write_gen);
     mark_dirty(bs, offset, bytes);
     bdrv__tracked_end(&req);
+    port_note(PORT_NOTE_REQUEST_END, &ret, NULL);
     bdrv_dec_in_flight(bs);
     return ret;
 }

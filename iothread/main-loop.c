@@ -123,6 +123,8 @@ int qemu_init_main_loop(Error **errp)
         main_context = NULL;
         return -EMFILE;
     }
+    AIO_CONTEXT_NOTE_NAME(main_context, "main");
+    AIO_CONTEXT_NOTE_NAME(control_context, "control");
     signal(SIGPIPE, SIG_IGN);   /* a peer that has gone, and a file that may not grow, */
     signal(SIGXFSZ, SIG_IGN);   /* are errors of the call that meets them */
     qemu_thread_get_self(&main_thread);

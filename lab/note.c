@@ -110,7 +110,8 @@ static void yield(void)
 static void co_wait(const void *object, const char *text)
 {
     LabFact *f = fact_for(coroutine_here());
-    if (f) {
+    /* the outermost reason: a parked request waits in a queue, which says less */
+    if (f && !f->waits_for) {
         f->waits_for = object;
         snprintf(f->text, sizeof(f->text), "%s", text);
     }
@@ -135,7 +136,7 @@ static void set_owner(const void *object, LabFactKind kind, const char *text, bo
 static bool has_text(PortNote note)
 {
     return note == PORT_NOTE_NAME || note == PORT_NOTE_REQUEST_BEGIN ||
-           note == PORT_NOTE_MOVE || note == PORT_NOTE_JOB;
+           note == PORT_NOTE_JOB;
 }
 
 void lab_note(PortNote note, const void *object, const char *format, ...)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The states of a job: which follow which, and what users may ask for in each. */
 #include "miniblk/osdep.h"
+#include "aio/port-note.h"
 #include "block/job/job-internal.h"
 
 #define CREATED   (1u << JOB_STATUS_CREATED)
@@ -91,6 +92,8 @@ void job__set_status(Job *job, JobStatus status)
         abort();
     }
     job->status = status;
+    port_note(PORT_NOTE_JOB, job, "'%s' %s", job->id ? job->id : "(internal)",
+              JobStatus_str(status));
     job__news(job, JOB_NEWS_STATUS);
     aio_wait_kick();
 }

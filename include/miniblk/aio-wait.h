@@ -23,10 +23,19 @@ void aio_wait_begin(AioWaiter *waiter, AioContext *ctx, bool unlock);
 void aio_wait_poll(AioWaiter *waiter);
 void aio_wait_end(AioWaiter *waiter);
 
-#define AIO_WAIT_WHILE_INTERNAL(ctx, cond, unlock) __extension__({              \
+/* The lab wants to know what is being waited for. */
+#ifdef MINIBLK_LAB
+void lab_wait_note(const char *condition);
+#define AIO_WAIT_NOTE_(condition) lab_wait_note(condition)
+#else
+#define AIO_WAIT_NOTE_(condition) ((void)0)
+#endif
+
+#define AIO_WAIT_WHILE_INTERNAL(ctx, cond, unlock, text) __extension__({        \
         bool aio_waited_ = false;                                               \
         AioWaiter aio_waiter_;                                                  \
         aio_wait_begin(&aio_waiter_, (ctx), (unlock));                          \
+        AIO_WAIT_NOTE_(text);                                                   \
         while ((cond)) {                                                        \
             aio_wait_poll(&aio_waiter_);                                        \
             aio_waited_ = true;                                                 \
@@ -41,9 +50,10 @@ void aio_wait_end(AioWaiter *waiter);
  * callback of the polled loop may run: look up afterwards what may have changed.
  * Not from a coroutine.
  */
-#define AIO_WAIT_WHILE(ctx, cond)          AIO_WAIT_WHILE_INTERNAL(ctx, cond, true)
+#define AIO_WAIT_WHILE(ctx, cond)          AIO_WAIT_WHILE_INTERNAL(ctx, cond, true, #cond)
 /* The same for callers who do not hold CTX's lock; it is never touched. */
-#define AIO_WAIT_WHILE_UNLOCKED(ctx, cond) AIO_WAIT_WHILE_INTERNAL(ctx, cond, false)
+#define AIO_WAIT_WHILE_UNLOCKED(ctx, cond)                                      \
+        AIO_WAIT_WHILE_INTERNAL(ctx, cond, false, #cond)
 
 /* Make every waiter look again. Any thread; costs one load when nobody waits. */
 void aio_wait_kick(void);
