@@ -4,7 +4,10 @@
 #include "lab/disk.h"
 #include "lab/rng.h"
 
-enum { CACHE_BYTES_MAX = 32 << 20 };    /* of a disk; what is older lands */
+enum {
+    CACHE_BYTES_MAX = 32 << 20,         /* of a disk; what is older lands */
+    RESERVED_BLOCKS_MAX = 1 << 20,      /* at a time: 4 GiB */
+};
 
 /* DATA follows unless it is zeroes. */
 struct LabWrite {
@@ -14,14 +17,19 @@ struct LabWrite {
     uint8_t data[];
 };
 
-/* A block without bytes: a hole where the backing has some. */
-static const uint8_t hole[LAB_DISK_BLOCK];
+/* Blocks without bytes: a hole where the backing has some; reserved space. */
+static const uint8_t hole[1], reserved[1];
 
 /* ---- a view: NOW or DURABLE --------------------------------------------------------------- */
 
 static gpointer key_of(uint64_t block)
 {
     return (gpointer)(uintptr_t)block;
+}
+
+static bool is_bytes(gconstpointer block)
+{
+    return block && block != hole && block != reserved;
 }
 
 static bool has_backing(const LabDisk *d, uint64_t block)
@@ -31,7 +39,7 @@ static bool has_backing(const LabDisk *d, uint64_t block)
 
 static void free_block(gpointer block)
 {
-    if (block != hole) {
+    if (is_bytes(block)) {
         g_free(block);
     }
 }
@@ -50,7 +58,7 @@ static const uint8_t *view_look(const LabDisk *d, GHashTable *view, uint64_t blo
 
     *size = LAB_DISK_BLOCK;
     if (bytes) {
-        return bytes == hole ? NULL : bytes;
+        return is_bytes(bytes) ? bytes : NULL;
     }
     if (!has_backing(d, block)) {
         return NULL;
@@ -82,7 +90,7 @@ static uint8_t *view_block(const LabDisk *d, GHashTable *view, uint64_t block)
 {
     uint8_t *bytes = g_hash_table_lookup(view, key_of(block));
 
-    if (!bytes || bytes == hole) {
+    if (!is_bytes(bytes)) {
         uint8_t *fresh = g_malloc(LAB_DISK_BLOCK);
         view_read(d, view, block * LAB_DISK_BLOCK, fresh, LAB_DISK_BLOCK);
         g_hash_table_insert(view, key_of(block), fresh);
@@ -264,6 +272,22 @@ void lab_disk_flush(LabDisk *d)
     d->durable_size = d->size;
 }
 
+bool lab_disk_reserve(LabDisk *d, uint64_t offset, uint64_t size)
+{
+    uint64_t first = offset / LAB_DISK_BLOCK;
+    uint64_t end = DIV_ROUND_UP(offset + size, LAB_DISK_BLOCK);
+
+    if (end - first > RESERVED_BLOCKS_MAX) {
+        return false;
+    }
+    for (uint64_t block = first; block < end; block++) {
+        if (!g_hash_table_contains(d->now, key_of(block)) && !has_backing(d, block)) {
+            g_hash_table_insert(d->now, key_of(block), (gpointer)reserved);
+        }
+    }
+    return true;
+}
+
 uint64_t lab_disk_allocated(const LabDisk *d)
 {
     GHashTableIter iter;
@@ -303,7 +327,7 @@ uint64_t lab_disk_seek(const LabDisk *d, uint64_t offset, bool data)
     gpointer key, bytes;
     g_hash_table_iter_init(&iter, d->now);
     while (g_hash_table_iter_next(&iter, &key, &bytes)) {
-        if (bytes != hole && (uintptr_t)key > block) {
+        if (is_bytes(bytes) && (uintptr_t)key > block) {
             best = MIN(best, (uint64_t)(uintptr_t)key);
         }
     }
@@ -343,7 +367,7 @@ static void land_some(LabDisk *d, const LabWrite *w, uint64_t n, unsigned patter
 static void copy_block(gpointer key, gpointer bytes, gpointer opaque)
 {
     g_hash_table_insert(opaque, key,
-                        bytes == hole ? bytes : g_memdup2(bytes, LAB_DISK_BLOCK));
+                        is_bytes(bytes) ? g_memdup2(bytes, LAB_DISK_BLOCK) : bytes);
 }
 
 void lab_disk_cut(LabDisk *d, unsigned pattern)

@@ -39,6 +39,8 @@ void lab_disk_write(LabDisk *disk, uint64_t offset, const void *data, uint64_t s
 void lab_disk_resize(LabDisk *disk, uint64_t size);
 /* Everything pending becomes durable. */
 void lab_disk_flush(LabDisk *disk);
+/* Have blocks there, which read as before. False: too much of it. */
+bool lab_disk_reserve(LabDisk *disk, uint64_t offset, uint64_t size);
 /* So many bytes have blocks. */
 uint64_t lab_disk_allocated(const LabDisk *disk);
 /* The first byte at or after OFFSET that has a block, or has none; at most the size. */

@@ -99,9 +99,9 @@ static LabInode *inode_ref(LabInode *inode)
 /* Absolute, without "//" and "." parts. */
 static char *whole_path(const char *path)
 {
-    g_autofree char *cwd = path[0] == '/' ? NULL : g_get_current_dir();
+    char cwd[PATH_MAX];
     g_auto(GStrv) parts = g_strsplit(path, "/", -1);
-    GString *s = g_string_new(cwd);
+    GString *s = g_string_new(path[0] == '/' || !getcwd(cwd, sizeof(cwd)) ? "" : cwd);
 
     for (char **p = parts; *p; p++) {
         if (**p && strcmp(*p, ".") != 0) {
@@ -325,6 +325,9 @@ int lab_file_open(const char *given, int flags, mode_t mode)
     if (flags & O_DIRECTORY) {
         return fail(found == FOUND ? ENOTDIR : ENOENT);
     }
+    if (found == FOUND && geteuid() != 0 && writes && !(inode->mode & 0222)) {
+        return fail(EACCES);
+    }
     if (found == FOUND && (flags & O_CREAT) && (flags & O_EXCL)) {
         return fail(EEXIST);
     }
@@ -382,6 +385,20 @@ int lab_file_fstatfs(const LabOpenFile *f, struct statfs *st)
                            .f_blocks = 1 << 30, .f_bfree = 1 << 29, .f_bavail = 1 << 29,
                            .f_namelen = NAME_MAX };
     return 0;
+}
+
+int lab_file_chmod(LabInode *inode, mode_t mode)
+{
+    inode->mode = mode;
+    return 0;
+}
+
+LabInode *lab_file_find(const char *given)
+{
+    g_autofree char *path = whole_path(given);
+    LabInode *inode;
+
+    return look_up(path, &inode) == FOUND ? inode : NULL;
 }
 
 /* ---- what the disk refuses ---------------------------------------------------------------- */
@@ -569,7 +586,12 @@ int lab_file_allocate(LabOpenFile *f, int mode, int64_t offset, int64_t size)
         if (stop > offset) {
             lab_disk_write(disk, offset, NULL, stop - offset);
         }
-    } else if (!keep_size && end > (int64_t)disk->size) {
+        return 0;
+    }
+    if (!lab_disk_reserve(disk, offset, size)) {
+        return fail(ENOSPC);
+    }
+    if (!keep_size && end > (int64_t)disk->size) {
         lab_disk_resize(disk, end);
     }
     return 0;

@@ -35,6 +35,9 @@ int lab_file_open(const char *path, int flags, mode_t mode);
 int lab_file_stat(const char *path, struct stat *st);
 
 int lab_file_fstat(const LabOpenFile *f, struct stat *st);
+/* The regular file or directory of the lab at PATH, or NULL. Not a point. */
+LabInode *lab_file_find(const char *path);
+int lab_file_chmod(LabInode *inode, mode_t mode);
 int lab_file_fstatfs(const LabOpenFile *f, struct statfs *st);
 int lab_file_truncate(LabOpenFile *f, int64_t size);
 int lab_file_allocate(LabOpenFile *f, int mode, int64_t offset, int64_t size);

@@ -309,7 +309,12 @@ int fdatasync(int fd)
 }
 int fchmod(int fd, mode_t mode)
 {
-    return lab_fd_is_virtual(fd) ? 0 : REAL(fchmod)(fd, mode);
+    return BY_FD(fd, EINVAL, lab_file_chmod(f->inode, mode), fchmod, fd, mode);
+}
+int chmod(const char *path, mode_t mode)
+{
+    LabInode *inode = lab_running ? lab_file_find(path) : NULL;
+    return inode ? lab_file_chmod(inode, mode) : REAL(chmod)(path, mode);
 }
 
 /* ---- status ---------------------------------------------------------------------------- */
@@ -415,6 +420,23 @@ int truncate(const char *path, off_t size)
     return ret;
 }
 ALIAS64(truncate);
+
+/* Other kinds of files than regular ones. */
+int mkfifo(const char *path, mode_t mode)
+{
+    lab_unsupported("mkfifo()");
+    return REAL(mkfifo)(path, mode);
+}
+int symlink(const char *to, const char *path)
+{
+    lab_unsupported("symlink()");
+    return REAL(symlink)(to, path);
+}
+int link(const char *from, const char *to)
+{
+    lab_unsupported("link()");
+    return REAL(link)(from, to);
+}
 
 /* ---- streams --------------------------------------------------------------------------- */
 

@@ -9,6 +9,7 @@
 #include "lab/event.h"
 #include "lab/files.h"
 #include "lab/port-lab.h"
+#include "lab/real.h"
 #include "lab/world.h"
 
 /* io_set_eventfd(): the kernel calls it IOCB_FLAG_RESFD. */
@@ -83,6 +84,9 @@ static int submit_one(Context *c, struct iocb *iocb)
     LabOpenFile *file = lab_file_of(iocb->aio_fildes);
 
     if (!file) {
+        if (lab_fd_is_virtual(iocb->aio_fildes)) {
+            lab_unsupported("AIO on a pipe or socket");
+        }
         return -EBADF;
     }
     if (c->busy == c->max) {
