@@ -14,7 +14,7 @@
  *      ...
  *      COUNT--         (release)
  *      (compiler barrier)
- *      read WRITERS; not 0: kick
+ *      read WRITERS; not 0: full barrier, kick
  *
  * It is Dekker's protocol with the barrier of the reader's side moved over to the writer, who
  * comes so much more rarely: membarrier is as good as a full barrier executed in each thread
@@ -131,6 +131,11 @@ static inline bool enter(void)
 static inline void leave(void)
 {
     if (unlikely(count_and_look(-1))) {
+        /*
+         * The writer may have read the old count after its membarrier and be about to sleep:
+         * either it reads the new one, or the kick sees it. Pairs with aio_wait_begin().
+         */
+        smp_mb();
         aio_wait_kick();
     }
 }
