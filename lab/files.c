@@ -47,6 +47,9 @@ static LabInode *of_backing[BACKINGS_MAX];
 static uint64_t next_inode = FIRST_INODE;
 static bool power_off, faults_wanted;
 
+/* As ext4 with blocks of 4 KiB. */
+#define FILE_SIZE_MAX (((int64_t)16 << 40) - LAB_DISK_BLOCK)
+
 static int fail(int err)
 {
     errno = err;
@@ -214,6 +217,13 @@ static Found look_up(const char *path, LabInode **inode)
     return FOUND;
 }
 
+void lab_refuse_proc(const char *path)
+{
+    if (g_str_has_prefix(path, "/proc/self/")) {
+        lab_unsupported("what /proc says of the process");
+    }
+}
+
 static bool parent_exists(const char *path)
 {
     g_autofree char *parent = g_path_get_dirname(path);
@@ -312,6 +322,7 @@ int lab_file_open(const char *given, int flags, mode_t mode)
     LabInode *inode;
 
     point(NULL, flags & O_CREAT);
+    lab_refuse_proc(path);
     Found found = look_up(path, &inode);
     if (found == FOUND_REAL) {
         return -2;
@@ -495,7 +506,7 @@ ssize_t lab_file_transfer(LabOpenFile *f, const struct iovec *iov, int niov, int
     }
     if (!write) {
         size = offset < disk->size ? MIN(size, disk->size - offset) : 0;
-    } else if (size > INT64_MAX - offset) {
+    } else if (offset > FILE_SIZE_MAX || size > FILE_SIZE_MAX - offset) {
         return -EFBIG;
     }
     int ret = size ? trouble(write, &size) : 0;
@@ -549,6 +560,9 @@ int lab_file_truncate(LabOpenFile *f, int64_t size)
     if (size < 0 || (f->flags & O_ACCMODE) == O_RDONLY || f->inode->directory) {
         return fail(EINVAL);
     }
+    if (size > FILE_SIZE_MAX) {
+        return fail(EFBIG);
+    }
     if (power_off) {
         return fail(EIO);
     }
@@ -566,7 +580,7 @@ int lab_file_allocate(LabOpenFile *f, int mode, int64_t offset, int64_t size)
     if (offset < 0 || size <= 0) {
         return fail(EINVAL);
     }
-    if (size > INT64_MAX - offset) {
+    if (offset > FILE_SIZE_MAX || size > FILE_SIZE_MAX - offset) {
         return fail(EFBIG);
     }
     if ((f->flags & O_ACCMODE) == O_RDONLY) {
@@ -586,7 +600,9 @@ int lab_file_allocate(LabOpenFile *f, int mode, int64_t offset, int64_t size)
         if (stop > offset) {
             lab_disk_write(disk, offset, NULL, stop - offset);
         }
-        return 0;
+        if (mode & FALLOC_FL_PUNCH_HOLE) {
+            return 0;
+        }
     }
     if (!lab_disk_reserve(disk, offset, size)) {
         return fail(ENOSPC);

@@ -55,6 +55,8 @@ int lab_file_flush(LabOpenFile *f);
 ssize_t lab_file_rw(LabOpenFile *f, const struct iovec *iov, int niov, int64_t offset,
                     bool write, int rwf);
 
+/* In a case: a path in /proc/self ends it, as what is there is not the lab's. */
+void lab_refuse_proc(const char *path);
 int lab_file_unlink(const char *path, bool directory);
 int lab_file_rename(const char *from, const char *to);
 int lab_file_mkdir(const char *path);

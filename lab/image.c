@@ -247,7 +247,7 @@ void lab_image_touch(void *address, size_t size)
 {
     volatile char *p = address;
 
-    if (!lab_frozen || !size) {
+    if (!LAB_OWNS_MEMORY || !lab_frozen || !size) {
         return;
     }
     for (size_t i = 0; i < size; i += LAB_PAGE) {

@@ -173,9 +173,22 @@ int ioctl(int fd, unsigned long request, ...)
 
 /* ---- data ------------------------------------------------------------------------------ */
 
+/* The kernel cannot store into a page that the lab has not seen written yet. */
+static const struct iovec *touch(const struct iovec *iov, int n)
+{
+    for (int i = 0; i < n; i++) {
+        lab_image_touch(iov[i].iov_base, iov[i].iov_len);
+    }
+    return iov;
+}
+
 ssize_t read(int fd, void *buffer, size_t size)
 {
-    return lab_fd_is_virtual(fd) ? lab_read(fd, buffer, size) : REAL(read)(fd, buffer, size);
+    if (lab_fd_is_virtual(fd)) {
+        return lab_read(fd, buffer, size);
+    }
+    lab_image_touch(buffer, size);
+    return REAL(read)(fd, buffer, size);
 }
 ssize_t write(int fd, const void *buffer, size_t size)
 {
@@ -187,7 +200,7 @@ ssize_t write(int fd, const void *buffer, size_t size)
 }
 ssize_t readv(int fd, const struct iovec *iov, int n)
 {
-    return lab_fd_is_virtual(fd) ? lab_readv(fd, iov, n) : REAL(readv)(fd, iov, n);
+    return lab_fd_is_virtual(fd) ? lab_readv(fd, iov, n) : REAL(readv)(fd, touch(iov, n), n);
 }
 ssize_t writev(int fd, const struct iovec *iov, int n)
 {
@@ -205,8 +218,7 @@ static ssize_t positioned(int fd, const struct iovec *iov, int n, off_t offset, 
 ssize_t pread(int fd, void *buffer, size_t size, off_t offset)
 {
     struct iovec iov = { buffer, size };
-    return lab_fd_is_virtual(fd) ? positioned(fd, &iov, 1, offset, false, 0)
-                                 : REAL(pread)(fd, buffer, size, offset);
+    return preadv(fd, &iov, 1, offset);
 }
 ALIAS64(pread);
 ssize_t pwrite(int fd, const void *buffer, size_t size, off_t offset)
@@ -219,7 +231,7 @@ ALIAS64(pwrite);
 ssize_t preadv(int fd, const struct iovec *iov, int n, off_t offset)
 {
     return lab_fd_is_virtual(fd) ? positioned(fd, iov, n, offset, false, 0)
-                                 : REAL(preadv)(fd, iov, n, offset);
+                                 : REAL(preadv)(fd, touch(iov, n), n, offset);
 }
 ALIAS64(preadv);
 ssize_t pwritev(int fd, const struct iovec *iov, int n, off_t offset)
@@ -231,7 +243,7 @@ ALIAS64(pwritev);
 ssize_t preadv2(int fd, const struct iovec *iov, int n, off_t offset, int flags)
 {
     return lab_fd_is_virtual(fd) ? positioned(fd, iov, n, offset, false, flags)
-                                 : REAL(preadv2)(fd, iov, n, offset, flags);
+                                 : REAL(preadv2)(fd, touch(iov, n), n, offset, flags);
 }
 ssize_t preadv64v2(int fd, const struct iovec *iov, int n, off_t offset, int flags)
 {
@@ -420,6 +432,17 @@ int truncate(const char *path, off_t size)
     return ret;
 }
 ALIAS64(truncate);
+
+ssize_t readlink(const char *restrict path, char *restrict buffer, size_t size)
+{
+    lab_refuse_proc(path);
+    return REAL(readlink)(path, buffer, size);
+}
+DIR *opendir(const char *path)
+{
+    lab_refuse_proc(path);
+    return REAL(opendir)(path);
+}
 
 /* Other kinds of files than regular ones. */
 int mkfifo(const char *path, mode_t mode)

@@ -84,8 +84,8 @@ static int submit_one(Context *c, struct iocb *iocb)
     LabOpenFile *file = lab_file_of(iocb->aio_fildes);
 
     if (!file) {
-        if (lab_fd_is_virtual(iocb->aio_fildes)) {
-            lab_unsupported("AIO on a pipe or socket");
+        if (fcntl(iocb->aio_fildes, F_GETFD) >= 0) {
+            lab_unsupported("AIO on what is not a regular file");
         }
         return -EBADF;
     }
