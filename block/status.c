@@ -135,6 +135,7 @@ static void coroutine_fn one_layer(Status *s)
 static void coroutine_fn through_chain(Status *s)
 {
     BlockDriverState *top = s->bs;
+    Status above = *s;
     int64_t bytes = s->bytes;
 
     for (BlockDriverState *bs = top; bs; bs = bdrv_filter_or_cow_bs(bs)) {
@@ -146,11 +147,14 @@ static void coroutine_fn through_chain(Status *s)
         }
         if (s->pnum == 0 && bs != top) {
             /* a backing file that ends before the range: zeroes, up to what the top asked */
-            s->ret = BDRV_BLOCK_ZERO | BDRV_BLOCK_ALLOCATED;
+            s->ret = BDRV_BLOCK_ZERO | BDRV_BLOCK_ALLOCATED |
+                     (above.ret & BDRV_BLOCK_OFFSET_VALID);
             s->pnum = bytes;
-            s->file = bs;
+            s->map = above.map;
+            s->file = above.file;
             return;
         }
+        above = *s;
         if (s->pnum == 0 || (s->ret & BDRV_BLOCK_ALLOCATED)) {
             break;
         }

@@ -212,7 +212,7 @@ static int coroutine_fn check_l2_flags(Qcow2Check *c, uint32_t l1_index, Qcow2Sl
     for (uint32_t i = 0; i < qcow2_slice_entries(s); i++) {
         uint64_t *place = qcow2_entry_place(s, slice, i), fixed, refcount;
         uint64_t entry = GUINT64_FROM_BE(*place);
-        if (!qcow2_has_host(s, entry) ||
+        if (!qcow2_has_host(s, qcow2_entry_from(s, place).desc) ||
             (entry & QCOW2_OFFSET_MASK & s->cluster_mask)) {
             continue;
         }

@@ -266,7 +266,7 @@ static int count_l2_entry(Qcow2Check *c, const Qcow2TableRef *t, uint32_t i,
         qcow2_check_error(c, "ERROR found l2 entry with reserved bits set: %" PRIx64 "\n",
                           entry);
     }
-    if (!qcow2_has_host(s, entry)) {
+    if (!qcow2_has_host(s, e.desc)) {
         if (e.alloc) {
             qcow2_check_error(c, "ERROR: Unallocated cluster has non-zero subcluster "
                               "allocation map\n");

@@ -45,7 +45,8 @@ static inline Qcow2Entry qcow2_entry_from(const Qcow2State *s, const uint64_t *p
         return (Qcow2Entry){ desc, bits, bits >> 32 };
     }
     if (!(desc & QCOW2_COMPRESSED) && (desc & QCOW2_ZERO)) {
-        return (Qcow2Entry){ desc & ~QCOW2_ZERO, 0, 1 };
+        /* One without offset has no host cluster, even with a data file. */
+        return (Qcow2Entry){ desc & QCOW2_OFFSET_MASK ? desc & ~QCOW2_ZERO : 0, 0, 1 };
     }
     return (Qcow2Entry){ desc, qcow2_has_host(s, desc), 0 };
 }

@@ -152,6 +152,7 @@ static int coroutine_fn preallocate(Qcow2State *s, uint64_t offset, uint64_t end
         return -ENOTSUP;
     }
     offset &= ~s->cluster_mask;
+    s->holes = QCOW2_HOLES_UNKNOWN;
     int ret = reserve_file(s, qcow2_clusters(s, end - offset), mode, errp);
     if (ret < 0) {
         return ret;
