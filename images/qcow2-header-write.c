@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The qcow2 header and its extensions: change in place, build. */
 #include "miniblk/osdep.h"
-#include "images/qcow2.h"
+#include "images/qcow2-manage.h"
 
 #define FEATURE_NAME_BYTES 46
 
@@ -97,6 +97,12 @@ static void append_extension(GByteArray *out, uint32_t type, const void *data, u
     g_byte_array_append(out, pad, ROUND_UP(n, 8) - n);
 }
 
+void qcow2_header_feature_names(GByteArray *extensions)
+{
+    G_STATIC_ASSERT(sizeof(features[0]) == 48);
+    append_extension(extensions, QCOW2_EXT_FEATURE_NAMES, features, sizeof(features));
+}
+
 static void append_string(GByteArray *out, uint32_t type, const char *string)
 {
     if (string && *string) {
@@ -126,8 +132,7 @@ static void append_extensions(GByteArray *out, const Qcow2Header *h, GByteArray 
     if (others) {
         g_byte_array_append(out, others->data, others->len);
     } else if (h->version >= 3) {
-        G_STATIC_ASSERT(sizeof(features[0]) == 48);
-        append_extension(out, QCOW2_EXT_FEATURE_NAMES, features, sizeof(features));
+        qcow2_header_feature_names(out);
     }
     append_extension(out, QCOW2_EXT_END, "", 0);
 }

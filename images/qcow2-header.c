@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The qcow2 header and its extensions: parse and validate. */
 #include "miniblk/osdep.h"
-#include "images/qcow2.h"
+#include "images/qcow2-manage.h"
 
 #define FEATURE_NAME_BYTES 46
 
@@ -296,7 +296,7 @@ static int check_tables(Qcow2Header *h, Error **errp)
     return 0;
 }
 
-static void set_geometry(Qcow2State *s)
+void qcow2_header_set_geometry(Qcow2State *s)
 {
     const Qcow2Header *h = &s->header;
 
@@ -373,6 +373,6 @@ int qcow2_header_read(BlockDriverState *bs, Error **errp)
     if (ret < 0) {
         return ret;
     }
-    set_geometry(s);
+    qcow2_header_set_geometry(s);
     return 0;
 }

@@ -12,6 +12,12 @@
 
 /* Bytes of the header whose meaning we know. */
 #define QCOW2_KNOWN_HEADER_BYTES 105u
+/* Of the headers that we make. */
+#define QCOW2_NEW_HEADER_BYTES   112u
+/* Compute what follows from the header's fields: sizes and widths. qcow2-header.c */
+void qcow2_header_set_geometry(Qcow2State *s);
+/* Append the extension with the names of features. qcow2-header-write.c */
+void qcow2_header_feature_names(GByteArray *extensions);
 /* Those in force. */
 Qcow2HeaderNames qcow2_header_names(const Qcow2State *s);
 /*
@@ -33,6 +39,9 @@ int coroutine_fn qcow2_tree_drop(Qcow2State *s, const uint64_t *l1, uint32_t siz
  * tables agree with the refcounts.
  */
 int coroutine_fn qcow2_tree_flags(Qcow2State *s, uint64_t *l1, uint32_t size);
+
+/* Whether any of its L2 tables has a zero cluster: 1 or 0, or -errno. */
+int coroutine_fn qcow2_tree_has_zeroes(Qcow2State *s, const uint64_t *l1, uint32_t size);
 
 /* ---- qcow2-l1.c: lock held --------------------------------------------------------------- */
 
@@ -61,6 +70,14 @@ int coroutine_fn qcow2_snapshots_write(Qcow2State *s);
 int qcow2_snapshot_find(const Qcow2State *s, const char *id, const char *name);
 /* By id, or else by name. */
 int qcow2_snapshot_find_any(const Qcow2State *s, const char *id_or_name);
+
+/*
+ * The L1 table of SN in host order, at least MIN_SIZE entries and *SIZE in all; NULL with *RET
+ * set. qcow2-snapshot.c
+ */
+uint64_t *coroutine_mixed_fn qcow2_snapshot_read_l1(Qcow2State *s, const Qcow2Snapshot *sn,
+                                                    uint32_t min_size, uint32_t *size,
+                                                    int *ret);
 
 /* ---- qcow2-snapshot.c: see BlockDriver ---------------------------------------------------- */
 
@@ -147,5 +164,21 @@ bool coroutine_fn qcow2_co_can_store_new_dirty_bitmap(BlockDriverState *bs, cons
                                                       uint32_t granularity, Error **errp);
 int coroutine_fn qcow2_co_remove_persistent_dirty_bitmap(BlockDriverState *bs,
                                                          const char *name, Error **errp);
+
+/* ---- qcow2-refwidth.c, qcow2-amend.c -------------------------------------------------------- */
+
+/* Who is told how far a long operation is; see bdrv_amend_options(). */
+typedef struct Qcow2Progress {
+    BlockDriverState *bs;
+    BlockDriverAmendStatusCB *cb;       /* may be NULL */
+    void *opaque;
+} Qcow2Progress;
+void qcow2_progress(Qcow2Progress *p, uint64_t done, uint64_t total);
+/* Refcounts get 2^ORDER bits. Lock held. 0 or -errno; ERRP is set when one does not fit. */
+int coroutine_fn qcow2_change_refcount_width(Qcow2State *s, uint32_t order,
+                                             Qcow2Progress *progress, Error **errp);
+extern const char *const qcow2_amend_option_names[];
+int qcow2_amend_options(BlockDriverState *bs, QDict *opts, BlockDriverAmendStatusCB *status_cb,
+                        void *cb_opaque, bool force, Error **errp);
 
 #endif

@@ -71,9 +71,9 @@ static int run_call(Qcow2SnapshotCall *c)
     return c->ret;
 }
 
-/* The L1 table of SN in host order, at least MIN_SIZE entries long; NULL with *RET set. */
-static uint64_t *coroutine_mixed_fn read_l1(Qcow2State *s, const Qcow2Snapshot *sn,
-                                            uint32_t min_size, uint32_t *size, int *ret)
+uint64_t *coroutine_mixed_fn qcow2_snapshot_read_l1(Qcow2State *s, const Qcow2Snapshot *sn,
+                                                    uint32_t min_size, uint32_t *size,
+                                                    int *ret)
 {
     uint64_t bytes = (uint64_t)sn->l1_size * 8;
 
@@ -214,7 +214,7 @@ static int coroutine_fn goto_entry(Qcow2SnapshotCall *c)
         return -EFBIG;
     }
     uint64_t entries = qcow2_l1_entries_for(&s->header, sn->disk_bytes);
-    uint64_t *l1 = read_l1(s, sn, MIN(entries, UINT32_MAX), &size, &ret);
+    uint64_t *l1 = qcow2_snapshot_read_l1(s, sn, MIN(entries, UINT32_MAX), &size, &ret);
     if (!l1) {
         return ret;
     }
@@ -257,7 +257,7 @@ static int coroutine_fn delete_entry(Qcow2SnapshotCall *c)
     uint32_t size;
     int ret;
 
-    g_autofree uint64_t *l1 = read_l1(s, &s->snapshots[c->index], 0, &size, &ret);
+    g_autofree uint64_t *l1 = qcow2_snapshot_read_l1(s, &s->snapshots[c->index], 0, &size, &ret);
     if (!l1) {
         error_setg_errno(c->errp, -ret, "Snapshot L1 table cannot be used");
         return ret;
@@ -343,7 +343,7 @@ int qcow2_snapshot_load_tmp(BlockDriverState *bs, const char *snapshot_id, const
         return -ENOENT;
     }
     const Qcow2Snapshot *sn = &s->snapshots[index];
-    uint64_t *l1 = read_l1(s, sn, 0, &size, &ret);
+    uint64_t *l1 = qcow2_snapshot_read_l1(s, sn, 0, &size, &ret);
     if (!l1) {
         error_setg_errno(errp, -ret, "Failed to read l1 table for snapshot");
         return ret;
