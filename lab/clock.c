@@ -34,7 +34,6 @@ void lab_sleep_ns(int64_t ns)
         .op = { .kind = LAB_OP_CLOCK, .where = "sleep" },
         .ready = never,
         .deadline_ns = lab__engine.now_ns + MAX(ns, 0),
-        .owner = -1,
     };
     lab_block(&block);
 }

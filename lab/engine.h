@@ -53,6 +53,7 @@ typedef struct LabThread {
     const void *waits_on;       /* condition variable or futex */
     uint64_t ticket;            /* order of arrival there */
     bool woken;
+    int id;                     /* its number + 1 */
     bool finished, detached, joined;
     void *(*start)(void *);
     void *arg, *result;
@@ -189,7 +190,12 @@ bool lab__trace_recent(unsigned back, LabAgent *agent, LabOp *op);
 size_t lab__waitfor_text(char *buffer, size_t size);
 /* The name that the library gave OBJECT, or NULL. */
 const char *lab__note_name(const void *object);
-/* Fail with LAB_CYCLE when the running thread, about to wait for OWNER, closes a circle. */
-void lab__check_cycle(int owner);
+/* Fail with LAB_CYCLE when the running thread, about to block, closes a circle. */
+void lab__check_cycle(void);
+/* The thread that BLOCK waits for now; -1: nobody in particular. */
+static inline int lab__holder(const LabBlock *block)
+{
+    return block->holder && *block->holder > 0 ? *block->holder - 1 : -1;
+}
 
 #endif

@@ -227,7 +227,7 @@ static void wait_for(bool (*ready)(const void *), const void *opaque, uintptr_t 
     if (timeout_ns != 0) {
         LabBlock block = {
             .op = { .kind = LAB_OP_POLL_RETURN, .object = object },
-            .ready = ready, .opaque = opaque, .owner = -1,
+            .ready = ready, .opaque = opaque,
             .deadline_ns = timeout_ns < 0 ? -1 : lab__engine.now_ns + timeout_ns,
         };
         lab_block(&block);

@@ -189,7 +189,7 @@ bool lab__wait_or_again(int fd, LabOpKind kind, bool (*can)(const void *), void 
     }
     LabBlock block = {
         .op = { .kind = kind, .is_write = true, .object = file->id },
-        .ready = can, .opaque = opaque, .deadline_ns = -1, .owner = -1,
+        .ready = can, .opaque = opaque, .deadline_ns = -1,
     };
     lab_block(&block);
     return true;

@@ -212,7 +212,9 @@ typedef struct LabBlock {
     bool (*ready)(const void *opaque);
     const void *opaque;
     int64_t deadline_ns;
-    int owner;                  /* the thread that it waits for, or -1 */
+    /* Where the number + 1 of the thread stands that it waits for, which may change; NULL, or
+     * not positive: nobody in particular. */
+    const int *holder;
 } LabBlock;
 bool lab_block(const LabBlock *block);
 

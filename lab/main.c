@@ -235,7 +235,7 @@ static int with_file(LabConfig *config)
     return status;
 }
 
-int lab_main(void)
+__attribute__((weak)) int lab_main(void)
 {
     g_autofree char *problem = NULL;
     g_autofree char *program = program_name();

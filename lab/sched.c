@@ -28,7 +28,7 @@ enum {
 bool lab_running;
 LabEngine lab__engine = { .live = 1, .n_threads = 1, .now_ns = 1000000000,
                           .next_deadline_ns = INT64_MAX };
-LabThread lab__threads[LAB_THREADS_MAX] = { { .name = "main" } };
+LabThread lab__threads[LAB_THREADS_MAX] = { { .name = "main", .id = 1 } };
 
 LabLimits lab__limits LAB_KEEP;
 static LabStrategy strategy LAB_KEEP;
@@ -425,11 +425,9 @@ bool lab_block(const LabBlock *block)
     E.changed = true;
     if (!ready && lab_running) {
         lab_busy();
-        if (block->owner >= 0 && block->deadline_ns < 0) {
-            lab__check_cycle(block->owner);
-        }
+        lab__check_cycle();
         if (lab__limits.record) {
-            lab__trace_event(LAB_EVENT_BLOCK, block->owner, 0, NULL, NULL);
+            lab__trace_event(LAB_EVENT_BLOCK, lab__holder(block), 0, NULL, NULL);
         }
     }
     reschedule();

@@ -97,7 +97,7 @@ int lab_mutex_lock(pthread_mutex_t *mutex)
         lab__drain_at_point(NULL);
         LabBlock block = {
             .op = { .kind = LAB_OP_LOCK, .is_write = true, .object = (uintptr_t)m },
-            .ready = mutex_is_free, .opaque = m, .deadline_ns = -1, .owner = m->owner - 1,
+            .ready = mutex_is_free, .opaque = m, .deadline_ns = -1, .holder = &m->owner,
         };
         lab_block(&block);
     }
@@ -163,7 +163,7 @@ static bool sleep_on(LabOpKind kind, const void *object, int64_t deadline_ns)
     t->woken = false;
     LabBlock block = {
         .op = { .kind = kind, .is_write = true, .object = (uintptr_t)object },
-        .ready = is_woken, .opaque = t, .deadline_ns = deadline_ns, .owner = -1,
+        .ready = is_woken, .opaque = t, .deadline_ns = deadline_ns,
     };
     bool woken = lab_block(&block);
     t->waits_on = NULL;
@@ -348,7 +348,7 @@ static void rwlock_take(LabRwlock *l, bool write, bool wait)
         lab__drain_at_point(NULL);
         LabBlock block = {
             .op = { .kind = LAB_OP_LOCK, .is_write = write, .object = (uintptr_t)l },
-            .ready = ready, .opaque = l, .deadline_ns = -1, .owner = l->writer - 1,
+            .ready = ready, .opaque = l, .deadline_ns = -1, .holder = &l->writer,
         };
         lab_block(&block);
     }
@@ -431,7 +431,7 @@ int lab_futex_wake(const void *address, int n)
 
 /* ---- once ------------------------------------------------------------------------------ */
 
-enum { ONCE_NEW, ONCE_DONE, ONCE_RUNNING };    /* the last: + the thread that runs it */
+enum { ONCE_NEW, ONCE_DONE = -1 };      /* or the number + 1 of the thread that runs it */
 
 static bool once_is_done(const void *opaque)
 {
@@ -445,7 +445,7 @@ int lab_once(pthread_once_t *once, void (*fn)(void))
     }
     lab_syscall_point(LAB_OP_RMW, (uintptr_t)once, true);
     if (*once == ONCE_NEW) {
-        *once = ONCE_RUNNING + E.self;
+        *once = E.self + 1;
         fn();
         *once = ONCE_DONE;
         lab_changed();
@@ -453,8 +453,7 @@ int lab_once(pthread_once_t *once, void (*fn)(void))
     }
     LabBlock block = {
         .op = { .kind = LAB_OP_FUTEX_WAIT, .object = (uintptr_t)once },
-        .ready = once_is_done, .opaque = once, .deadline_ns = -1,
-        .owner = *once - ONCE_RUNNING,
+        .ready = once_is_done, .opaque = once, .deadline_ns = -1, .holder = once,
     };
     lab_block(&block);
     return 0;

@@ -120,7 +120,7 @@ int lab_thread_create(pthread_t *thread, void *(*start)(void *), void *arg, bool
     LabThread *t = &lab__threads[i];
     *t = (LabThread) {
         .op = { .kind = LAB_OP_START, .object = i + 1, .is_write = true },
-        .start = start, .arg = arg, .detached = detached,
+        .start = start, .arg = arg, .detached = detached, .id = i + 1,
     };
     snprintf(t->name, sizeof(t->name), "T%d", i);
     lab__fiber_init(i, thread_main);
@@ -150,7 +150,7 @@ int lab_thread_join(pthread_t thread, void **result)
     lab__drain_at_point("join");
     LabBlock block = {
         .op = { .kind = LAB_OP_JOIN, .is_write = true, .object = thread },
-        .ready = has_finished, .opaque = t, .deadline_ns = -1, .owner = thread - 1,
+        .ready = has_finished, .opaque = t, .deadline_ns = -1, .holder = &t->id,
     };
     lab_block(&block);
     t->joined = true;

@@ -146,8 +146,8 @@ static void say_sleep(Text *t, const LabThread *thread)
         say(t, "blocks in %s of %s", b->op.where ? b->op.where : lab_op_name(b->op.kind), name);
         break;
     }
-    if (b->owner >= 0) {
-        say(t, b->op.kind == LAB_OP_JOIN ? "" : ", held by %s", lab_thread_name(b->owner));
+    if (b->op.kind != LAB_OP_JOIN && lab__holder(b) >= 0) {
+        say(t, ", held by %s", lab_thread_name(lab__holder(b)));
     }
     if (b->deadline_ns >= 0) {
         say(t, ", for %" PRId64 " us at most",
@@ -203,15 +203,15 @@ static int waits_for_thread(int i)
     const LabBlock *b = &lab__threads[i].block;
     bool waits = (lab__engine.blocked & lab__bit(i)) && b->deadline_ns < 0 &&
                  !b->ready(b->opaque);
-    return waits ? b->owner : -1;
+    return waits ? lab__holder(b) : -1;
 }
 
-void lab__check_cycle(int owner)
+void lab__check_cycle(void)
 {
-    int self = lab__engine.self;
+    int self = lab__engine.self, i = waits_for_thread(self);
 
     /* at most as many steps as there are threads: others may go round without us */
-    for (int i = owner, n = 0; i >= 0 && n < LAB_THREADS_MAX; i = waits_for_thread(i), n++) {
+    for (int n = 0; i >= 0 && n < LAB_THREADS_MAX; i = waits_for_thread(i), n++) {
         if (i == self) {
             lab_fail(LAB_CYCLE, "%s would wait for itself", lab_thread_name(self));
         }
