@@ -168,23 +168,17 @@ static int coroutine_fn switch_directory(Qcow2Store *w)
     Qcow2State *s = w->s;
     g_autoptr(GByteArray) dir = qcow2_bitmaps_build(w->list);
     Qcow2HeaderNames names = qcow2_header_names(s);
-    Qcow2Header h = s->header;
     uint32_t bytes = dir->len;
+    uint64_t offset = 0;
     int ret = 0;
 
     if (bytes > QCOW2_BITMAP_DIR_BYTES_MAX || w->list->len > QCOW2_BITMAPS_MAX) {
         return -EFBIG;
     }
-    h.has_bitmaps = w->list->len;
-    h.nb_bitmaps = w->list->len;
-    h.bitmap_dir_bytes = bytes;
-    if (h.has_bitmaps) {
+    if (bytes) {
         g_byte_array_set_size(dir, qcow2_clusters(s, bytes) << s->cluster_bits);
         memset(dir->data + bytes, 0, dir->len - bytes);
-        ret = write_new(w, dir->data, bytes, &h.bitmap_dir_offset);
-        h.autoclear |= QCOW2_AUTOCLEAR_BITMAPS;
-    } else {
-        h.autoclear &= ~QCOW2_AUTOCLEAR_BITMAPS;
+        ret = write_new(w, dir->data, bytes, &offset);
     }
     ret = ret < 0 ? ret : qcow2_writeback(s);
     ret = ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
@@ -194,6 +188,14 @@ static int coroutine_fn switch_directory(Qcow2Store *w)
     if (s->header.has_bitmaps) {
         note_run(w->stale, s, s->header.bitmap_dir_offset, s->header.bitmap_dir_bytes);
     }
+    /* (not before: allocating may have set the dirty bit) */
+    Qcow2Header h = s->header;
+    h.has_bitmaps = bytes;
+    h.nb_bitmaps = w->list->len;
+    h.bitmap_dir_bytes = bytes;
+    h.bitmap_dir_offset = offset;
+    h.autoclear = bytes ? h.autoclear | QCOW2_AUTOCLEAR_BITMAPS
+                        : h.autoclear & ~QCOW2_AUTOCLEAR_BITMAPS;
     protect_directory(s, false);
     ret = qcow2_header_update(s, &h, &names);
     protect_directory(s, true);

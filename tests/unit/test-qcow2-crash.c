@@ -12,6 +12,7 @@
  */
 #include "qcow2-test.h"
 #include "memory-disk.h"
+#include "miniblk/dirty-bitmap.h"
 
 enum { SECTOR = 512, GUEST_SECTORS_MAX = 1024, BATCH = 6 };
 
@@ -39,13 +40,23 @@ typedef struct Crash {
 
 /* ---- the workload ------------------------------------------------------------------ */
 
-static BlockBackend *open_disk(MemoryDisk *disk, int flags)
+static BlockBackend *open_disk_with(MemoryDisk *disk, int flags, const char *more)
 {
     memory_disk_to_open = disk;
-    return open_with_perms(options_of("driver=qcow2,discard=unmap,file.driver=memory-disk%s",
-                                      flags & BDRV_O_RDWR ? "" : ",read-only=on"), flags,
+    return open_with_perms(options_of("driver=qcow2,discard=unmap,file.driver=memory-disk%s%s",
+                                      flags & BDRV_O_RDWR ? "" : ",read-only=on", more), flags,
                            flags & BDRV_O_RDWR ? BLK_PERM_ALL : BLK_PERM_CONSISTENT_READ,
                            BLK_PERM_ALL, &error_abort);
+}
+
+static BlockBackend *open_disk(MemoryDisk *disk, int flags)
+{
+    return open_disk_with(disk, flags, "");
+}
+
+static BlockBackend *open_disk_without_backing(MemoryDisk *disk, int flags)
+{
+    return open_disk_with(disk, flags, ",backing=");
 }
 
 static void record(Crash *c, const Op *op, guint log_at_begin, uint8_t value)
@@ -276,6 +287,195 @@ static void test_late(void)
     }
 }
 
+/* ---- management -------------------------------------------------------------------- */
+
+/*
+ * Steps that change the image's form, each with a power failure at any moment of it:
+ *
+ *   content:  before, or after          (of a write: sector by sector)
+ *   image:    without corruption once it was opened for writing; of version 2, which cannot
+ *             say that it wants repair, only the content counts
+ */
+typedef enum StepKind { WRITE, TAKE, GOTO, DELETE, BACKING, ADD_BITMAP, DROP_BITMAP, AMEND,
+                        SAVE_STATE, REOPEN } StepKind;
+
+typedef struct Step {
+    StepKind kind;
+    const char *arg;
+    int first, end;             /* WRITE: sectors */
+    uint8_t value;
+    bool not_in_v2;
+} Step;
+
+static const Step steps[] = {
+    { WRITE, NULL, 0, 200, 0x11 }, { SAVE_STATE, NULL }, { TAKE, "one" },
+    { WRITE, NULL, 100, 300, 0x22 }, { BACKING, "somewhere/else.raw" },
+    { ADD_BITMAP, "first", .not_in_v2 = true }, { REOPEN, NULL },
+    { WRITE, NULL, 50, 60, 0x33 }, { BACKING, "x" }, { TAKE, "two" },
+    { ADD_BITMAP, "second", .not_in_v2 = true }, { REOPEN, NULL },
+    { DROP_BITMAP, "first", .not_in_v2 = true }, { REOPEN, NULL },
+    { DROP_BITMAP, "second", .not_in_v2 = true }, { GOTO, "one" },
+    { WRITE, NULL, 10, 120, 0x44 }, { DELETE, "two" }, { AMEND, "refcount_bits=64,compat=1.1" },
+    { WRITE, NULL, 0, 400, 0x55 }, { BACKING, NULL }, { GOTO, "one" }, { DELETE, "one" },
+    { AMEND, "refcount_bits=16,compat=0.10" }, { WRITE, NULL, 0, 100, 0x66 },
+};
+
+typedef struct StepRun {        /* what a step did, by positions in the disk's log */
+    guint begin, end;
+    uint8_t *before, *after;    /* guest's content */
+} StepRun;
+
+static uint8_t *content_of(BlockBackend *blk, int sectors)
+{
+    uint8_t *data = g_malloc(sectors * SECTOR);
+
+    g_assert_cmpint(blk_pread(blk, 0, sectors * SECTOR, data, 0), ==, 0);
+    return data;
+}
+
+static void amend(BlockBackend *blk, const char *text)
+{
+    g_autoptr(json_t) opts = options_of("%s", text);
+
+    g_assert_cmpint(bdrv_amend_options(blk_bs(blk), opts, NULL, NULL, false, &error_abort), ==,
+                    0);
+}
+
+static void change_bitmap(BlockBackend *blk, const Step *step)
+{
+    BlockDriverState *bs = blk_bs(blk);
+    BdrvDirtyBitmap *b;
+
+    if (step->kind == ADD_BITMAP) {
+        b = bdrv_create_dirty_bitmap(bs, 512, step->arg, &error_abort);
+        bdrv_dirty_bitmap_set_persistence(b, true);
+        bdrv_set_dirty_bitmap(b, 0, 4096);
+        return;
+    }
+    b = bdrv_find_dirty_bitmap(bs, step->arg);
+    g_assert_nonnull(b);
+    g_assert_cmpint(bdrv_remove_persistent_dirty_bitmap(bs, step->arg, &error_abort), ==, 0);
+    bdrv_release_dirty_bitmap(b);
+}
+
+/* The backend may be another one afterwards. */
+static void take_step(Crash *c, BlockBackend **blk, const Step *step)
+{
+    BlockDriverState *bs = blk_bs(*blk);
+    QEMUSnapshotInfo sn = { .vm_state_size = 3000, .icount = UINT64_MAX };
+    uint8_t state[3000] = { 0x99 };
+
+    switch (step->kind) {
+    case WRITE:
+        write_pattern(*blk, step->first * SECTOR, (step->end - step->first) * SECTOR,
+                      step->value);
+        g_assert_cmpint(blk_flush(*blk), ==, 0);
+        break;
+    case TAKE:
+        g_strlcpy(sn.name, step->arg, sizeof(sn.name));
+        g_assert_cmpint(bdrv_snapshot_create(bs, &sn), ==, 0);
+        break;
+    case GOTO:
+        g_assert_cmpint(bdrv_snapshot_goto(bs, step->arg, &error_abort), ==, 0);
+        break;
+    case DELETE:
+        g_assert_cmpint(bdrv_snapshot_delete(bs, NULL, step->arg, &error_abort), ==, 0);
+        break;
+    case BACKING:
+        g_assert_cmpint(bdrv_change_backing_file(bs, step->arg, step->arg ? "raw" : NULL), ==,
+                        0);
+        break;
+    case ADD_BITMAP:
+    case DROP_BITMAP:
+        change_bitmap(*blk, step);
+        break;
+    case AMEND:
+        amend(*blk, step->arg);
+        break;
+    case SAVE_STATE:
+        g_assert_cmpint(bdrv_save_vmstate(bs, state, 0, sizeof(state)), ==, sizeof(state));
+        break;
+    case REOPEN:
+        blk_unref(*blk);
+        *blk = open_disk_without_backing(c->disk, BDRV_O_RDWR);
+        break;
+    }
+}
+
+static void check_step(Crash *c, const Step *step, const StepRun *run, guint at, int kind,
+                       bool v2)
+{
+    MemoryDisk *d = disk_after_crash(c, at, kind);
+    BlockBackend *blk = open_disk_without_backing(d, BDRV_O_RDWR);
+    g_autofree uint8_t *now = content_of(blk, c->sectors);
+    const char *name = blk_bs(blk)->backing_file;
+    size_t bytes = c->sectors * SECTOR;
+
+    if (!v2) {
+        qcow2_assert_consistent(blk, true);
+    }
+    bool is_before = memcmp(now, run->before, bytes) == 0;
+    bool is_after = memcmp(now, run->after, bytes) == 0;
+    for (int i = 0; i < c->sectors && step->kind == WRITE; i++) {
+        uint8_t v = now[i * SECTOR];
+        assert_bytes(now + i * SECTOR, SECTOR, v);
+        g_assert_true(v == run->before[i * SECTOR] || v == run->after[i * SECTOR]);
+    }
+    if (step->kind != WRITE && !is_before && !is_after) {
+        g_error("%s: power fails at %u of step %d: neither old nor new content", c->create, at,
+                (int)(step - steps));
+    }
+    g_assert_true(!*name || strcmp(name, "x") == 0 || strcmp(name, "somewhere/else.raw") == 0);
+    blk_unref(blk);
+    memory_disk_free(d);
+}
+
+static void run_management(const char *create, int sectors)
+{
+    Crash c = { .rand = g_rand_new_with_seed(g_test_rand_int()), .create = create,
+                .sectors = sectors };
+    StepRun runs[ARRAY_SIZE(steps)] = { { 0 } };
+    bool v2 = strstr(create, "0.10");
+
+    make_disk(&c);
+    BlockBackend *blk = open_disk_without_backing(c.disk, BDRV_O_RDWR);
+    for (unsigned i = 0; i < ARRAY_SIZE(steps); i++) {
+        runs[i].begin = c.disk->log->len;
+        runs[i].before = content_of(blk, sectors);
+        if (!(v2 && steps[i].not_in_v2)) {
+            take_step(&c, &blk, &steps[i]);
+        }
+        runs[i].after = content_of(blk, sectors);
+        runs[i].end = c.disk->log->len;
+    }
+    blk_unref(blk);
+    g_test_message("%s: %u disk requests", create, c.disk->log->len);
+    for (unsigned i = 0; i < ARRAY_SIZE(steps); i++) {
+        guint step = g_test_slow() ? 1 : (runs[i].end - runs[i].begin) / 12 + 1;
+        for (guint at = runs[i].begin; at < runs[i].end; at += step) {
+            /* the last step makes it an image of version 2 at its end */
+            bool old = v2 || i + 2 >= ARRAY_SIZE(steps);
+            for (int kind = 0; kind < 3; kind++) {
+                check_step(&c, &steps[i], &runs[i], at, kind, old);
+            }
+        }
+        g_free(runs[i].before);
+        g_free(runs[i].after);
+    }
+    g_byte_array_unref(c.before);
+    memory_disk_free(c.disk);
+    g_rand_free(c.rand);
+}
+
+static void test_management(void)
+{
+    run_management("size=256k,cluster_size=512", 512);
+    run_management("size=256k,cluster_size=4k", 512);
+    run_management("size=256k,cluster_size=4k,lazy_refcounts=on", 512);
+    run_management("size=256k,cluster_size=4k,compat=0.10", 512);
+    run_management("size=512k,cluster_size=64k", 1024);
+}
+
 /* A request that fails must leave the image as consistent as a power failure does. */
 static void test_disk_errors(void)
 {
@@ -293,6 +493,14 @@ static void test_disk_errors(void)
             if (i % 4 == 0) {
                 blk_pdiscard(blk, at, 32 * SECTOR);
                 blk_flush(blk);
+            }
+            /* (what a failed change leaves of an image of version 2 is safe, not clean) */
+            if (i % 5 == 0 && !strstr(create, "0.10")) {
+                QEMUSnapshotInfo sn = { .name = "s" };
+                bdrv_snapshot_create(blk_bs(blk), &sn);
+            } else if (i % 5 == 3) {
+                bdrv_snapshot_goto(blk_bs(blk), "s", NULL);
+                bdrv_snapshot_delete(blk_bs(blk), NULL, "s", NULL);
             }
         }
         c.disk->fail_in = 0;
@@ -341,6 +549,7 @@ int main(int argc, char **argv)
     bdrv_register(&memory_disk_driver);
     g_test_add_func("/qcow2/crash/in-order", test_in_order);
     g_test_add_func("/qcow2/crash/late", test_late);
+    g_test_add_func("/qcow2/crash/management", test_management);
     g_test_add_func("/qcow2/crash/disk-errors", test_disk_errors);
     g_test_add_func("/qcow2/crash/full-disk", test_full_disk);
     return image_test_run();
