@@ -121,6 +121,70 @@ BlockBackend *test_backend(BlockDriverState *bs)
     return blk;
 }
 
+/* ---- beginning and end ------------------------------------------------------------------- */
+
+void test_init(int *argc, char ***argv)
+{
+    g_test_init(argc, argv, NULL);
+    qemu_init_main_loop(&error_abort);
+    bdrv_init();
+}
+
+void test_threads_start(IOThread **io, AioContext **ctx, int count)
+{
+    for (int i = 0; i < count; i++) {
+        g_autofree char *id = g_strdup_printf("io%d", i);
+        io[i] = iothread_create(id, &error_abort);
+        ctx[i] = iothread_get_aio_context(io[i]);
+    }
+}
+
+void test_threads_stop(IOThread **io, int count)
+{
+    for (int i = 0; i < count; i++) {
+        iothread_destroy(io[i]);
+    }
+}
+
+int test_rounds(int quick)
+{
+    return g_test_quick() ? quick : quick * 20;
+}
+
+void test_move(BlockDriverState *bs, AioContext *ctx)
+{
+    AioContext *old = bdrv_get_aio_context(bs);
+
+    aio_context_acquire(old);
+    bdrv_try_change_aio_context(bs, ctx, NULL, &error_abort);
+    aio_context_release(old);
+    g_assert_true(bdrv_get_aio_context(bs) == ctx);
+}
+
+void test_expect_released(BlockDriverState *bs)
+{
+    g_assert_cmpint(bs->quiesce_counter, ==, 0);
+    g_assert_cmpint(bs->in_flight, ==, 0);
+    g_assert_cmpint(test_state(bs)->drained, ==, 0);
+}
+
+TestDisk test_disk_new(const char *name, AioContext *ctx)
+{
+    TestDisk d = { test_node(name), NULL };
+
+    d.blk = test_backend(d.bs);
+    test_move(d.bs, ctx);
+    return d;
+}
+
+void test_disk_free(TestDisk *d)
+{
+    test_move(d->bs, qemu_get_aio_context());
+    blk_unref(d->blk);
+    test_expect_released(d->bs);
+    bdrv_unref(d->bs);
+}
+
 /* ---- load -------------------------------------------------------------------------------- */
 
 static void coroutine_fn load_entry(void *opaque)

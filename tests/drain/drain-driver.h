@@ -32,6 +32,30 @@ TestNode *test_state(BlockDriverState *bs);
 /* A backend on BS that lets moves take it along. */
 BlockBackend *test_backend(BlockDriverState *bs);
 
+/* ---- what many tests begin and end with --------------------------------------------------- */
+
+/* g_test_init() and the library. */
+void test_init(int *argc, char ***argv);
+/* COUNT IOThreads called io0, io1, ..., and their contexts. */
+void test_threads_start(IOThread **io, AioContext **ctx, int count);
+void test_threads_stop(IOThread **io, int count);
+/* How often to try what goes wrong in few cases: more in a thorough run (-m thorough). */
+int test_rounds(int quick);
+/* Move BS and all that is connected with it. */
+void test_move(BlockDriverState *bs, AioContext *ctx);
+/* No section, request or callback is left over. */
+void test_expect_released(BlockDriverState *bs);
+
+/* A node and its backend. */
+typedef struct TestDisk {
+    BlockDriverState *bs;
+    BlockBackend *blk;
+} TestDisk;
+TestDisk test_disk_new(const char *name, AioContext *ctx);
+void test_disk_free(TestDisk *d);
+
+/* ---- load ---------------------------------------------------------------------------------- */
+
 /* Coroutines that make requests over and over. */
 typedef struct TestLoad TestLoad;
 struct TestLoad {

@@ -454,13 +454,8 @@ static void test_qb48(void)
 
 int main(int argc, char **argv)
 {
-    g_test_init(&argc, &argv, NULL);
-    qemu_init_main_loop(&error_abort);
-    bdrv_init();
-    for (int i = 0; i < 2; i++) {
-        io[i] = iothread_create(i ? "io1" : "io0", &error_abort);
-        io_ctx[i] = iothread_get_aio_context(io[i]);
-    }
+    test_init(&argc, &argv);
+    test_threads_start(io, io_ctx, 2);
     g_test_add_func("/classes/QB-06-mutex-hand-over", test_qb06_mutex);
     g_test_add_func("/classes/QB-12-completed-while-it-submits", test_qb12);
     g_test_add_func("/classes/QB-13-woken-before-its-timer/once", test_qb13_once);
@@ -472,8 +467,6 @@ int main(int argc, char **argv)
     g_test_add_func("/classes/QB-47-lock-taken-twice/move", test_qb47_moved);
     g_test_add_func("/classes/QB-48-big-lock-after-context-lock", test_qb48);
     int ret = g_test_run();
-    for (int i = 0; i < 2; i++) {
-        iothread_destroy(io[i]);
-    }
+    test_threads_stop(io, 2);
     return ret;
 }

@@ -8,50 +8,6 @@ static IOThread *io;
 static AioContext *io_ctx;
 static char buffer[512];
 
-static int rounds(int quick)
-{
-    return g_test_quick() ? quick : quick * 20;
-}
-
-static void move(BlockBackend *blk, AioContext *ctx)
-{
-    AioContext *old = blk_get_aio_context(blk);
-
-    aio_context_acquire(old);
-    blk_set_aio_context(blk, ctx, &error_abort);
-    aio_context_release(old);
-}
-
-static void expect_released(BlockDriverState *bs)
-{
-    g_assert_cmpint(bs->quiesce_counter, ==, 0);
-    g_assert_cmpint(bs->in_flight, ==, 0);
-    g_assert_cmpint(test_state(bs)->drained, ==, 0);
-}
-
-/* A node and its backend, in the IOThread if so wished. */
-typedef struct Disk {
-    BlockDriverState *bs;
-    BlockBackend *blk;
-} Disk;
-
-static Disk disk_new(const char *name, AioContext *ctx)
-{
-    Disk d = { test_node(name), NULL };
-
-    d.blk = test_backend(d.bs);
-    move(d.blk, ctx);
-    return d;
-}
-
-static void disk_free(Disk *d)
-{
-    move(d->blk, qemu_get_aio_context());
-    blk_unref(d->blk);
-    expect_released(d->bs);
-    bdrv_unref(d->bs);
-}
-
 static void one_read(BlockBackend *blk)
 {
     g_assert_cmpint(blk_pread(blk, 0, sizeof(buffer), buffer, 0), ==, 0);
@@ -68,7 +24,7 @@ static void one_read(BlockBackend *blk)
  */
 static void coroutine_fn edge_read_entry(void *opaque)
 {
-    Disk *d = opaque;
+    TestDisk *d = opaque;
 
     bdrv_co_pread(blk_root(d->blk), 0, sizeof(buffer), buffer, 0);
     bdrv_dec_in_flight(d->bs);
@@ -76,9 +32,9 @@ static void coroutine_fn edge_read_entry(void *opaque)
 
 static void test_qb19(void)
 {
-    Disk d = disk_new("d", io_ctx);
+    TestDisk d = test_disk_new("d", io_ctx);
 
-    for (int i = 0; i < rounds(3000); i++) {
+    for (int i = 0; i < test_rounds(3000); i++) {
         test_state(d.bs)->sleep_hops = i % 3;
         bdrv_inc_in_flight(d.bs);
         aio_co_schedule(io_ctx, qemu_coroutine_create(edge_read_entry, &d));
@@ -86,7 +42,7 @@ static void test_qb19(void)
         g_assert_cmpint(test_state(d.bs)->requests_finished, ==, i + 1);
         bdrv_drained_end(d.bs);
     }
-    disk_free(&d);
+    test_disk_free(&d);
 }
 
 static void read_done(void *opaque, int ret)
@@ -97,12 +53,12 @@ static void read_done(void *opaque, int ret)
 
 static void test_qb24(void)
 {
-    Disk d = disk_new("d", io_ctx);
+    TestDisk d = test_disk_new("d", io_ctx);
     QEMUIOVector qiov = QEMU_IOVEC_INIT_BUF(qiov, buffer, sizeof(buffer));
     int done = 0;
 
     blk_set_disable_request_queuing(d.blk, true);
-    for (int i = 0; i < rounds(3000); i++) {
+    for (int i = 0; i < test_rounds(3000); i++) {
         test_state(d.bs)->sleep_hops = i % 3;
         blk_aio_preadv(d.blk, 0, &qiov, 0, read_done, &done);
         if (i & 1) {
@@ -112,7 +68,7 @@ static void test_qb24(void)
         }
         g_assert_cmpint(qatomic_read(&done), ==, i + 1);
     }
-    disk_free(&d);
+    test_disk_free(&d);
 }
 
 /* ---- QB-23: a synchronous call that ends early ------------------------------------------ */
@@ -125,10 +81,10 @@ static void test_qb24(void)
  */
 static void test_qb23(void)
 {
-    Disk d = disk_new("d", io_ctx);
+    TestDisk d = test_disk_new("d", io_ctx);
     BlockBackend *empty = blk_new(io_ctx, BLK_PERM_ALL, BLK_PERM_ALL);
 
-    for (int i = 0; i < rounds(1000); i++) {
+    for (int i = 0; i < test_rounds(1000); i++) {
         g_assert_cmpint(blk_pread(empty, 0, 512, buffer, 0), ==, -ENOMEDIUM);
         g_assert_cmpint(blk_flush(empty), ==, -ENOMEDIUM);
         g_assert_cmpint(blk_pwrite(d.blk, 0, 0, buffer, 0), ==, 0);
@@ -138,7 +94,7 @@ static void test_qb23(void)
         g_assert_cmpint(bdrv_flush(d.bs), ==, 0);
     }
     blk_unref(empty);
-    disk_free(&d);
+    test_disk_free(&d);
 }
 
 /* ---- QB-20: the graph changes under the wait -------------------------------------------- */
@@ -151,7 +107,7 @@ static void test_qb23(void)
  *            must neither follow stale edges nor forget a level
  */
 typedef struct Shuffle {
-    Disk top[3];
+    TestDisk top[3];
     BlockDriverState *base;
     int done;
 } Shuffle;
@@ -162,7 +118,7 @@ static void shuffle_bh(void *opaque)
 
     blk_unref(s->top[0].blk);
     bdrv_set_backing_hd(s->top[0].bs, NULL, &error_abort);
-    expect_released(s->top[0].bs);
+    test_expect_released(s->top[0].bs);
     bdrv_unref(s->top[0].bs);
     bdrv_set_backing_hd(s->top[2].bs, s->base, &error_abort);
     g_assert_cmpint(s->top[2].bs->quiesce_counter, ==, 1);
@@ -175,7 +131,7 @@ static void test_qb20(void)
     for (int hops = 1; hops < 20; hops++) {
         Shuffle s = { .base = test_node("base") };
         for (int i = 0; i < 3; i++) {
-            s.top[i] = disk_new(i ? i > 1 ? "t2" : "t1" : "t0", qemu_get_aio_context());
+            s.top[i] = test_disk_new(i ? i > 1 ? "t2" : "t1" : "t0", qemu_get_aio_context());
             test_state(s.top[i].bs)->sleep_hops = hops;
             if (i < 2) {
                 bdrv_set_backing_hd(s.top[i].bs, s.base, &error_abort);
@@ -188,9 +144,9 @@ static void test_qb20(void)
         g_assert_cmpint(s.top[1].bs->quiesce_counter, ==, 1);
         g_assert_cmpint(s.top[2].bs->quiesce_counter, ==, 1);
         bdrv_drained_end(s.base);
-        disk_free(&s.top[1]);
-        disk_free(&s.top[2]);
-        expect_released(s.base);
+        test_disk_free(&s.top[1]);
+        test_disk_free(&s.top[2]);
+        test_expect_released(s.base);
         bdrv_unref(s.base);
     }
 }
@@ -218,7 +174,7 @@ static void drop_bh(void *opaque)
 static void test_qb32(void)
 {
     for (int in_the_wait = 0; in_the_wait < 2; in_the_wait++) {
-        Disk d = disk_new("stays", io_ctx);
+        TestDisk d = test_disk_new("stays", io_ctx);
         Drop drop = { test_node("goes"), d.bs };
 
         bdrv_try_change_aio_context(drop.goes, io_ctx, NULL, &error_abort);
@@ -232,11 +188,11 @@ static void test_qb32(void)
         }
         BlockDriverState *comes = test_node("comes");
         bdrv_drain_all_end();
-        expect_released(d.bs);
-        expect_released(comes);
+        test_expect_released(d.bs);
+        test_expect_released(comes);
         bdrv_unref(comes);
         one_read(d.blk);
-        disk_free(&d);
+        test_disk_free(&d);
     }
 }
 
@@ -298,8 +254,8 @@ static void test_qb33(void)
             bdrv_drained_end(e.bs);
         }
         g_assert_cmpint(e.ends, >=, 1);
-        expect_released(e.bs);
-        expect_released(e.b);
+        test_expect_released(e.bs);
+        test_expect_released(e.b);
         g_assert_false(blk_in_drain(e.a));
         blk_set_dev_ops(e.a, NULL, NULL);
         blk_unref(e.a);
@@ -310,11 +266,8 @@ static void test_qb33(void)
 
 int main(int argc, char **argv)
 {
-    g_test_init(&argc, &argv, NULL);
-    qemu_init_main_loop(&error_abort);
-    bdrv_init();
-    io = iothread_create("io", &error_abort);
-    io_ctx = iothread_get_aio_context(io);
+    test_init(&argc, &argv);
+    test_threads_start(&io, &io_ctx, 1);
 
     g_test_add_func("/classes/QB-19-asleep-at-the-last-completion", test_qb19);
     g_test_add_func("/classes/QB-20-graph-changes-under-the-wait", test_qb20);

@@ -12,27 +12,6 @@ static IOThread *io[2];
 static AioContext *io_ctx[2];
 static char buffer[512];
 
-static int rounds(int quick)
-{
-    return g_test_quick() ? quick : quick * 20;
-}
-
-static void move(BlockDriverState *bs, AioContext *ctx)
-{
-    AioContext *old = bdrv_get_aio_context(bs);
-
-    aio_context_acquire(old);
-    bdrv_try_change_aio_context(bs, ctx, NULL, &error_abort);
-    aio_context_release(old);
-}
-
-static void expect_released(BlockDriverState *bs)
-{
-    g_assert_cmpint(bs->quiesce_counter, ==, 0);
-    g_assert_cmpint(bs->in_flight, ==, 0);
-    g_assert_cmpint(test_state(bs)->drained, ==, 0);
-}
-
 /* ---- QB-35: the node or backend that one waits for is gone after the wait --------------- */
 
 /*
@@ -123,7 +102,7 @@ static void test_qb35(void)
             blk_inc_in_flight(r.blk);
             aio_bh_schedule_oneshot(qemu_get_aio_context(), callbacks[cb], &r);
             calls[call](&r);
-            expect_released(r.new);
+            test_expect_released(r.new);
             g_assert_null(bdrv_find_node("old"));
             g_assert_true(QLIST_EMPTY(&r.new->parents));
             bdrv_unref(r.new);
@@ -151,7 +130,7 @@ static BlockDriverState *node_in(const char *name, AioContext *ctx)
     BlockDriverState *bs = test_node(name);
 
     test_state(bs)->sleep_hops = 2;
-    move(bs, ctx);
+    test_move(bs, ctx);
     return bs;
 }
 
@@ -163,7 +142,7 @@ static void test_qb51_replace(void)
     TestLoad l;
 
     test_load_start(&l, blk, 8, read_once);
-    for (int i = 0; i < rounds(120); i++) {
+    for (int i = 0; i < test_rounds(120); i++) {
         BlockDriverState *new = node_in(names[!(i & 1)], io_ctx[0]);
         aio_context_acquire(io_ctx[0]);
         bdrv_replace_node(bs, new, &error_abort);
@@ -179,7 +158,7 @@ static void test_qb51_replace(void)
         }
     }
     test_load_stop(&l);
-    move(bs, qemu_get_aio_context());
+    test_move(bs, qemu_get_aio_context());
     blk_unref(blk);
     bdrv_unref(bs);
 }
@@ -205,7 +184,7 @@ static void test_qb51_eject(void)
     blk_set_aio_context(blk, io_ctx[0], &error_abort);
     aio_context_release(io_ctx[0]);
     test_load_start(&l, blk, 8, read_or_nothing);
-    for (int i = 0; i < rounds(80); i++) {
+    for (int i = 0; i < test_rounds(80); i++) {
         aio_context_acquire(io_ctx[0]);
         blk_remove_bs(blk);
         aio_context_release(io_ctx[0]);
@@ -213,7 +192,7 @@ static void test_qb51_eject(void)
         g_assert_cmpint(qatomic_read(&s->requests_started), ==,
                         qatomic_read(&s->requests_finished));
         blk_drain_all();
-        move(bs, io_ctx[0]);
+        test_move(bs, io_ctx[0]);
         aio_context_acquire(io_ctx[0]);
         blk_insert_bs(blk, bs, &error_abort);
         aio_context_release(io_ctx[0]);
@@ -222,7 +201,7 @@ static void test_qb51_eject(void)
         }
     }
     test_load_stop(&l);
-    move(bs, qemu_get_aio_context());
+    test_move(bs, qemu_get_aio_context());
     blk_unref(blk);
     bdrv_unref(bs);
 }
@@ -286,9 +265,9 @@ static void test_qb52(void)
         g_assert_null(bdrv_find_node("base"));
         g_assert_true(o.top->backing->bs == o.mid);
         g_assert_true(o.mid->backing->bs == o.deep);
-        expect_released(o.top);
-        expect_released(o.mid);
-        expect_released(o.deep);
+        test_expect_released(o.top);
+        test_expect_released(o.mid);
+        test_expect_released(o.deep);
         blk_unref(o.blk);
         bdrv_unref(o.top);
         bdrv_unref(o.mid);
@@ -357,12 +336,12 @@ static void test_qb44(void)
         test_load_start(&load[i], blk[i], 4, follow_and_read);
     }
     aio_bh_schedule_oneshot(qemu_get_aio_context(), watch_bh, &t);
-    for (int i = 0; i < rounds(15); i++) {
-        move(i & 1 ? t.a : t.base, ctx[i % 3]);
+    for (int i = 0; i < test_rounds(15); i++) {
+        test_move(i & 1 ? t.a : t.base, ctx[i % 3]);
         expect_one_context(&t);
         test_load_wait_for_progress(&load[i & 1]);
     }
-    move(t.base, qemu_get_aio_context());
+    test_move(t.base, qemu_get_aio_context());
     test_load_stop(&load[0]);
     test_load_stop(&load[1]);
     t.stop = true;
@@ -372,7 +351,7 @@ static void test_qb44(void)
     g_assert_cmpint(t.looks, >, 15);
     blk_unref(blk[0]);
     blk_unref(blk[1]);
-    expect_released(t.base);
+    test_expect_released(t.base);
     bdrv_unref(t.a);
     bdrv_unref(t.b);
     bdrv_unref(t.base);
@@ -423,12 +402,12 @@ static void test_qb50(gconstpointer opaque)
     BlockDriverState *bs = test_node("bs");
 
     if (opaque) {
-        move(bs, io_ctx[0]);
+        test_move(bs, io_ctx[0]);
     }
     ReaderJob *r = block_job_create("job0", &reader_job, NULL, bs, 0, BLK_PERM_ALL, 0,
                                     JOB_DEFAULT, NULL, NULL, &error_abort);
     job_start(&r->common.job);
-    for (int i = 0; i < rounds(80); i++) {
+    for (int i = 0; i < test_rounds(80); i++) {
         if (i & 1) {
             bdrv_drain_all_begin();
             bdrv_graph_wrlock();
@@ -447,19 +426,14 @@ static void test_qb50(gconstpointer opaque)
     WITH_JOB_LOCK_GUARD() {
         g_assert_cmpint(job_finish_sync_locked(&r->common.job, NULL, &error_abort), ==, 0);
     }
-    move(bs, qemu_get_aio_context());
+    test_move(bs, qemu_get_aio_context());
     bdrv_unref(bs);
 }
 
 int main(int argc, char **argv)
 {
-    g_test_init(&argc, &argv, NULL);
-    qemu_init_main_loop(&error_abort);
-    bdrv_init();
-    for (int i = 0; i < 2; i++) {
-        io[i] = iothread_create(i ? "io1" : "io0", &error_abort);
-        io_ctx[i] = iothread_get_aio_context(io[i]);
-    }
+    test_init(&argc, &argv);
+    test_threads_start(io, io_ctx, 2);
     g_test_add_func("/classes/QB-35-gone-after-the-wait", test_qb35);
     g_test_add_func("/classes/QB-44-half-moved-graph", test_qb44);
     g_test_add_data_func("/classes/QB-50-paused-reader-and-writer/main-loop", NULL, test_qb50);
@@ -468,8 +442,6 @@ int main(int argc, char **argv)
     g_test_add_func("/classes/QB-51-edge-changed-under-requests/eject", test_qb51_eject);
     g_test_add_func("/classes/QB-52-two-changes-of-one-chain", test_qb52);
     int ret = g_test_run();
-    for (int i = 0; i < 2; i++) {
-        iothread_destroy(io[i]);
-    }
+    test_threads_stop(io, 2);
     return ret;
 }

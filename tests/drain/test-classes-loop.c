@@ -10,11 +10,6 @@
 static IOThread *io;
 static AioContext *io_ctx;
 
-static int rounds(int quick)
-{
-    return g_test_quick() ? quick : quick * 20;
-}
-
 static void spin(int turns)
 {
     while (turns-- > 0) {
@@ -203,7 +198,7 @@ static void *stream_worker(void *opaque)
 {
     Stream *s = opaque;
 
-    for (int i = 1; i <= rounds(1500); i++) {
+    for (int i = 1; i <= test_rounds(1500); i++) {
         spin(i % 256);          /* meet the home thread at another point each time */
         s->data = i;
         qemu_bh_schedule(s->bh);
@@ -285,7 +280,7 @@ static void test_qb06(void)
  */
 static void test_qb07(void)
 {
-    for (int i = 0; i < rounds(150); i++) {
+    for (int i = 0; i < test_rounds(150); i++) {
         IOThread *t = iothread_create("short", &error_abort);
         spin(i * 37 % 4096);
         iothread_destroy(t);
@@ -332,7 +327,7 @@ static void awake_bh(void *opaque)
 
 static void test_qb09_bh(void)
 {
-    int count = rounds(5000), left = count;
+    int count = test_rounds(5000), left = count;
 
     qatomic_set(&awake, AWAKE);
     aio_bh_schedule_oneshot(io_ctx, awake_bh, NULL);
@@ -383,7 +378,7 @@ static void *short_life(void *opaque)
 
 static void test_qb09_context(void)
 {
-    for (int i = 0; i < rounds(250); i++) {
+    for (int i = 0; i < test_rounds(250); i++) {
         ShortLife s = { .end = false };
         QemuThread thread;
 
@@ -400,8 +395,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     qemu_init_main_loop(&error_abort);
-    io = iothread_create("io", &error_abort);
-    io_ctx = iothread_get_aio_context(io);
+    test_threads_start(&io, &io_ctx, 1);
 
     g_test_add_func("/classes/QB-02-notification-goes-to-who-has-looked", test_qb02);
     g_test_add_func("/classes/QB-03-QB-19-foreign-thread-polls", test_qb03);

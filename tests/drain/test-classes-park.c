@@ -11,42 +11,6 @@ static IOThread *io;
 static AioContext *io_ctx;
 static char buffer[512];
 
-static int rounds(int quick)
-{
-    return g_test_quick() ? quick : quick * 20;
-}
-
-static void move(BlockBackend *blk, AioContext *ctx)
-{
-    AioContext *old = blk_get_aio_context(blk);
-
-    aio_context_acquire(old);
-    blk_set_aio_context(blk, ctx, &error_abort);
-    aio_context_release(old);
-}
-
-/* A node and its backend, in the IOThread if so wished. */
-typedef struct Disk {
-    BlockDriverState *bs;
-    BlockBackend *blk;
-} Disk;
-
-static Disk disk_new(const char *name, AioContext *ctx)
-{
-    Disk d = { test_node(name), NULL };
-
-    d.blk = test_backend(d.bs);
-    move(d.blk, ctx);
-    return d;
-}
-
-static void disk_free(Disk *d)
-{
-    move(d->blk, qemu_get_aio_context());
-    blk_unref(d->blk);
-    bdrv_unref(d->bs);
-}
-
 /* ---- QB-28: every way into a drained backend -------------------------------------------- */
 
 /*
@@ -249,7 +213,7 @@ static void test_qb28(gconstpointer opaque)
  *                                          request runs: must park again
  */
 typedef struct Latecomer {
-    Disk d;
+    TestDisk d;
     Coroutine *co;
     bool done;                  /* atomic */
     bool parked, blocked;       /* atomic */
@@ -280,7 +244,7 @@ static void nothing_bh(void *opaque)
 
 static void test_qb30(void)
 {
-    Latecomer l = { .d = disk_new("d", io_ctx) };
+    Latecomer l = { .d = test_disk_new("d", io_ctx) };
     TestNode *s = test_state(l.d.bs);
 
     qemu_event_init(&l.go, false);
@@ -306,7 +270,7 @@ static void test_qb30(void)
         AIO_WAIT_WHILE_UNLOCKED(NULL, !qatomic_read_sc(&l.done));
     }
     qemu_event_destroy(&l.go);
-    disk_free(&l.d);
+    test_disk_free(&l.d);
 }
 
 static void read_done(void *opaque, int ret)
@@ -327,7 +291,7 @@ static void read_done(void *opaque, int ret)
  *                                          the request runs in the new home
  */
 typedef struct Restart {
-    Disk d;
+    TestDisk d;
     QEMUIOVector qiov;
     bool ran;                   /* atomic */
     int done;                   /* atomic */
@@ -345,10 +309,10 @@ static void restart_bh(void *opaque)
 
 static void test_qb38(void)
 {
-    Restart r = { .d = disk_new("d", io_ctx) };
+    Restart r = { .d = test_disk_new("d", io_ctx) };
 
     r.qiov = (QEMUIOVector)QEMU_IOVEC_INIT_BUF(r.qiov, buffer, sizeof(buffer));
-    for (int i = 0; i < rounds(100); i++) {
+    for (int i = 0; i < test_rounds(100); i++) {
         AioContext *other = i & 1 ? io_ctx : qemu_get_aio_context();
         r.ran = false;
         blk_inc_in_flight(r.d.blk);
@@ -357,21 +321,18 @@ static void test_qb38(void)
         g_assert_true(qatomic_read(&r.ran));
         int done = qatomic_read(&r.done);
         qatomic_set(&test_state(r.d.bs)->submit_forbidden, done == i);
-        move(r.d.blk, other);
+        test_move(blk_bs(r.d.blk), other);
         qatomic_set(&test_state(r.d.bs)->submit_forbidden, false);
         bdrv_drained_end(r.d.bs);
         AIO_WAIT_WHILE_UNLOCKED(NULL, (blk_drain(r.d.blk), qatomic_read(&r.done) == i));
     }
-    disk_free(&r.d);
+    test_disk_free(&r.d);
 }
 
 int main(int argc, char **argv)
 {
-    g_test_init(&argc, &argv, NULL);
-    qemu_init_main_loop(&error_abort);
-    bdrv_init();
-    io = iothread_create("io", &error_abort);
-    io_ctx = iothread_get_aio_context(io);
+    test_init(&argc, &argv);
+    test_threads_start(&io, &io_ctx, 1);
 
     for (unsigned i = 0; i < ARRAY_SIZE(ways); i++) {
         g_autofree char *path = g_strdup_printf("/classes/QB-28-way-into-a-drained-backend/%s",

@@ -10,11 +10,6 @@
 static IOThread *io;
 static AioContext *io_ctx;
 
-static int rounds(int quick)
-{
-    return g_test_quick() ? quick : quick * 20;
-}
-
 /* Run the main loop until *DONE, which a callback sets. */
 static void poll_until(bool *done)
 {
@@ -163,7 +158,7 @@ static void test_qb11(gconstpointer opaque)
 {
     void (*const *two)(void) = opaque;
 
-    for (int i = 0; i < rounds(50); i++) {
+    for (int i = 0; i < test_rounds(50); i++) {
         pair = (Pair) { .ran = 0 };
         (*two)();
         g_assert_cmpint(pair.ran, ==, 2);
@@ -228,7 +223,7 @@ static void test_qb57(gconstpointer opaque)
     g_assert_cmpint(event_notifier_init(&ring.doorbell, 0), ==, 0);
     aio_context_set_poll_params(io_ctx, GPOINTER_TO_INT(opaque), 0, 0, &error_abort);
     ring_attach(NULL);
-    for (int i = 0; i < rounds(500); i++) {
+    for (int i = 0; i < test_rounds(500); i++) {
         aio_wait_bh_oneshot(io_ctx, ring_detach, NULL);
         if (i & 1) {
             ring_request();     /* inside the section */
@@ -304,11 +299,8 @@ int main(int argc, char **argv)
         { "/classes/QB-11-second-completion-behind-the-first/block", two_block_requests },
     };
 
-    g_test_init(&argc, &argv, NULL);
-    qemu_init_main_loop(&error_abort);
-    bdrv_init();
-    io = iothread_create("io", &error_abort);
-    io_ctx = iothread_get_aio_context(io);
+    test_init(&argc, &argv);
+    test_threads_start(&io, &io_ctx, 1);
 
     for (unsigned i = 0; i < ARRAY_SIZE(pairs); i++) {
         g_test_add_data_func(pairs[i].path, &pairs[i].two, test_qb11);

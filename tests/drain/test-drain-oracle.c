@@ -20,28 +20,19 @@ typedef struct Intruder {
     bool done;                  /* atomic */
 } Intruder;
 
-static void move(BlockDriverState *bs, AioContext *ctx)
-{
-    AioContext *old = bdrv_get_aio_context(bs);
-
-    aio_context_acquire(old);
-    bdrv_try_change_aio_context(bs, ctx, NULL, &error_abort);
-    aio_context_release(old);
-}
-
 static Intruder intruder_new(AioContext *ctx)
 {
     Intruder in = { .top = test_node("top"), .base = test_node("base") };
 
     bdrv_set_backing_hd(in.top, in.base, &error_abort);
     in.blk = test_backend(in.top);
-    move(in.top, ctx);
+    test_move(in.top, ctx);
     return in;
 }
 
 static void intruder_free(Intruder *in)
 {
-    move(in->top, qemu_get_aio_context());
+    test_move(in->top, qemu_get_aio_context());
     blk_unref(in->blk);
     bdrv_unref(in->top);
     bdrv_unref(in->base);
@@ -196,11 +187,8 @@ static void test_the_end_of_the_section_lets_all_in(void)
 
 int main(int argc, char **argv)
 {
-    g_test_init(&argc, &argv, NULL);
-    qemu_init_main_loop(&error_abort);
-    bdrv_init();
-    io = iothread_create("io", &error_abort);
-    io_ctx = iothread_get_aio_context(io);
+    test_init(&argc, &argv);
+    test_threads_start(&io, &io_ctx, 1);
     for (unsigned i = 0; i < ARRAY_SIZE(ways); i++) {
         g_autofree char *path = g_strdup_printf("/drain/oracle/%s", ways[i].name);
         g_test_add_data_func(path, &ways[i], test_intruder_is_named);

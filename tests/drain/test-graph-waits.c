@@ -9,15 +9,6 @@
 static IOThread *io;
 static AioContext *io_ctx;
 
-static void move(BlockDriverState *bs, AioContext *ctx)
-{
-    AioContext *old = bdrv_get_aio_context(bs);
-
-    aio_context_acquire(old);
-    bdrv_try_change_aio_context(bs, ctx, NULL, &error_abort);
-    aio_context_release(old);
-}
-
 static BdrvChild *attach(BlockDriverState *parent, BlockDriverState *child, const char *name)
 {
     bdrv_ref(child);
@@ -52,7 +43,7 @@ static void test_an_edge_is_taken_out_twice(void)
     BlockBackend *blk = test_backend(parent);
     Rival r = { parent, attach(parent, child, "c") };
 
-    move(parent, io_ctx);
+    test_move(parent, io_ctx);
     bdrv_inc_in_flight(parent);
     aio_bh_schedule_oneshot(qemu_get_aio_context(), take_out_bh, &r);
     aio_context_acquire(io_ctx);
@@ -62,7 +53,7 @@ static void test_an_edge_is_taken_out_twice(void)
     g_assert_cmpint(child->refcnt, ==, 1);
     g_assert_cmpint(parent->quiesce_counter, ==, 0);
     g_assert_true(bdrv_get_aio_context(child) == qemu_get_aio_context());
-    move(parent, qemu_get_aio_context());
+    test_move(parent, qemu_get_aio_context());
     blk_unref(blk);
     bdrv_unref(child);
     bdrv_unref(parent);
@@ -158,12 +149,12 @@ static void test_a_replaced_node_returns_to_the_main_context(void)
     BlockDriverState *from = test_node("from"), *to = test_node("to");
     BlockBackend *blk = test_backend(from);
 
-    move(from, io_ctx);
-    move(to, io_ctx);
+    test_move(from, io_ctx);
+    test_move(to, io_ctx);
     replace(from, to);
     g_assert_true(blk_bs(blk) == to && bdrv_get_aio_context(to) == io_ctx);
     g_assert_true(bdrv_get_aio_context(from) == qemu_get_aio_context());
-    move(to, qemu_get_aio_context());
+    test_move(to, qemu_get_aio_context());
     blk_unref(blk);
     bdrv_unref(from);
     bdrv_unref(to);
@@ -184,7 +175,7 @@ static void test_a_node_connected_with_users_stays(void)
 
     bdrv_set_backing_hd(from, base, &error_abort);
     bdrv_set_backing_hd(to, base, &error_abort);
-    move(from, io_ctx);
+    test_move(from, io_ctx);
     replace(from, to);
     g_assert_true(bdrv_get_aio_context(to) == io_ctx && blk_get_aio_context(blk) == io_ctx);
     g_assert_true(bdrv_get_aio_context(from) == io_ctx);
@@ -192,8 +183,8 @@ static void test_a_node_connected_with_users_stays(void)
     bdrv_set_backing_hd(to, NULL, &error_abort);
     aio_context_release(io_ctx);
     g_assert_true(bdrv_get_aio_context(to) == io_ctx);
-    move(to, qemu_get_aio_context());
-    move(from, qemu_get_aio_context());
+    test_move(to, qemu_get_aio_context());
+    test_move(from, qemu_get_aio_context());
     blk_unref(blk);
     bdrv_unref(from);
     bdrv_unref(to);
@@ -206,13 +197,13 @@ static void test_a_dropped_filter_returns_to_the_main_context(void)
     BlockBackend *blk = test_backend(base);
 
     bdrv_append(filter, base, &error_abort);
-    move(base, io_ctx);
+    test_move(base, io_ctx);
     aio_context_acquire(io_ctx);
     bdrv_drop_filter(filter, &error_abort);
     aio_context_release(io_ctx);
     g_assert_true(bdrv_get_aio_context(base) == io_ctx);
     g_assert_true(bdrv_get_aio_context(filter) == qemu_get_aio_context());
-    move(base, qemu_get_aio_context());
+    test_move(base, qemu_get_aio_context());
     blk_unref(blk);
     bdrv_unref(filter);
     bdrv_unref(base);
@@ -253,11 +244,8 @@ static void test_a_job_does_not_wait_while_it_reads(gconstpointer fn)
 
 int main(int argc, char **argv)
 {
-    g_test_init(&argc, &argv, NULL);
-    qemu_init_main_loop(&error_abort);
-    bdrv_init();
-    io = iothread_create("io", &error_abort);
-    io_ctx = iothread_get_aio_context(io);
+    test_init(&argc, &argv);
+    test_threads_start(&io, &io_ctx, 1);
     g_test_add_func("/graph/wait/edge-twice", test_an_edge_is_taken_out_twice);
     g_test_add_func("/graph/wait/flush", test_children_go_away_under_a_flush);
     g_test_add_func("/graph/home/replaced", test_a_replaced_node_returns_to_the_main_context);

@@ -5,18 +5,9 @@
 static IOThread *io[2];
 static AioContext *io_ctx[2];
 
-static void move(BlockDriverState *bs, AioContext *to)
-{
-    AioContext *from = bdrv_get_aio_context(bs);
-    aio_context_acquire(from);
-    bdrv_try_change_aio_context(bs, to, NULL, &error_abort);
-    aio_context_release(from);
-    g_assert_true(bdrv_get_aio_context(bs) == to);
-}
-
 static void move_home(BlockDriverState *bs)
 {
-    move(bs, qemu_get_aio_context());
+    test_move(bs, qemu_get_aio_context());
 }
 
 /* ---- notifiers -------------------------------------------------------------------------------- */
@@ -50,11 +41,11 @@ static void test_notifiers_see_old_then_new(void)
     BlockDriverState *bs = test_node("n");
     Notified n = { .bs = bs };
     bdrv_add_aio_context_notifier(bs, on_attached, on_detach, &n);
-    move(bs, io_ctx[0]);
+    test_move(bs, io_ctx[0]);
     g_assert_cmpint(n.attached, ==, 1);
     g_assert_true(n.seen_before == qemu_get_aio_context() && n.seen_after == io_ctx[0]);
     g_assert_cmpint(test_state(bs)->attached, ==, 1);
-    move(bs, io_ctx[0]);        /* already there: nobody is bothered */
+    test_move(bs, io_ctx[0]);        /* already there: nobody is bothered */
     g_assert_cmpint(n.attached, ==, 1);
     bdrv_remove_aio_context_notifier(bs, on_attached, on_detach, &n);
     move_home(bs);
@@ -69,7 +60,7 @@ static void test_backend_notifiers_follow_the_backend(void)
     BlockBackend *blk = test_backend(a);
     Notified n = { .bs = a };
     blk_add_aio_context_notifier(blk, on_attached, on_detach, &n);
-    move(a, io_ctx[0]);
+    test_move(a, io_ctx[0]);
     g_assert_cmpint(n.attached, ==, 1);
     g_assert_true(blk_get_aio_context(blk) == io_ctx[0]);
     blk_remove_bs(blk);
@@ -79,7 +70,7 @@ static void test_backend_notifiers_follow_the_backend(void)
     blk_insert_bs(blk, b, &error_abort);        /* pulled into the backend's loop */
     g_assert_true(bdrv_get_aio_context(b) == io_ctx[0]);
     n.bs = b;
-    move(b, io_ctx[1]);
+    test_move(b, io_ctx[1]);
     g_assert_cmpint(n.attached, ==, 2);
     blk_remove_aio_context_notifier(blk, on_attached, on_detach, &n);
     blk_unref(blk);
@@ -112,7 +103,7 @@ static void test_diamond_moves_as_one(void)
     BlockBackend *blk = test_backend(top);
     for (unsigned i = 0; i < ARRAY_SIZE(all) * 4; i++) {
         AioContext *to = i % 2 ? io_ctx[0] : io_ctx[1];
-        move(all[i % ARRAY_SIZE(all)], to);
+        test_move(all[i % ARRAY_SIZE(all)], to);
         for (unsigned k = 0; k < ARRAY_SIZE(all); k++) {
             g_assert_true(bdrv_get_aio_context(all[k]) == to);
             g_assert_cmpint(test_state(all[k])->attached, ==, i + 1);
@@ -143,7 +134,7 @@ static void test_a_refusal_changes_nothing(void)
     g_assert_cmpint(test_state(top)->detached + test_state(base)->detached, ==, 0);
     g_assert_cmpint(top->quiesce_counter + base->quiesce_counter, ==, 0);
     blk_set_allow_aio_context_change(fixed, true);
-    move(top, io_ctx[0]);
+    test_move(top, io_ctx[0]);
     g_assert_true(blk_get_aio_context(fixed) == io_ctx[0]);
     move_home(top);
     blk_unref(willing);
@@ -156,7 +147,7 @@ static void test_a_filter_lands_where_its_node_is_held(void)
 {
     BlockDriverState *bs = test_node("bs"), *filter = test_filter("filter");
     BlockBackend *blk = test_backend(bs);
-    move(bs, io_ctx[0]);
+    test_move(bs, io_ctx[0]);
     blk_set_allow_aio_context_change(blk, false);
     aio_context_acquire(io_ctx[0]);
     bdrv_append(filter, bs, &error_abort);
@@ -179,7 +170,7 @@ static void test_a_thousand_nodes_move_in_linear_time(void)
             bdrv_set_backing_hd(bs[i], bs[i - 1], &error_abort);
         }
     }
-    move(bs[N / 2], io_ctx[0]);
+    test_move(bs[N / 2], io_ctx[0]);
     for (int i = 0; i < N; i++) {
         g_assert_true(bdrv_get_aio_context(bs[i]) == io_ctx[0]);
     }
@@ -219,7 +210,7 @@ static void test_busy_graph_moves_without_losing_requests(void)
     test_load_start(&l, blk, 8, read_where_it_is);
     AioContext *stops[] = { io_ctx[0], io_ctx[1], qemu_get_aio_context() };
     for (int i = 0; i < 600; i++) {
-        move(i % 2 ? top : base, stops[i % 3]);
+        test_move(i % 2 ? top : base, stops[i % 3]);
         test_load_wait_for_progress(&l);        /* until one got through there */
     }
     test_load_stop(&l);
@@ -233,13 +224,8 @@ static void test_busy_graph_moves_without_losing_requests(void)
 
 int main(int argc, char **argv)
 {
-    g_test_init(&argc, &argv, NULL);
-    qemu_init_main_loop(&error_abort);
-    bdrv_init();
-    for (int i = 0; i < 2; i++) {
-        io[i] = iothread_create(i ? "io1" : "io0", &error_abort);
-        io_ctx[i] = iothread_get_aio_context(io[i]);
-    }
+    test_init(&argc, &argv);
+    test_threads_start(io, io_ctx, 2);
     g_test_add_func("/move/notifiers", test_notifiers_see_old_then_new);
     g_test_add_func("/move/backend-notifiers", test_backend_notifiers_follow_the_backend);
     g_test_add_func("/move/diamond", test_diamond_moves_as_one);
@@ -248,7 +234,6 @@ int main(int argc, char **argv)
     g_test_add_func("/move/thousand", test_a_thousand_nodes_move_in_linear_time);
     g_test_add_func("/move/load", test_busy_graph_moves_without_losing_requests);
     int ret = g_test_run();
-    iothread_destroy(io[0]);
-    iothread_destroy(io[1]);
+    test_threads_stop(io, 2);
     return ret;
 }
