@@ -171,6 +171,8 @@ static void run_main_loop(int64_t end_ns, bool busy, uint64_t *commands)
 
 /* ---- two nodes -------------------------------------------------------------------------- */
 
+enum { PAIRS = 7 };
+
 static double rate_of_two(int first, int second)
 {
     int64_t begin_ns = bench_now_ns();
@@ -178,7 +180,7 @@ static double rate_of_two(int first, int second)
                    load_start(context_of(second), false) };
     uint64_t requests = 0;
 
-    run_main_loop(begin_ns + seconds * 1e9, false, NULL);
+    run_main_loop(begin_ns + seconds * 1e9 / PAIRS, false, NULL);
     double took_s = (bench_now_ns() - begin_ns) / 1e9;
     for (int i = 0; i < 2; i++) {
         requests += l[i]->requests;
@@ -187,10 +189,15 @@ static double rate_of_two(int first, int second)
     return requests / took_s / 1000;
 }
 
+/* In turn, and the best of each: what disturbs them makes them slower only. */
 static void measure_two(void)
 {
-    double one = rate_of_two(0, 0), two = rate_of_two(0, 1);
+    double one = 0, two = 0;
 
+    for (int i = 0; i < PAIRS; i++) {
+        one = MAX(one, rate_of_two(0, 0));
+        two = MAX(two, rate_of_two(0, 1));
+    }
     bench_figure("two nodes, one IOThread", one, "k requests/s");
     bench_figure("two nodes, two IOThreads", two, "k requests/s");
     bench_figure("two nodes, two IOThreads against one", two / one, "times");
