@@ -117,9 +117,21 @@ static void record(const LabConfig *config, unsigned number, LabChooser *chooser
     lab_trace_take(trace);
 }
 
+static void append_new_lines(GString *out, const char *text)
+{
+    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+
+    for (unsigned i = 0; lines[i]; i++) {
+        if (*lines[i] && !strstr(out->str, lines[i])) {
+            g_string_append_printf(out, "%s\n", lines[i]);
+        }
+    }
+}
+
 /* For each deviation, what the schedule without it has the other way round. */
 static void explain_order(const LabConfig *config, unsigned number, LabChooser *chooser,
-                          const LabDeviations *list, const LabOutcome *wanted, GString *out)
+                          const LabDeviations *list, const LabOutcome *wanted, GString *out,
+                          GHashTable *objects)
 {
     enum { DEVIATIONS_MAX = 8, SENTENCES_MAX = 2 };
     LabDeviations *without = g_new0(LabDeviations, 1);
@@ -139,10 +151,9 @@ static void explain_order(const LabConfig *config, unsigned number, LabChooser *
 
             /* Last, so that objects are named as this schedule knows them. */
             record(config, number, chooser, list, &outcome, &failing);
-            lab_order_in_words(&failing, &passing, SENTENCES_MAX, sentences);
-            if (!strstr(out->str, sentences->str)) {
-                g_string_append(out, sentences->str);
-            }
+            lab_order_in_words(&failing, &passing, config->limits.tso, SENTENCES_MAX,
+                               sentences, objects);
+            append_new_lines(out, sentences->str);
             lab_trace_clear(&failing);
         }
         lab_trace_clear(&passing);
@@ -156,6 +167,8 @@ void lab_report_schedule(const LabConfig *config, unsigned number, const LabDevi
     LabChooser *chooser;
     g_autoptr(GString) order = g_string_new(NULL);
     g_autoptr(GString) timeline = g_string_new(NULL);
+    g_autoptr(GHashTable) objects = g_hash_table_new(NULL, NULL);
+    bool whole = config->timeline == LAB_TIMELINE_WHOLE;
     LabOutcome outcome;
     LabTrace trace;
 
@@ -164,10 +177,10 @@ void lab_report_schedule(const LabConfig *config, unsigned number, const LabDevi
     }
     chooser = lab_chooser_new();
     if (wanted->verdict != LAB_OK) {
-        explain_order(config, number, chooser, list, wanted, order);
+        explain_order(config, number, chooser, list, wanted, order, objects);
     }
     record(config, number, chooser, list, &outcome, &trace);
-    lab_timeline(&trace, config->timeline == LAB_TIMELINE_WHOLE, timeline);
+    lab_timeline(&trace, whole ? NULL : objects, timeline);
     if (order->len) {
         lab_print_comment("the order that matters:");
         lab_print_comment(order->str);

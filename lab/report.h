@@ -26,17 +26,21 @@ typedef struct LabTrace {
 void lab_trace_take(LabTrace *trace);
 void lab_trace_clear(LabTrace *trace);
 
-/* TRACE as text, one column per thread, to OUT: the interesting parts, or the WHOLE. */
-void lab_timeline(const LabTrace *trace, bool whole, GString *out);
+/*
+ * TRACE as text, one column per thread, to OUT: all of it, or (OBJECTS not NULL) what is near
+ * a deviation, near the end, on one of OBJECTS, or something else than a step.
+ */
+void lab_timeline(const LabTrace *trace, GHashTable *objects, GString *out);
 
 /* ---- order.c --------------------------------------------------------------------------- */
 
 /*
  * Which orders make the difference: conflicting steps of FAILING that PASSING, the same
  * schedule without one deviation, has the other way round. One sentence a line; at most MAX.
+ * The objects that they are about are added to OBJECTS. TSO: stores may land late.
  */
-void lab_order_in_words(const LabTrace *failing, const LabTrace *passing, unsigned max,
-                        GString *out);
+void lab_order_in_words(const LabTrace *failing, const LabTrace *passing, bool tso,
+                        unsigned max, GString *out, GHashTable *objects);
 
 /* ---- report.c -------------------------------------------------------------------------- */
 

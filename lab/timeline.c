@@ -7,22 +7,24 @@
  *                                * read notify_me
  *      ... 12 steps ...
  *
- * A star marks where the schedule leaves the default policy. Of long schedules only what is
- * near a deviation, near the end, or says something else than a step is shown.
+ * A star marks where the schedule leaves the default policy.
  */
 #include "miniblk/osdep.h"
+#include "aio/port-note.h"
+#include "lab/draw.h"
 #include "lab/report.h"
 
 enum {
     LINE_COLUMNS = 80,
     COLUMN_MIN = 20,            /* more threads than fit make longer lines */
     AROUND = 4,                 /* steps shown before and after a deviation */
-    AT_END = 24,                /* steps shown at the end */
+    AT_END = 8,                 /* events shown at the end */
     WHOLE_MAX = 60,             /* a schedule as short as this is shown whole */
 };
 
 typedef struct Timeline {
     const LabTrace *trace;
+    GHashTable *objects;        /* whose steps are shown; NULL: everything is */
     GString *out;
     unsigned width;             /* of a column */
     int column[LAB_THREADS_MAX];        /* of a thread; -1: it did nothing */
@@ -78,9 +80,21 @@ static void find_columns(Timeline *t)
     t->width = MAX(COLUMN_MIN, LINE_COLUMNS / t->columns);
 }
 
-static bool is_step(const LabEvent *event)
+/* Who gives names to things, and who is the running thread, says nothing of the order. */
+static bool is_silent(const LabEvent *event)
 {
-    return event->kind == LAB_EVENT_STEP || event->kind == LAB_EVENT_SWITCH;
+    return event->kind == LAB_EVENT_SWITCH
+           || (event->kind == LAB_EVENT_NOTE && event->note == PORT_NOTE_NAME);
+}
+
+/* Steps of no consequence, as far as is known. */
+static bool is_common(const Timeline *t, const LabEvent *event)
+{
+    return (event->kind == LAB_EVENT_STEP
+            && !g_hash_table_contains(t->objects, (void *)event->op.object))
+           || event->kind == LAB_EVENT_BLOCK || event->kind == LAB_EVENT_WAKE
+           || (event->kind == LAB_EVENT_NOTE
+               && (event->note == PORT_NOTE_ENTER || event->note == PORT_NOTE_YIELD));
 }
 
 static bool is_shown(const Timeline *t, size_t i)
@@ -88,7 +102,8 @@ static bool is_shown(const Timeline *t, size_t i)
     size_t count = t->trace->count;
     size_t from = i > AROUND ? i - AROUND : 0, to = MIN(count, i + AROUND + 1);
 
-    if (!is_step(&t->trace->events[i]) || count <= WHOLE_MAX || count - i <= AT_END) {
+    if (!t->objects || !is_common(t, &t->trace->events[i]) || count <= WHOLE_MAX
+        || count - i <= AT_END) {
         return true;
     }
     for (size_t j = from; j < to; j++) {
@@ -103,29 +118,18 @@ static void cell_text(const LabEvent *event, char *text, size_t size)
 {
     char object[96];
 
-    switch (event->kind) {
-    case LAB_EVENT_STEP:
-        lab_object_name(event->op.object, object, sizeof(object));
-        if (event->agent.kind == LAB_AGENT_FLUSH) {
-            snprintf(text, size, "~ %s lands", object);
-        } else if (event->agent.kind == LAB_AGENT_DISK) {
-            snprintf(text, size, "request %u completes", event->agent.number & 0xffff);
-        } else {
-            snprintf(text, size, "%s%s%s", lab_op_name(event->op.kind),
-                     event->op.object ? " " : "", event->op.object ? object : "");
-        }
-        break;
-    case LAB_EVENT_BLOCK:
-        snprintf(text, size, "(waits: %s)", event->text[0] ? event->text
-                 : lab_op_name(event->op.kind));
-        break;
-    case LAB_EVENT_WAKE:
-        snprintf(text, size, "(woken by %s)",
-                 event->other >= 0 ? lab_thread_name(event->other) : "time");
-        break;
-    default:
-        snprintf(text, size, "%s", event->text);
-        break;
+    if (event->kind != LAB_EVENT_STEP) {
+        lab_scene_words(event, text, size);
+        return;
+    }
+    lab_object_name(event->op.object, object, sizeof(object));
+    if (event->agent.kind == LAB_AGENT_FLUSH) {
+        snprintf(text, size, "~ %s lands", object);
+    } else if (event->agent.kind == LAB_AGENT_DISK) {
+        snprintf(text, size, "request %u completes", event->agent.number & 0xffff);
+    } else {
+        snprintf(text, size, "%s%s%s", lab_op_name(event->op.kind),
+                 event->op.object ? " " : "", event->op.object ? object : "");
     }
 }
 
@@ -161,9 +165,6 @@ static void append_event(Timeline *t, const LabEvent *event)
     int thread = thread_of(event);
     char text[256];
 
-    if (event->kind == LAB_EVENT_SWITCH) {
-        return;
-    }
     if (event->agent.kind == LAB_AGENT_CLOCK) {
         g_string_append_printf(t->out, "%s---- time: %.6f s ----\n",
                                event->chosen ? "* " : "  ", event->time_ns / 1e9);
@@ -191,20 +192,24 @@ static void append_heading(Timeline *t)
     g_string_append_c(t->out, '\n');
 }
 
-void lab_timeline(const LabTrace *trace, bool whole, GString *out)
+void lab_timeline(const LabTrace *trace, GHashTable *objects, GString *out)
 {
-    Timeline t = { .trace = trace, .out = out };
+    Timeline t = { .trace = trace, .objects = objects, .out = out };
     size_t hidden = 0;
 
     find_columns(&t);
     append_heading(&t);
     for (size_t i = 0; i < trace->count; i++) {
-        if (!whole && !is_shown(&t, i)) {
+        if (is_silent(&trace->events[i])) {
+            continue;
+        }
+        if (!is_shown(&t, i)) {
             hidden += trace->events[i].kind == LAB_EVENT_STEP;
             continue;
         }
         if (hidden) {
-            g_string_append_printf(out, "  ... %zu steps ...\n", hidden);
+            g_string_append_printf(out, "  ... %zu step%s ...\n", hidden,
+                                   hidden == 1 ? "" : "s");
             hidden = 0;
         }
         append_event(&t, &trace->events[i]);

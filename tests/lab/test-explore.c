@@ -471,15 +471,17 @@ static void test_order_in_words(void)
 {
     g_autofree LabDeviations *none = g_new0(LabDeviations, 1);
     g_autoptr(GString) words = g_string_new(NULL);
+    g_autoptr(GHashTable) objects = g_hash_table_new(NULL, NULL);
     LabTrace failing, passing;
 
     find_early_load();
     run_list(&early_load, none, &passing);
     run_list(&early_load, &failure->deviations, &failing);
-    lab_order_in_words(&failing, &passing, 1, words);
-    g_assert_cmpstr(words->str, ==, "T1 read x1 (toy) before main stored x1 (toy)\n");
-    lab_order_in_words(&failing, &failing, 5, words);
-    g_assert_cmpstr(words->str, ==, "T1 read x1 (toy) before main stored x1 (toy)\n");
+    lab_order_in_words(&failing, &passing, false, 1, words, objects);
+    g_assert_cmpstr(words->str, ==, "T1 read x1 before main stored x1\n");
+    g_assert_cmpuint(g_hash_table_size(objects), ==, 1);
+    lab_order_in_words(&failing, &failing, false, 5, words, objects);
+    g_assert_cmpstr(words->str, ==, "T1 read x1 before main stored x1\n");
     lab_trace_clear(&failing);
     lab_trace_clear(&passing);
 }
@@ -491,7 +493,7 @@ static void test_timeline(void)
 
     find_early_load();
     run_list(&early_load, &failure->deviations, &trace);
-    lab_timeline(&trace, false, text);
+    lab_timeline(&trace, NULL, text);
     g_assert_cmpstr(text->str, ==,
         "  main                                    T1\n"
         "  store x0\n"

@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * miniblk-lab as it is used: find the bug of docs/lab.md, replay it, make it small, draw it,
+ * prove the corrected program.
+ */
+#include "miniblk/osdep.h"
+#include <sys/wait.h>
+
+static char *directory;
+static char *replay_file;
+
+typedef struct Outcome {
+    int status;
+    char *out, *err;
+} Outcome;
+
+static void outcome_clear(Outcome *o)
+{
+    g_free(o->out);
+    g_free(o->err);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Outcome, outcome_clear)
+
+/* miniblk-lab WORDS..., in the test's directory. */
+static Outcome lab_v(const char *first, va_list words)
+{
+    g_autoptr(GPtrArray) argv = g_ptr_array_new();
+    g_autoptr(GError) error = NULL;
+    Outcome o = { 0 };
+
+    g_ptr_array_add(argv, (char *)g_getenv("MINIBLK_LAB"));
+    for (const char *word = first; word; word = va_arg(words, const char *)) {
+        g_ptr_array_add(argv, (char *)word);
+    }
+    g_ptr_array_add(argv, NULL);
+    g_spawn_sync(directory, (char **)argv->pdata, NULL, 0, NULL, NULL, &o.out, &o.err,
+                 &o.status, &error);
+    g_assert_no_error(error);
+    o.status = WIFEXITED(o.status) ? WEXITSTATUS(o.status) : -1;
+    return o;
+}
+
+static Outcome G_GNUC_NULL_TERMINATED lab(const char *first, ...)
+{
+    va_list words;
+    Outcome o;
+
+    va_start(words, first);
+    o = lab_v(first, words);
+    va_end(words);
+    return o;
+}
+
+#define assert_has(text, part)                                                  \
+    do {                                                                        \
+        if (!strstr(text, part)) {                                              \
+            g_error("'%s' is not in:\n%s", part, text);                         \
+        }                                                                       \
+    } while (0)
+
+static const char *lesson(void)
+{
+    return g_getenv("LESSON");
+}
+
+static void find_bug(void)
+{
+    g_auto(Outcome) o = lab("run", lesson(), "--schedules", "20000", NULL);
+
+    if (o.status != 1) {
+        g_error("status %d\n%s%s", o.status, o.out, o.err);
+    }
+}
+
+static void test_list(void)
+{
+    g_auto(Outcome) o = lab("list", lesson(), NULL);
+
+    g_assert_cmpint(o.status, ==, 0);
+    assert_has(o.out, "/device/drain\n");
+}
+
+static void test_run_finds(void)
+{
+    g_auto(Outcome) one = lab("run", lesson(), "--schedules=20000", "--jobs", "1", NULL);
+    g_auto(Outcome) three = lab("run", lesson(), "--schedules=20000", "--jobs", "3", NULL);
+    const char *words = "# main read d->busy";
+
+    g_assert_cmpint(one.status, ==, 1);
+    assert_has(one.out, "not ok 1 /device/drain # lab deadlock in schedule ");
+    assert_has(one.out, "AIO_WAIT_WHILE(qatomic_read(&d->busy))");
+    assert_has(one.out, "# seed LAB1:/device/drain:");
+    assert_has(one.out, "(2 deviations)\n");
+    assert_has(one.out, "# no schedule with fewer than 2 deviations fails so\n");
+    assert_has(one.out, words);
+    assert_has(strstr(one.out, words), " landed\n");
+    /* But for what GLib says of its own random seed, nothing depends on the processes. */
+    g_assert_cmpstr(strstr(one.out, "TAP version"), ==, strstr(three.out, "TAP version"));
+}
+
+/* Without store buffers there is no bug. */
+static void test_memory_model(void)
+{
+    g_auto(Outcome) o = lab("run", lesson(), "--tso", "off", NULL);
+
+    g_assert_cmpint(o.status, ==, 0);
+    assert_has(o.out, "ok 1 /device/drain # lab 2000 schedules, ");
+    assert_has(o.out, " complete\n");
+}
+
+static void test_paths(void)
+{
+    g_auto(Outcome) none = lab("run", lesson(), "-p", "/device/dr", NULL);
+    g_auto(Outcome) skipped = lab("run", "-s", "/device", lesson(), NULL);
+
+    g_assert_cmpint(none.status, ==, 0);
+    assert_has(none.out, "1..0\n");
+    g_assert_cmpint(skipped.status, ==, 0);
+    assert_has(skipped.out, "1..0\n");
+}
+
+static void test_replay(void)
+{
+    g_auto(Outcome) o = { 0 };
+
+    find_bug();
+    o = lab("replay", replay_file, "--times", "1000", NULL);
+    g_assert_cmpint(o.status, ==, 1);
+    assert_has(o.out, "not ok 1 /device/drain # lab replayed 1000 times: deadlock\n");
+    assert_has(o.out, "# the order that matters:\n");
+    g_assert_null(strstr(o.out, "diverged"));
+}
+
+static void test_replay_pictures(void)
+{
+    static const struct {
+        const char *option, *name, *begins;
+    } table[] = {
+        { "--svg", "a.svg", "<" }, { "--html", "a.html", "<!DOCTYPE html>" },
+        { "--trace", "a.json", "{" },
+    };
+
+    find_bug();
+    for (unsigned i = 0; i < G_N_ELEMENTS(table); i++) {
+        g_auto(Outcome) o = lab("replay", replay_file, table[i].option, table[i].name, NULL);
+        g_autofree char *name = g_build_filename(directory, table[i].name, NULL);
+        g_autofree char *text = NULL;
+
+        g_assert_cmpint(o.status, ==, 1);
+        g_assert_true(g_file_get_contents(name, &text, NULL, NULL));
+        g_assert_true(g_ascii_strncasecmp(text, table[i].begins,
+                                          strlen(table[i].begins)) == 0);
+    }
+    {
+        g_auto(Outcome) o = lab("replay", replay_file, "--svg", "/nowhere/a.svg", NULL);
+
+        g_assert_cmpint(o.status, ==, 2);
+        assert_has(o.out, "cannot write '/nowhere/a.svg': No such file or directory");
+    }
+}
+
+/* A schedule with many deviations becomes one with two, and the file says so. */
+static void test_shrink(void)
+{
+    g_autofree char *text = NULL;
+    g_auto(GStrv) parts = NULL;
+    g_auto(Outcome) found = lab("run", lesson(), "--schedules=20000", "--strategy", "random",
+                                "--depth", "1", "--shrink", "off", NULL);
+    g_auto(Outcome) o = { 0 };
+
+    g_assert_cmpint(found.status, ==, 1);
+    g_assert_null(strstr(found.out, "(2 deviations)"));
+    o = lab("shrink", replay_file, NULL);
+    g_assert_cmpint(o.status, ==, 0);
+    assert_has(o.out, "ok 1 /device/drain # lab 2 of ");
+    assert_has(o.out, "# no schedule with fewer deviations fails so\n");
+    g_assert_true(g_file_get_contents(replay_file, &text, NULL, NULL));
+    parts = g_strsplit(text, "\ndeviation ", -1);
+    g_assert_cmpuint(g_strv_length(parts), ==, 3);
+}
+
+static void test_prove(void)
+{
+    g_auto(Outcome) wrong = lab("prove", lesson(), "-p", "/device/drain", "--bound", "2",
+                                NULL);
+    g_auto(Outcome) right = lab("prove", g_getenv("LESSON_FIXED"), "--bound", "2", NULL);
+    g_auto(Outcome) stopped = lab("prove", g_getenv("LESSON_FIXED"), "--bound", "2",
+                                  "--schedules", "100", NULL);
+
+    g_assert_cmpint(wrong.status, ==, 1);
+    assert_has(wrong.out, "not ok 1 /device/drain # lab deadlock");
+    g_assert_cmpint(right.status, ==, 0);
+    assert_has(right.out, "ok 1 /device/drain # lab ");
+    assert_has(right.out, ", D<=2 complete\n");
+    g_assert_cmpint(stopped.status, ==, 3);
+    assert_has(stopped.out, "not ok 1 /device/drain # lab 100 schedules, ");
+}
+
+/* A file for the program with the bug does not fail in the one without. */
+static void test_replay_of_another_program(void)
+{
+    g_autofree char *text = NULL;
+    g_auto(GStrv) parts = NULL;
+    g_auto(Outcome) o = { 0 };
+
+    find_bug();
+    g_assert_true(g_file_get_contents(replay_file, &text, NULL, NULL));
+    parts = g_strsplit(text, lesson(), 2);
+    g_assert_cmpuint(g_strv_length(parts), ==, 2);
+    g_free(text);
+    text = g_strjoinv(g_getenv("LESSON_FIXED"), parts);
+    g_assert_true(g_file_set_contents(replay_file, text, -1, NULL));
+    o = lab("replay", replay_file, NULL);
+    g_assert_cmpint(o.status, ==, 0);
+    assert_has(o.out, "# the program was built anew since the file was written\n");
+    assert_has(o.out, "# the file says: deadlock");
+}
+
+/* gdb stops at each of the two deviations, and then the program ends. */
+static void test_gdb(void)
+{
+    g_autofree char *gdb = g_find_program_in_path("gdb");
+    g_autofree char *command = NULL, *out = NULL;
+
+    if (!gdb) {
+        g_test_skip("no gdb");
+        return;
+    }
+    find_bug();
+    command = g_strdup_printf("cd %s && printf 'continue\\ncontinue\\nquit\\n' | "
+                              "'%s' replay %s --gdb 2>&1", directory,
+                              g_getenv("MINIBLK_LAB"), replay_file);
+    g_assert_true(g_spawn_sync(directory, (char *[]) { (char *)"sh", (char *)"-c", command,
+                                                       NULL },
+                               NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, &out, NULL, NULL, NULL));
+    if (strstr(out, "ptrace: Operation not permitted")) {
+        g_test_skip("gdb may not trace here");
+        return;
+    }
+    if (!g_regex_match_simple("lab_deviation \\(number=[^)]*1\\).*"
+                              "lab_deviation \\(number=[^)]*2\\).*"
+                              "lab replayed 1 time: deadlock", out, G_REGEX_DOTALL, 0)) {
+        g_error("%s", out);
+    }
+}
+
+static void test_usage(void)
+{
+    static const struct {
+        const char *words[4], *problem;
+    } table[] = {
+        { { NULL }, "no command" },
+        { { "sing" }, "there is no command 'sing'" },
+        { { "run" }, "'run' needs a program: PROG" },
+        { { "replay" }, "'replay' needs a FILE" },
+        { { "run", "x", "y" }, "'y' after 'x'" },
+        { { "run", "--bound", "1" }, "'run' has no option '--bound'" },
+        { { "run", "--jobs" }, "option '--jobs' takes a value" },
+        { { "replay", "--text=1", "x" }, "option '--text' takes no value" },
+        { { "run", "--tso", "perhaps" }, "--tso is 'on' or 'off', not 'perhaps'" },
+        { { "run", "/no/such/program" }, "there is no program '/no/such/program'" },
+        { { "run", "/bin/true" }, "'/bin/true' is not linked with libminiblk-lab" },
+        { { "replay", "/no/such/file" }, "No such file or directory" },
+        { { "replay", "/bin/true" }, "'/bin/true' is not a replay file" },
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(table); i++) {
+        g_auto(Outcome) o = lab(table[i].words[0], table[i].words[1], table[i].words[2],
+                                table[i].words[3], NULL);
+
+        g_assert_cmpint(o.status, ==, 2);
+        assert_has(o.err, table[i].problem);
+    }
+    {
+        g_auto(Outcome) o = lab("run", lesson(), "--schedules", "lots", NULL);
+
+        g_assert_cmpint(o.status, ==, 2);
+        assert_has(o.out, "Bail out! LAB_SCHEDULES: 'lots' is not a number from 1 to");
+    }
+}
+
+static void test_help(void)
+{
+    g_auto(Outcome) o = lab("--help", NULL);
+
+    g_assert_cmpint(o.status, ==, 0);
+    assert_has(o.out, "miniblk-lab prove PROG");
+}
+
+static void remove_directory(void)
+{
+    g_autoptr(GDir) dir = g_dir_open(directory, 0, NULL);
+
+    for (const char *name; (name = g_dir_read_name(dir));) {
+        g_autofree char *path = g_build_filename(directory, name, NULL);
+
+        g_unlink(path);
+    }
+    g_rmdir(directory);
+}
+
+int main(int argc, char **argv)
+{
+    g_autoptr(GError) error = NULL;
+    int status;
+
+    g_test_init(&argc, &argv, NULL);
+    g_assert_nonnull(g_getenv("MINIBLK_LAB"));
+    g_assert_nonnull(lesson());
+    directory = g_dir_make_tmp("lab-command-XXXXXX", &error);
+    g_assert_no_error(error);
+    replay_file = g_build_filename(directory, "lesson-lab-device-drain.lab", NULL);
+    g_test_add_func("/lab-command/list", test_list);
+    g_test_add_func("/lab-command/run/finds", test_run_finds);
+    g_test_add_func("/lab-command/run/memory-model", test_memory_model);
+    g_test_add_func("/lab-command/run/paths", test_paths);
+    g_test_add_func("/lab-command/replay", test_replay);
+    g_test_add_func("/lab-command/replay/pictures", test_replay_pictures);
+    g_test_add_func("/lab-command/replay/another-program", test_replay_of_another_program);
+    g_test_add_func("/lab-command/replay/gdb", test_gdb);
+    g_test_add_func("/lab-command/shrink", test_shrink);
+    g_test_add_func("/lab-command/prove", test_prove);
+    g_test_add_func("/lab-command/usage", test_usage);
+    g_test_add_func("/lab-command/help", test_help);
+    status = g_test_run();
+    remove_directory();
+    g_free(replay_file);
+    g_free(directory);
+    return status;
+}
