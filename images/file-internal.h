@@ -79,6 +79,14 @@ void file_locks_abort(FileLocks *locks, int fd);
 /* Lock in NEW_FD, the same file opened again, all that is locked right now. 0 or -errno. */
 int file_locks_copy(const FileLocks *locks, int new_fd);
 
+/* ---- images/file-holder.c ---------------------------------------------------------------- */
+
+/*
+ * "process 1234 'name'" of one who has byte BYTE of FD's file locked, through another open
+ * file description; newly allocated. NULL when that cannot be found out. Blocking.
+ */
+char *file_lock_holder(int fd, int64_t byte);
+
 /* ---- images/file-probe.c: main thread; blocking ----------------------------------------- */
 
 /* Set s->request_alignment and s->mem_alignment. False when FD cannot do O_DIRECT. */

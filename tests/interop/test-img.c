@@ -392,8 +392,8 @@ static void test_help(void)
 }
 
 /*
- * info answers while somebody holds the image for writing, and needs no -U for that;
- * compare, which would read what changes, does not.
+ * What only describes an image answers while somebody holds it for writing, and needs no -U
+ * for that; compare, which would read what changes, does not, and says who it is.
  *
  *     peer       open for writing .............................. close
  *     ours                         info: ok   compare: refused
@@ -410,16 +410,18 @@ static void test_locked(void)
     int status = t_run(&out,
         "qemu-io -f qcow2 held <pipe >holder.log 2>&1 & exec 3>pipe; echo 'write 0 64k' >&3\n"
         "until grep -q wrote holder.log; do :; done\n"
-        "miniblk-img info held >/dev/null; echo info $?\n"
-        "miniblk-img compare held held; echo compare $?\n"
+        "for c in info map 'measure -O qcow2' 'snapshot -l'; do\n"
+        "miniblk-img $c held >/dev/null; echo $c $?; done\n"
+        "miniblk-img compare held held 2>refused; echo compare $?\n"
+        "sed 's/process [0-9]* /process N /' refused\n"
         "miniblk-img compare -U held held; echo shared $?\n"
         "echo quit >&3; exec 3>&-; wait");
     g_assert_cmpint(status, ==, 0);
     g_assert_cmpstr(out, ==,
-        "info 0\n"
-        "miniblk-img: Could not open 'held': Failed to get shared \"write\" lock\n"
-        "Is another process using the image [held]?\n"
+        "info 0\nmap 0\nmeasure -O qcow2 0\nsnapshot -l 0\n"
         "compare 2\n"
+        "miniblk-img: Could not open 'held': Failed to get shared \"write\" lock\n"
+        "Is another process using the image [held]? (process N 'qemu-io')\n"
         "Images are identical.\n"
         "shared 0\n");
 }
