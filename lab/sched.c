@@ -19,7 +19,7 @@
 
 enum {
     STEPS_DEFAULT = 1000000,    /* livelock bound */
-    STREAK_MAX = 5000,          /* steps after which the default policy lets others go on */
+    STREAK_MAX = 2000,          /* steps after which the default policy lets others go on */
     IDLE_PATIENCE = 4,          /* turns of a busy-waiting loop after which all others go first */
     IDLE_JUMP = 16,             /* turns after which the time of a lonely spinner jumps */
     CYCLE_MAX = 64,             /* steps of a livelock's cycle that are recognised */
@@ -191,6 +191,7 @@ static unsigned list_agents(uint64_t enabled)
         if (impatient()) {
             n = add_flushes(n, enabled);
             n = add_disk(n);
+            n = clock && !(eager & (eager - 1)) ? add_clock(n) : n;
             return add_threads(n, eager);
         }
         n = add_threads(n, eager);
@@ -302,11 +303,10 @@ static void account(LabAgent agent, const LabOp *op, bool chosen)
 
 static void note_thread_step(int next)
 {
-    if (next != E.self) {
-        E.streak = 0;
-    } else {
-        E.streak++;
+    if (impatient()) {
+        lab__clock_advance();   /* who spins without looking at a clock spends time, too */
     }
+    E.streak = next == E.self && E.streak < STREAK_MAX ? E.streak + 1 : 0;
     for (uint64_t left = E.yielding & ~lab__bit(next); left; left &= left - 1) {
         LabThread *t = &lab__threads[__builtin_ctzll(left)];
         /* who has not spun for long may go on as soon as anybody has done anything */
@@ -327,7 +327,7 @@ static int next_thread(void)
         uint64_t enabled = enabled_threads();
         unsigned option = 0;
 
-        if (enabled == lab__bit(E.self) && !disk_is_ready() &&
+        if (enabled == lab__bit(E.self) && ++E.streak < STREAK_MAX && !disk_is_ready() &&
             !(E.yielding | (lab__limits.clock && E.next_deadline_ns != INT64_MAX))) {
             /* nobody else: the buffer of the only one that runs can wait */
             LabThread *t = lab__self();
@@ -358,6 +358,7 @@ static int next_thread(void)
             E.changed = true;
             break;
         }
+        E.streak = 0;
         if (agent.kind != LAB_AGENT_FLUSH) {
             /* whoever waits for such a thing by spinning may look again */
             for (uint64_t left = E.yielding; left; left &= left - 1) {

@@ -296,6 +296,13 @@ static void spin_for_each_other(void)
     run_two(set_x_spin_for_y, set_y_spin_for_x);
 }
 
+/* Alone, without a hint or a look at the clock. */
+THREAD(just_spin_for_y, while (!qatomic_read(&y)) { })
+static void just_spin_for_a_sleeper(void)
+{
+    run_two(just_spin_for_y, set_y_slowly);
+}
+
 THREAD(poll_for_y,
        int fd = port_eventfd(0);
        struct pollfd p = { .fd = fd, .events = POLLIN };
@@ -440,6 +447,7 @@ static const Expectation expectations[] = {
     { "/bug/spin-for-ever", spin_for_ever, 0, SC, .verdict = LAB_LIVELOCK,
       .words = "This repeats" },
     { "/no-bug/spin/sleeper", spin_for_a_sleeper, 1, TSO },
+    { "/no-bug/spin/sleeper/no-hint", just_spin_for_a_sleeper, 0, TSO },
     { "/no-bug/spin/each-other", spin_for_each_other, 1, TSO },
     { "/no-bug/poll/sleeper", poll_for_a_sleeper, 1, TSO },
     { "/bug/assertion", false_assertion, 0, SC, .verdict = LAB_ASSERT, .words = "x == 1" },
