@@ -2,6 +2,7 @@
 /* Cases that break, each in its own way: see test-world-failures.sh. */
 #include "miniblk/osdep.h"
 #include "miniblk/compiler.h"
+#include "lab/lab-test.h"
 
 /* The compiler must not know what happens. */
 static void *volatile pointer;
@@ -118,6 +119,27 @@ static void subprocess(void)
     g_test_trap_subprocess(NULL, 0, 0);
 }
 
+/* Of these the strategy must first find the schedule. */
+
+static void unflushed(void)
+{
+    int fd = open("/tmp/broken-world", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    char byte = 0;
+
+    g_assert_cmpint(pwrite(fd, "a", 1, 0), ==, 1);
+    lab_power_cut();
+    lab_power_on();
+    g_assert_cmpint(pread(fd, &byte, 1, 0), ==, 1);
+}
+
+static void fault(void)
+{
+    int fd = open("/tmp/broken-world", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+    lab_faults(true);
+    g_assert_cmpint(pwrite(fd, "a", 1, 0), ==, 1);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -137,5 +159,7 @@ int main(int argc, char **argv)
     g_test_add_func("/broken/exits", exits);
     g_test_add_func("/broken/fails", fails);
     g_test_add_func("/broken/subprocess", subprocess);
+    g_test_add_func("/broken/unflushed", unflushed);
+    g_test_add_func("/broken/fault", fault);
     return g_test_run();
 }
