@@ -3,6 +3,7 @@
 #include "miniblk/osdep.h"
 #include "images/qcow2.h"
 #include "images/qcow2-check.h"
+#include "images/qcow2-manage.h"
 #include "images/qcow2-entry.h"
 
 /* ---- refcount blocks --------------------------------------------------------------- */
@@ -29,7 +30,8 @@ static void reject_block(Qcow2Check *c, uint32_t i, const char *problem)
 {
     bool repair = c->fix & BDRV_FIX_ERRORS;
 
-    fprintf(stderr, "%s refcount block %" PRIu32 " %s\n", repair ? "Repairing" : "ERROR", i,
+    fprintf(stderr, "%s refcount %s %" PRIu32 " %s\n", repair ? "Repairing" : "ERROR",
+            c->s->reftable.entries[i] & ~QCOW2_REFTABLE_MASK ? "table entry" : "block", i,
             problem);
     if (repair) {
         c->res->corruptions_fixed++;
@@ -70,8 +72,9 @@ static bool block_usable(Qcow2Check *c, uint64_t block)
 {
     Qcow2State *s = c->s;
 
+    /* reserved bits are an error, but do not keep us from reading it */
     return block < s->reftable.size && s->reftable.entries[block] &&
-           !block_problem(c, s->reftable.entries[block]);
+           !block_problem(c, s->reftable.entries[block] & QCOW2_REFTABLE_MASK);
 }
 
 /* ---- refcounts --------------------------------------------------------------------- */
@@ -171,9 +174,8 @@ static bool refcount_known(Qcow2Check *c, uint64_t cluster)
 {
     uint64_t block = cluster >> c->s->refblock_bits;
 
-    return cluster < c->file_clusters &&
-           (block >= c->s->reftable.size || !c->s->reftable.entries[block] ||
-            block_usable(c, block));
+    return block >= c->s->reftable.size || !c->s->reftable.entries[block] ||
+           block_usable(c, block);
 }
 
 /* Whether ENTRY's flag agrees with the refcount; *FIXED_ENTRY is what it should be. */
@@ -198,11 +200,12 @@ static void report_flag(Qcow2Check *c, const char *fmt, ...)
 {
     va_list ap;
 
-    fprintf(stderr, "%s OFLAG_COPIED ", c->fix ? "Repairing" : "ERROR");
+
+    fprintf(stderr, "%s OFLAG_COPIED ", c->fix_flags ? "Repairing" : "ERROR");
     va_start(ap, fmt);
     vfprintf(stderr, fmt, ap);
     va_end(ap);
-    *(c->fix ? &c->res->corruptions_fixed : &c->res->corruptions) += 1;
+    *(c->fix_flags ? &c->res->corruptions_fixed : &c->res->corruptions) += 1;
 }
 
 static int coroutine_fn check_l2_flags(Qcow2Check *c, uint32_t l1_index, Qcow2Slice *slice)
@@ -212,8 +215,7 @@ static int coroutine_fn check_l2_flags(Qcow2Check *c, uint32_t l1_index, Qcow2Sl
     for (uint32_t i = 0; i < qcow2_slice_entries(s); i++) {
         uint64_t *place = qcow2_entry_place(s, slice, i), fixed, refcount;
         uint64_t entry = GUINT64_FROM_BE(*place);
-        if (!qcow2_has_host(s, qcow2_entry_from(s, place).desc) ||
-            (entry & QCOW2_OFFSET_MASK & s->cluster_mask)) {
+        if (!qcow2_has_host(s, qcow2_entry_from(s, place).desc)) {
             continue;
         }
         int ret = 0;
@@ -229,7 +231,7 @@ static int coroutine_fn check_l2_flags(Qcow2Check *c, uint32_t l1_index, Qcow2Sl
         if (fixed != entry) {
             report_flag(c, "data cluster: l2_entry=%" PRIx64 " refcount=%" PRIu64 "\n", entry,
                         refcount);
-            if (c->fix) {
+            if (c->fix_flags) {
                 *place = GUINT64_TO_BE(fixed);
                 qcow2_cache_mark_dirty(&s->l2_cache, slice);
             }
@@ -238,21 +240,28 @@ static int coroutine_fn check_l2_flags(Qcow2Check *c, uint32_t l1_index, Qcow2Sl
     return 0;
 }
 
-static int coroutine_fn check_table_flags(Qcow2Check *c, uint32_t l1_index)
+static int coroutine_fn check_l1_flag(Qcow2Check *c, uint32_t l1_index)
 {
-    Qcow2State *s = c->s;
-    uint64_t entry = s->l1.entries[l1_index], fixed, refcount;
-    uint64_t table = entry & QCOW2_OFFSET_MASK;
-    uint32_t slice_bytes = 1u << s->l2_cache.slice_bits;
+    uint64_t entry = c->s->l1.entries[l1_index], fixed, refcount;
 
     int ret = check_flag(c, entry, &fixed, &refcount);
     if (ret >= 0 && fixed != entry) {
         report_flag(c, "L2 cluster: l1_index=%" PRIu32 " l1_entry=%" PRIx64 " refcount=%"
                     PRIu64 "\n", l1_index, entry, refcount);
-        if (c->fix) {
-            qcow2_root_set(&s->l1, l1_index, fixed);
+        if (c->fix_flags) {
+            qcow2_root_set(&c->s->l1, l1_index, fixed);
         }
     }
+    return ret;
+}
+
+static int coroutine_fn check_table_flags(Qcow2Check *c, uint32_t l1_index)
+{
+    Qcow2State *s = c->s;
+    uint64_t table = s->l1.entries[l1_index] & QCOW2_OFFSET_MASK;
+    uint32_t slice_bytes = 1u << s->l2_cache.slice_bits;
+    int ret = 0;
+
     for (uint64_t o = table; o < table + s->cluster_bytes && ret >= 0; o += slice_bytes) {
         Qcow2Slice *slice;
         ret = qcow2_cache_get(s, &s->l2_cache, o, l1_index, &slice);
@@ -267,20 +276,25 @@ static int coroutine_fn check_table_flags(Qcow2Check *c, uint32_t l1_index)
 static int coroutine_fn check_flags(Qcow2Check *c)
 {
     Qcow2State *s = c->s;
+    int ret = 0;
 
-    for (uint32_t i = 0; i < s->l1.size; i++) {
+    /* Mending leaks changes refcounts, and flags with them; of a sound image that is safe. */
+    c->fix_flags = (c->fix & BDRV_FIX_ERRORS) ||
+                   ((c->fix & BDRV_FIX_LEAKS) && !c->res->corruptions &&
+                    !c->res->check_errors);
+    for (uint32_t i = 0; i < s->l1.size && ret >= 0; i++) {
         uint64_t offset = s->l1.entries[i] & QCOW2_OFFSET_MASK;
         Qcow2TableRef *t = g_hash_table_lookup(c->tables, &offset);
+        if (offset) {
+            ret = check_l1_flag(c, i);
+        }
         /* A table that several entries name is looked at once. */
-        if (t && !t->walked) {
+        if (ret >= 0 && t && !t->walked && !(offset & s->cluster_mask)) {
             t->walked = true;
-            int ret = check_table_flags(c, i);
-            if (ret < 0) {
-                return ret;
-            }
+            ret = check_table_flags(c, i);
         }
     }
-    return 0;
+    return ret;
 }
 
 int coroutine_fn qcow2_check_compare(Qcow2Check *c)
@@ -289,6 +303,25 @@ int coroutine_fn qcow2_check_compare(Qcow2Check *c)
 
     ret = ret < 0 ? ret : compare_refcounts(c);
     return ret < 0 ? ret : check_flags(c);
+}
+
+/* ---- the snapshot table ------------------------------------------------------------- */
+
+/* Entries of version 3 have extra data; what is missing has been assumed when reading. */
+static bool check_snapshot_entries(Qcow2Check *c)
+{
+    const Qcow2State *s = c->s;
+    bool repair = c->fix & BDRV_FIX_ERRORS, any = false;
+
+    for (uint32_t i = 0; i < s->header.nb_snapshots && s->header.version >= 3; i++) {
+        if (s->snapshots[i].extra_bytes < QCOW2_SNAPSHOT_V3_EXTRA_BYTES) {
+            fprintf(stderr, "%s snapshot table entry %" PRIu32 " is incomplete\n",
+                    repair ? "Repairing" : "ERROR", i);
+            *(repair ? &c->res->corruptions_fixed : &c->res->corruptions) += 1;
+            any = true;
+        }
+    }
+    return any && repair;
 }
 
 /* ---- the check --------------------------------------------------------------------- */
@@ -304,6 +337,7 @@ static int coroutine_fn run_check(Qcow2Check *c)
     s->file_bytes = len;
     c->file_clusters = qcow2_clusters(s, len);
     c->res->bfi.total_clusters = qcow2_clusters(s, qcow2_guest_bytes(s));
+    bool rewrite_snapshots = check_snapshot_entries(c);
     int ret = qcow2_check_count(c);
     if (ret < 0) {
         return ret;
@@ -315,6 +349,10 @@ static int coroutine_fn run_check(Qcow2Check *c)
     s->alloc_floor = 0;
     if (c->fix) {
         s->free_hint = 0;
+        qcow2_overlap_collect(s);
+    }
+    if (ret >= 0 && rewrite_snapshots) {
+        ret = qcow2_snapshots_write(s);
         qcow2_overlap_collect(s);
     }
     return ret;

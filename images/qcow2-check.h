@@ -26,6 +26,7 @@ typedef struct Qcow2Check {
     Qcow2State *s;
     BdrvCheckResult *res;
     BdrvCheckMode fix;
+    bool fix_flags;             /* "copied" flags are mended */
     uint64_t file_clusters;     /* the last one may be cut */
     Qcow2Counts counts;
     GHashTable *tables;         /* offset -> Qcow2TableRef */

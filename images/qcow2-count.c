@@ -142,7 +142,7 @@ static int note_l1_entry(Qcow2Check *c, uint64_t entry, bool active)
     if (offset & c->s->cluster_mask) {
         qcow2_check_error(c, "ERROR l2_offset=%" PRIx64 ": Table is not cluster aligned; L1 "
                           "entry corrupted\n", offset);
-        return 0;
+        /* What it seems to refer to is not to be taken for leaked. */
     }
     if (offset >= c->file_clusters << c->s->cluster_bits) {
         return count_range(c, offset, c->s->cluster_bytes, 1);
@@ -178,8 +178,13 @@ static int coroutine_fn note_snapshot_l1(Qcow2Check *c, const Qcow2Snapshot *sn)
     }
     int before = c->res->corruptions;
     int ret = count_range(c, sn->l1_offset, bytes, 1);
-    if (ret < 0 || !bytes || c->res->corruptions != before) {
+    if (ret < 0 || !bytes) {
         return ret;
+    }
+    if (c->res->corruptions != before) {
+        /* All that it refers to would be taken for leaked. */
+        fprintf(stderr, "ERROR: I/O error in check_refcounts_l1\n");
+        return -EIO;
     }
     g_autofree uint64_t *l1 = g_try_malloc(bytes);
     if (!l1) {
@@ -202,7 +207,8 @@ static int coroutine_fn note_l1_tables(Qcow2Check *c)
         ret = note_l1_entry(c, s->l1.entries[i], true);
     }
     for (uint32_t i = 0; i < s->header.nb_snapshots && ret >= 0; i++) {
-        total += (uint64_t)s->snapshots[i].l1_size * 8;
+        uint64_t bytes = (uint64_t)s->snapshots[i].l1_size * 8;
+        total += bytes > QCOW2_L1_BYTES_MAX ? 0 : bytes;
         ret = total > SNAPSHOT_L1_BYTES_MAX ? -EFBIG
                                             : note_snapshot_l1(c, &s->snapshots[i]);
     }
@@ -280,7 +286,6 @@ static int count_l2_entry(Qcow2Check *c, const Qcow2TableRef *t, uint32_t i,
     if (host & c->s->cluster_mask) {
         qcow2_check_error(c, "ERROR offset=%" PRIx64 ": Data cluster is not properly aligned; "
                           "L2 entry corrupted.\n", host);
-        return 0;
     }
     note_fragments(c, t, entry);
     /* The clusters of a data file are not counted. */

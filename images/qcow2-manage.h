@@ -61,6 +61,9 @@ int coroutine_fn qcow2_l1_grow(Qcow2State *s, uint64_t size);
 
 /* ---- qcow2-snapshot-table.c -------------------------------------------------------------- */
 
+/* Extra data that every snapshot of an image of version 3 has. */
+#define QCOW2_SNAPSHOT_V3_EXTRA_BYTES 16u
+
 /*
  * Write the table of the snapshots in memory to a new place and have the header point there;
  * the old one is given up. Lock held.

@@ -234,6 +234,9 @@ int coroutine_fn qcow2_snapshots_write(Qcow2State *s)
     }
     s->header.snapshots_offset = offset;
     s->snapshots_bytes = bytes;
+    for (uint32_t i = 0; i < s->header.nb_snapshots; i++) {
+        s->snapshots[i].extra_bytes = MAX(s->snapshots[i].extra_bytes, sizeof(DiskExtra));
+    }
     uint64_t old_clusters = qcow2_clusters(s, old_bytes);
     if (old_clusters) {
         qcow2_refcount_change(s, old >> s->cluster_bits, old_clusters, -1);

@@ -334,6 +334,39 @@ static void test_header_is_kept(void)
     }
 }
 
+/* An extension that nobody knows, and a header that is longer than ours. */
+static void test_unknown_is_kept(void)
+{
+    g_autofree char *path = new_image("size=1M");
+    g_autofree char *bytes = NULL;
+    gsize n;
+
+    /* | header 112 | extensions .. | end |  ->  | header 112 + 8 | unknown | extensions .. */
+    g_assert_true(g_file_get_contents(path, &bytes, &n, NULL));
+    memmove(bytes + 120 + 16, bytes + 112, 1000);
+    memcpy(bytes + 112, "\0\0\0\0\0\0\x12\x34", 8);
+    memcpy(bytes + 120, "wxyz\0\0\0\5hello\0\0\0", 16);
+    bytes[103] = 120;
+    g_assert_true(g_file_set_contents(path, bytes, n, NULL));
+    qcow2_assert_peer_finds_no_fault(path);
+    for (int i = 0; i < 2; i++) {
+        BlockBackend *blk = qcow2_open_file(path, ",backing=");
+        add(blk, i ? "second" : "first", 65536);
+        g_assert_cmpint(bdrv_change_backing_file(blk_bs(blk), i ? "x" : "long/name", "raw"), ==,
+                        0);
+        blk_unref(blk);
+        g_free(bytes);
+        g_assert_true(g_file_get_contents(path, &bytes, &n, NULL));
+        g_assert_nonnull(memmem(bytes, 4096, "wxyz\0\0\0\5hello\0\0\0", 16));
+        g_assert_cmpmem(bytes + 112, 8, "\0\0\0\0\0\0\x12\x34", 8);
+    }
+    BlockBackend *blk = qcow2_open_file(path, ",backing=");
+    g_assert_cmpstr(blk_bs(blk)->backing_file, ==, "x");
+    find(blk, "first");
+    find(blk, "second");
+    blk_unref(blk);
+}
+
 /* ---- damage ------------------------------------------------------------------------------ */
 
 static void poke(const char *path, int64_t offset, uint64_t value, size_t n)
@@ -483,6 +516,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/bitmap/resize", test_resize);
     g_test_add_func("/qcow2/bitmap/limits", test_limits);
     g_test_add_func("/qcow2/bitmap/header-is-kept", test_header_is_kept);
+    g_test_add_func("/qcow2/bitmap/unknown-is-kept", test_unknown_is_kept);
     g_test_add_func("/qcow2/bitmap/hostile", test_hostile);
     g_test_add_func("/qcow2/bitmap/autoclear-is-off", test_autoclear_is_off);
     g_test_add_func("/qcow2/bitmap/with-peer", test_with_peer);

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * qcow2: what a check finds in damaged images and what repair makes of them, next to what
+ * qemu-img says of the same images.
+ */
+#include "qcow2-test.h"
+#include <jansson.h>
+
+enum { GUEST_BYTES = 4 << 20 };
+enum { H_L1_OFFSET = 40, H_REFTABLE = 48, H_SNAPSHOTS = 64 };
+
+/* ---- bytes of an image file -------------------------------------------------------- */
+
+static uint64_t peek64(const char *path, int64_t offset)
+{
+    uint64_t value;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    g_assert_cmpint(fd, >=, 0);
+    g_assert_cmpint(pread(fd, &value, sizeof(value), offset), ==, (ssize_t)sizeof(value));
+    close(fd);
+    return GUINT64_FROM_BE(value);
+}
+
+static void poke64(const char *path, int64_t offset, uint64_t value)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    value = GUINT64_TO_BE(value);
+    g_assert_cmpint(fd, >=, 0);
+    g_assert_cmpint(pwrite(fd, &value, sizeof(value), offset), ==, (ssize_t)sizeof(value));
+    close(fd);
+}
+
+static uint64_t table_at(const char *path, int64_t field)
+{
+    return peek64(path, field) & 0x00fffffffffffe00;
+}
+
+/* ---- images and damage ---------------------------------------------------------------- */
+
+typedef enum Where { L1, L2, REFBLOCK, SNAPSHOT, SNAPSHOT_L1, SNAPSHOT_L2 } Where;
+
+/* The entry at WHERE, number INDEX, becomes (old & KEEP) ^ FLIP. */
+typedef struct Damage {
+    const char *name;
+    Where where;
+    int index;
+    uint64_t keep, flip;
+} Damage;
+
+#define ALL UINT64_MAX
+
+static const Damage damages[] = {
+    { "none", L2, 0, ALL, 0 },
+    { "refcount too low", REFBLOCK, 4, 0xffffffffffff, 0 },
+    { "refcount too high", REFBLOCK, 4, ALL, 0x0004000000000000 },
+    { "cluster leaked", L2, 3, 0, 0 },
+    { "copied flag missing", L2, 5, ALL, 1ULL << 63 },
+    { "copied flag missing in L1", L1, 0, ALL, 1ULL << 63 },
+    { "cluster unaligned", L2, 5, ALL, 0x200 },
+    { "cluster beyond the end", L2, 5, 1ULL << 63, 1ULL << 40 },
+    { "cluster with two users", L2, 5, 0, 1ULL << 63 | 0x6000 },
+    { "cluster is the header's neighbour", L2, 5, 0, 1ULL << 63 | 0x1000 },
+    { "reserved bits in L2", L2, 5, ALL, 1ULL << 58 },
+    { "reserved bits in L1", L1, 0, ALL, 1ULL << 58 },
+    { "table beyond the end", L1, 0, 1ULL << 63, 1ULL << 40 },
+    { "zero flag", L2, 5, ALL, 1 },
+    { "a snapshot's table is gone", SNAPSHOT_L1, 0, 0, 0 },
+    { "a snapshot's cluster is gone", SNAPSHOT_L2, 5, 0, 0 },
+    { "a snapshot's cluster is beyond the end", SNAPSHOT_L2, 5, 0, 1ULL << 40 },
+    { "a snapshot's table is unaligned", SNAPSHOT, 0, ALL, 0x200 },
+};
+
+static const char *const images[] = {
+    "size=4M,cluster_size=4k", "size=4M,cluster_size=4k,compat=0.10",
+    "size=4M,cluster_size=4k,lazy_refcounts=on", "size=4M,cluster_size=4k,refcount_bits=16",
+};
+
+static void make_image(const char *path, const char *opts)
+{
+    QEMUSnapshotInfo sn = { .name = "s", .icount = UINT64_MAX };
+    g_autofree uint8_t *zeroes = g_malloc0(65536);
+
+    qcow2_create(path, opts);
+    BlockBackend *blk = qcow2_open_file(path, "");
+    write_pattern(blk, 0, 100000, 1);
+    g_assert_cmpint(blk_pwrite(blk, 1 << 20, 65536, zeroes, BDRV_REQ_WRITE_COMPRESSED), ==, 0);
+    g_assert_cmpint(bdrv_snapshot_create(blk_bs(blk), &sn), ==, 0);
+    write_pattern(blk, 0, 50000, 2);
+    blk_unref(blk);
+}
+
+static void damage(const char *path, const Damage *d)
+{
+    uint64_t snapshots = peek64(path, H_SNAPSHOTS), place = 0;
+
+    switch (d->where) {
+    case L1:
+        place = peek64(path, H_L1_OFFSET);
+        break;
+    case L2:
+        place = table_at(path, peek64(path, H_L1_OFFSET));
+        break;
+    case REFBLOCK:
+        place = peek64(path, peek64(path, H_REFTABLE));
+        break;
+    case SNAPSHOT:
+        place = snapshots;
+        break;
+    case SNAPSHOT_L1:
+        place = peek64(path, snapshots);
+        break;
+    case SNAPSHOT_L2:
+        place = table_at(path, peek64(path, snapshots));
+        break;
+    }
+    place += d->index * 8;
+    poke64(path, place, (peek64(path, place) & d->keep) ^ d->flip);
+}
+
+/* ---- two opinions ------------------------------------------------------------------------ */
+
+typedef struct Opinion { int64_t corruptions, leaks, corruptions_fixed, leaks_fixed, end; }
+    Opinion;
+
+/* False: the peer gave up. */
+static bool ask_peer(const char *path, const char *mode, Opinion *o)
+{
+    g_autofree char *command = g_strdup_printf("qemu-img check --output=json %s %s", mode, path);
+    g_autofree char *out = NULL, *err = NULL;
+
+    g_assert_true(g_spawn_command_line_sync(command, &out, &err, NULL, NULL));
+    g_autoptr(json_t) j = json_loads(out, 0, NULL);
+    if (!j || json_integer_value(json_object_get(j, "check-errors")) ||
+        strstr(err, "Rebuilding refcount structure")) {
+        return false;
+    }
+    *o = (Opinion){
+        json_integer_value(json_object_get(j, "corruptions")),
+        json_integer_value(json_object_get(j, "leaks")),
+        json_integer_value(json_object_get(j, "corruptions-fixed")),
+        json_integer_value(json_object_get(j, "leaks-fixed")),
+        json_integer_value(json_object_get(j, "image-end-offset")),
+    };
+    return true;
+}
+
+/* As the tool does it: after a repair, what is left is what another check finds. */
+static Opinion ask_us(const char *path, BdrvCheckMode fix)
+{
+    BdrvCheckResult res, after;
+    BlockBackend *blk = open_with_perms(
+        options_of("driver=qcow2,file.driver=file,file.filename=%s%s", path,
+                   fix ? "" : ",read-only=on"),
+        BDRV_O_CHECK | (fix ? BDRV_O_RDWR : 0),
+        fix ? BLK_PERM_ALL : BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL, &error_abort);
+
+    g_assert_cmpint(bdrv_check(blk_bs(blk), &res, fix), ==, 0);
+    after = res;
+    if (res.corruptions_fixed || res.leaks_fixed) {
+        g_assert_cmpint(bdrv_check(blk_bs(blk), &after, 0), ==, 0);
+    }
+    blk_unref(blk);
+    return (Opinion){ after.corruptions, after.leaks, res.corruptions_fixed, res.leaks_fixed,
+                      after.image_end_offset };
+}
+
+static void compare_one(const char *image, const Damage *d)
+{
+    static const struct { const char *peer; BdrvCheckMode ours; } modes[] = {
+        { "", 0 }, { "-r leaks", BDRV_FIX_LEAKS }, { "-r all",
+                                                     BDRV_FIX_LEAKS | BDRV_FIX_ERRORS },
+    };
+    g_autofree char *path = scratch_path("damaged.qcow2");
+
+    for (unsigned m = 0; m < ARRAY_SIZE(modes); m++) {
+        Opinion theirs, ours;
+        make_image(path, image);
+        damage(path, d);
+        g_test_message("%s: %s, %s", image, d->name, modes[m].peer);
+        bool known = ask_peer(path, modes[m].peer, &theirs);
+        make_image(path, image);
+        damage(path, d);
+        ours = ask_us(path, modes[m].ours);
+        if (known) {
+            g_assert_cmpint(ours.corruptions, ==, theirs.corruptions);
+            g_assert_cmpint(ours.leaks, ==, theirs.leaks);
+            g_assert_cmpint(ours.corruptions_fixed, ==, theirs.corruptions_fixed);
+            g_assert_cmpint(ours.leaks_fixed, ==, theirs.leaks_fixed);
+            g_assert_cmpint(ours.end, ==, theirs.end);
+        }
+        if (modes[m].ours && !ours.corruptions && !ours.leaks) {
+            qcow2_assert_peer_finds_no_fault(path);
+        }
+    }
+}
+
+static void test_with_peer(void)
+{
+    g_autofree char *peer = g_find_program_in_path("qemu-img");
+
+    if (!peer) {
+        g_test_skip("qemu-img is not installed");
+        return;
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(images); i++) {
+        for (unsigned k = 0; k < ARRAY_SIZE(damages); k++) {
+            compare_one(images[i], &damages[k]);
+        }
+    }
+}
+
+/* A snapshot whose L1 table is not in the file: what it refers to must not pass for leaked. */
+static void test_lost_snapshot(void)
+{
+    g_autofree char *path = scratch_path("lost.qcow2");
+    BdrvCheckResult res;
+
+    make_image(path, images[0]);
+    poke64(path, peek64(path, H_SNAPSHOTS), 1ULL << 40);
+    BlockBackend *blk = open_with_perms(
+        options_of("driver=qcow2,file.driver=file,file.filename=%s", path),
+        BDRV_O_CHECK | BDRV_O_RDWR, BLK_PERM_ALL, BLK_PERM_ALL, &error_abort);
+    g_assert_cmpint(bdrv_check(blk_bs(blk), &res, BDRV_FIX_LEAKS | BDRV_FIX_ERRORS), ==, -EIO);
+    g_assert_cmpint(res.leaks_fixed, ==, 0);
+    blk_unref(blk);
+}
+
+int main(int argc, char **argv)
+{
+    image_test_init(&argc, &argv);
+    g_test_add_func("/qcow2/check/with-peer", test_with_peer);
+    g_test_add_func("/qcow2/check/lost-snapshot", test_lost_snapshot);
+    return image_test_run();
+}
