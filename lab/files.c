@@ -6,7 +6,7 @@
 #include "lab/engine.h"
 #include "lab/event.h"
 #include "lab/files.h"
-#include "lab/lab-test.h"
+#include "miniblk/lab-test.h"
 #include "lab/real.h"
 #include "lab/world.h"
 

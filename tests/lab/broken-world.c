@@ -2,7 +2,7 @@
 /* Cases that break, each in its own way: see test-world-failures.sh. */
 #include "miniblk/osdep.h"
 #include "miniblk/compiler.h"
-#include "lab/lab-test.h"
+#include "miniblk/lab-test.h"
 
 /* The compiler must not know what happens. */
 static void *volatile pointer;

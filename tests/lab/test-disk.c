@@ -6,7 +6,7 @@
 #include "miniblk/osdep.h"
 #include "miniblk/atomic.h"
 #include "miniblk/thread.h"
-#include "lab/lab-test.h"
+#include "miniblk/lab-test.h"
 #include "../unit/qcow2-test.h"
 
 enum { SECTOR = 512 };

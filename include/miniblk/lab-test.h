@@ -12,8 +12,8 @@
  *      lab_power_on();
  *      ... open it again and look
  */
-#ifndef LAB_LAB_TEST_H
-#define LAB_LAB_TEST_H
+#ifndef MINIBLK_LAB_TEST_H
+#define MINIBLK_LAB_TEST_H
 
 #include <stdbool.h>
 
