@@ -278,7 +278,7 @@ static void fail_livelock(void)
                                : op_a.where ? op_a.where : "");
         }
     }
-    lab_fail(LAB_LIVELOCK, "livelock: %" PRIu64 " steps, the last half of them with every "
+    lab_fail(LAB_LIVELOCK, "%" PRIu64 " steps, the last half of them with every "
              "thread in turn. %s%s", E.steps,
              found ? "This repeats:" : "No short cycle; the last steps:", text);
 }
@@ -317,7 +317,7 @@ static void note_thread_step(int next)
 
 static void fail_deadlock(void)
 {
-    lab_fail(LAB_DEADLOCK, "deadlock: no thread can ever go on");
+    lab_fail(LAB_DEADLOCK, "no thread can ever go on");
 }
 
 /* Let others take steps until it is a thread's turn; which one's is returned. */

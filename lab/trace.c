@@ -169,6 +169,7 @@ const char *lab_object_name(uintptr_t object, char *buffer, size_t size)
 {
     const char *given = lab__note_name((void *)object);
     const Rank *r = find_rank(object);
+    char symbol[128];
 
     if (given) {
         snprintf(buffer, size, "%s", given);
@@ -176,6 +177,8 @@ const char *lab_object_name(uintptr_t object, char *buffer, size_t size)
         snprintf(buffer, size, "%s", lab_thread_name(object - 1));
     } else if (object <= INT_MAX && lab_fd_is_virtual(object)) {
         snprintf(buffer, size, "%s %d", lab__fd_name(object), (int)object);
+    } else if (lab_symbol_name(object, symbol, sizeof(symbol))) {
+        snprintf(buffer, size, "%s", symbol);
     } else if (r->generation == generation && r->where) {
         /* "&ctx->wake_state" of different objects must not look the same */
         snprintf(buffer, size, "%s#%u", r->where + (r->where[0] == '&'), r->rank);

@@ -30,17 +30,29 @@ static const char *name_of(uintptr_t object, char name[80])
 
 /* ---- coroutines ------------------------------------------------------------------------ */
 
-/* What CO is doing, as far as it is known: its request, or its place among the coroutines. */
-static void say_coroutine(Text *t, const void *co)
+/* The request that CO carries out; NULL: none. */
+static const LabFact *request_of(const void *co)
 {
-    unsigned n, number = 0;
+    unsigned n;
     const LabFact *facts = lab__facts(&n);
 
     for (unsigned i = 0; i < n; i++) {
         if (facts[i].kind == LAB_FACT_REQUEST && facts[i].active && facts[i].coroutine == co) {
-            say(t, "request R%u (%s)", facts[i].serial, facts[i].text);
-            return;
+            return &facts[i];
         }
+    }
+    return NULL;
+}
+
+/* What CO is doing, as far as it is known: its request, or its place among the coroutines. */
+static void say_coroutine(Text *t, const void *co)
+{
+    unsigned n, number = 0;
+    const LabFact *facts = lab__facts(&n), *request = request_of(co);
+
+    if (request) {
+        say(t, "request R%u (%s)", request->serial, request->text);
+        return;
     }
     for (unsigned i = 0; i < n; i++) {
         number += facts[i].kind == LAB_FACT_COROUTINE;
@@ -59,7 +71,7 @@ static void say_what_coroutine_waits_for(Text *t, const void *co)
     if (!f || f->kind != LAB_FACT_COROUTINE) {
         return;
     }
-    say(t, ", whose coroutine last ran in %s", lab_thread_name(f->thread));
+    say(t, " last ran in %s", lab_thread_name(f->thread));
     if (!f->waits_for) {
         return;
     }
@@ -88,6 +100,7 @@ static void say_requests(Text *t)
             say(t, "%s\n  R%u: %s, begun in %s", said++ ? "" : "requests in flight:",
                 facts[i].serial, facts[i].text, lab_thread_name(facts[i].thread));
             if (facts[i].coroutine) {
+                say(t, ", whose coroutine");
                 say_what_coroutine_waits_for(t, facts[i].coroutine);
             }
         }
@@ -96,7 +109,8 @@ static void say_requests(Text *t)
         say(t, "\n");
     }
     for (unsigned i = 0; i < n; i++) {
-        if (facts[i].kind == LAB_FACT_COROUTINE && facts[i].waits_for) {
+        if (facts[i].kind == LAB_FACT_COROUTINE && facts[i].waits_for &&
+            !request_of(facts[i].object)) {
             say(t, "  ");
             say_coroutine(t, facts[i].object);
             say_what_coroutine_waits_for(t, facts[i].object);
