@@ -11,6 +11,7 @@
  */
 #include "miniblk/osdep.h"
 #include "lab/report.h"
+#include "lab/world.h"
 
 #include <poll.h>
 #include <signal.h>
@@ -23,6 +24,7 @@ enum {
     TICK_MS = 200,              /* between looks at progress, time and hangs */
     COVERAGE_FIRST = 1000,      /* pairs are collected in the first schedules ... */
     COVERAGE_EVERY = 16,        /* ... and then in every so many */
+    FAILED_SCHEDULE = 77,       /* exit status of run_isolated()'s process */
 };
 
 /* One process's part of the shared memory. It alone writes it while it lives. */
@@ -198,11 +200,38 @@ static bool run_schedule(Run *run, uint64_t number)
         snprintf(outcome->message, sizeof(outcome->message),
                  "a schedule ended before its deviation %u, which must exist",
                  chooser->deviated + 1);
-    } else if (config->check_every
+    } else if (config->check_every && lab_world_restores()
                && number % config->check_every == config->check_every - 1) {
         check_again(run, outcome);
     }
     return !is_failure(phase, number, outcome);
+}
+
+/*
+ * The same where memory is not put back: in a process of its own. If that does not come back,
+ * neither do we, and who waits for us sees why.
+ */
+static bool run_isolated(Run *run, uint64_t number)
+{
+    int status;
+
+    if (lab_world_restores()) {
+        return run_schedule(run, number);
+    }
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        _exit(run_schedule(run, number) ? 0 : FAILED_SCHEDULE);
+    }
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
+    if (pid < 0 || WIFSIGNALED(status)) {
+        kill(getpid(), pid < 0 ? SIGABRT : WTERMSIG(status));
+    }
+    if (WEXITSTATUS(status) != 0 && WEXITSTATUS(status) != FAILED_SCHEDULE) {
+        _exit(WEXITSTATUS(status));
+    }
+    return WEXITSTATUS(status) == 0;
 }
 
 static void work(Run *run, uint64_t range)
@@ -218,7 +247,7 @@ static void work(Run *run, uint64_t range)
                 return;
             }
             atomic_store(&run->worker->current, i);
-            if (!run_schedule(run, i)) {
+            if (!run_isolated(run, i)) {
                 run->worker->failed = true;
                 atomic_min(&shared->lowest_failed, i);
                 atomic_fetch_add(&shared->done, 1);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "miniblk/osdep.h"
+#include "lab/world.h"
 #include "lab/rng.h"
 #include "tests/lab/toy.h"
 
@@ -151,6 +152,11 @@ static void finish(const Play *play, LabOutcome *outcome)
         events[n_events++] = (LabEvent) { .kind = LAB_EVENT_FAIL, .text = "planted" };
         break;
     }
+}
+
+bool lab_world_restores(void)
+{
+    return true;
 }
 
 void lab_execute(unsigned number, const LabStrategy *strategy, const LabLimits *limits,
