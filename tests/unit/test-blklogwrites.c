@@ -1,72 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The filter "blklogwrites": the log is read here as its documentation says, by code that
- * shares nothing with the filter, and replayed.
+ * The filter "blklogwrites": what it logs is read by code that shares nothing with it, and
+ * replayed.
  */
 #include "qcow2-test.h"
+#include "log-writes.h"
 
 enum { DISK_BYTES = 1 << 20 };
 
 static char *disk_path, *log_path;
 
-/* ---- an independent reader -------------------------------------------------------- */
-
-enum { FLUSH = 1, FUA = 2, DISCARD = 4, MARK = 8 };
-
-typedef struct Entry {
-    uint64_t offset, bytes, flags;
-    const uint8_t *data;        /* NULL: there is none */
-} Entry;
-
-typedef struct Log {
-    char *text;
-    gsize len;
-    uint64_t nr_entries, sector;
-    GArray *entries;            /* Entry */
-} Log;
-
-static uint64_t le(const char *p, int bytes)
-{
-    uint64_t n = 0;
-    while (bytes--) {
-        n = n << 8 | (uint8_t)p[bytes];
-    }
-    return n;
-}
-
-static Log read_log(void)
-{
-    Log log = { .entries = g_array_new(false, false, sizeof(Entry)) };
-
-    g_assert_true(g_file_get_contents(log_path, &log.text, &log.len, NULL));
-    g_assert_cmphex(le(log.text, 8), ==, 0x6a736677736872);
-    g_assert_cmpuint(le(log.text + 8, 8), ==, 1);
-    log.nr_entries = le(log.text + 16, 8);
-    log.sector = le(log.text + 24, 4);
-    for (uint64_t i = 0, at = log.sector; i < log.nr_entries; i++) {
-        g_assert_cmpuint(at + log.sector, <=, log.len);
-        const char *p = log.text + at;
-        Entry e = { le(p, 8) * log.sector, le(p + 8, 8) * log.sector, le(p + 16, 8), NULL };
-        at += log.sector;
-        g_assert_cmpuint(le(p + 24, 8), ==, 0);
-        for (uint64_t j = 32; j < log.sector; j++) {
-            g_assert_cmpint(p[j], ==, 0);
-        }
-        if (!(e.flags & (FLUSH | DISCARD))) {
-            e.data = (const uint8_t *)log.text + at;
-            at += e.bytes;
-            g_assert_cmpuint(at, <=, log.len);
-        }
-        g_array_append_val(log.entries, e);
-    }
-    return log;
-}
-
-static void free_log(Log *log)
-{
-    g_array_unref(log->entries);
-    g_free(log->text);
-}
+/* ---- reading the log -------------------------------------------------------------- */
 
 /* "write 0+512 flush ..." */
 static char *describe(const Log *log)
@@ -74,11 +18,11 @@ static char *describe(const Log *log)
     GString *s = g_string_new(NULL);
 
     for (guint i = 0; i < log->entries->len; i++) {
-        Entry *e = &g_array_index(log->entries, Entry, i);
-        const char *what = e->flags & FLUSH ? "flush" : e->flags & DISCARD ? "discard"
-                         : e->flags & FUA ? "fua" : "write";
+        LogEntry *e = &g_array_index(log->entries, LogEntry, i);
+        const char *what = e->flags & LOG_FLUSH ? "flush" : e->flags & LOG_DISCARD ? "discard"
+                         : e->flags & LOG_FUA ? "fua" : "write";
         g_string_append_printf(s, "%s%s", i ? " " : "", what);
-        if (!(e->flags & FLUSH)) {
+        if (!(e->flags & LOG_FLUSH)) {
             g_string_append_printf(s, " %" PRIu64 "+%" PRIu64, e->offset, e->bytes);
         }
     }
@@ -87,10 +31,10 @@ static char *describe(const Log *log)
 
 static void assert_log(const char *expected)
 {
-    Log log = read_log();
+    Log log = log_read(log_path);
     g_autofree char *found = describe(&log);
     g_assert_cmpstr(found, ==, expected);
-    free_log(&log);
+    log_free(&log);
 }
 
 /* The first N entries of the log, applied to an empty disk. */
@@ -99,11 +43,11 @@ static uint8_t *replay(const Log *log, guint n, size_t disk_bytes)
     uint8_t *disk = g_malloc0(disk_bytes);
 
     for (guint i = 0; i < n; i++) {
-        Entry *e = &g_array_index(log->entries, Entry, i);
+        LogEntry *e = &g_array_index(log->entries, LogEntry, i);
         g_assert_cmpuint(e->offset + e->bytes, <=, disk_bytes);
         if (e->data) {
             memcpy(disk + e->offset, e->data, e->bytes);
-        } else if (e->flags & DISCARD) {
+        } else if (e->flags & LOG_DISCARD) {
             memset(disk + e->offset, 0, e->bytes);
         }
     }
@@ -151,11 +95,11 @@ static void test_changes_are_logged_in_their_order(void)
 
     assert_log("write 0+512 write 4096+1024 flush write 8192+4096 discard 0+4096 "
                "write 512+512 flush");
-    Log log = read_log();
+    Log log = log_read(log_path);
     g_assert_cmpuint(log.sector, ==, 512);
-    assert_bytes(g_array_index(log.entries, Entry, 1).data, 1024, 2);
-    assert_bytes(g_array_index(log.entries, Entry, 3).data, 4096, 0);
-    free_log(&log);
+    assert_bytes(g_array_index(log.entries, LogEntry, 1).data, 1024, 2);
+    assert_bytes(g_array_index(log.entries, LogEntry, 3).data, 4096, 0);
+    log_free(&log);
 }
 
 static void test_requests_are_made_whole_sectors(void)
@@ -181,9 +125,9 @@ static void test_requests_are_made_whole_sectors(void)
         assert_content(blk, 100, 90, 1);
         assert_content(blk, 700, 600, 2);
         blk_unref(blk);
-        Log log = read_log();
+        Log log = log_read(log_path);
         g_assert_cmpuint(log.sector, ==, table[i].sector);
-        free_log(&log);
+        log_free(&log);
         assert_log(table[i].log);
     }
 }
@@ -213,13 +157,13 @@ static void test_replay_makes_the_disk_again(void)
         }
     }
     blk_unref(blk);
-    Log log = read_log();
+    Log log = log_read(log_path);
     g_autofree uint8_t *disk = replay(&log, log.entries->len, DISK_BYTES);
     g_autofree char *found = NULL;
     gsize len;
     g_assert_true(g_file_get_contents(disk_path, &found, &len, NULL));
     g_assert_cmpmem(found, len, disk, DISK_BYTES);
-    free_log(&log);
+    log_free(&log);
 }
 
 /* ---- order ------------------------------------------------------------------------ */
@@ -335,7 +279,7 @@ static uint64_t entries_on_disk(void)
     gsize len;
 
     g_assert_true(g_file_get_contents(log_path, &text, &len, NULL));
-    return len ? le(text + 16, 8) : 0;
+    return len ? log_number(text + 16, 8) : 0;
 }
 
 static void test_super_block_is_updated_now_and_then(void)
@@ -443,7 +387,7 @@ static void test_damaged_log_is_not_continued(void)
                           NULL);
     }
     /* a mark, which others may put there, is skipped with its text */
-    damaged_log(528, 8, MARK);
+    damaged_log(528, 8, LOG_MARK);
     overwrite_log(536, 8, 100);
     blk_unref(open_filter(",log-append=on"));
 }
@@ -499,9 +443,9 @@ static void test_peer_and_we_share_a_log(void)
     write_pattern(blk, 8192, 512, 3);
     blk_unref(blk);
     assert_log("write 0+512 flush write 4096+1024 flush write 8192+512 flush");
-    Log log = read_log();
-    assert_bytes(g_array_index(log.entries, Entry, 2).data, 1024, 7);
-    free_log(&log);
+    Log log = log_read(log_path);
+    assert_bytes(g_array_index(log.entries, LogEntry, 2).data, 1024, 7);
+    log_free(&log);
 }
 
 /*
@@ -531,17 +475,17 @@ static void test_qcow2_is_consistent_after_every_flush(void)
     }
     blk_unref(blk);
 
-    Log log = read_log();
+    Log log = log_read(log_path);
     g_autofree uint8_t *disk = g_malloc0(16 << 20);
     size_t end = initial_len;
     memcpy(disk, initial, initial_len);
     int states = 0;
     for (guint i = 0; i < log.entries->len; i++) {
-        Entry *e = &g_array_index(log.entries, Entry, i);
+        LogEntry *e = &g_array_index(log.entries, LogEntry, i);
         if (e->data) {
             memcpy(disk + e->offset, e->data, e->bytes);
             end = MAX(end, e->offset + e->bytes);
-        } else if (e->flags & FLUSH) {
+        } else if (e->flags & LOG_FLUSH) {
             g_assert_true(g_file_set_contents(state_path, (char *)disk, end, NULL));
             BlockBackend *state = open_with_perms(
                 options_of("driver=qcow2,file.driver=file,file.filename=%s", state_path), 0,
@@ -552,7 +496,7 @@ static void test_qcow2_is_consistent_after_every_flush(void)
         }
     }
     g_assert_cmpint(states, >=, CLUSTERS / 8);
-    free_log(&log);
+    log_free(&log);
 }
 
 int main(int argc, char **argv)
