@@ -273,3 +273,85 @@ int coroutine_fn qcow2_reftable_cover(Qcow2State *s, uint64_t cluster, uint64_t 
     }
     return 0;
 }
+
+/* ---- giving up blocks -------------------------------------------------------------- */
+
+typedef struct IdleBlock {
+    uint32_t index;             /* in the table */
+    uint64_t entry;
+} IdleBlock;
+
+/* 1 if block number BLOCK counts nothing, or itself only; 0; -errno. */
+static int coroutine_fn is_idle(Qcow2State *s, uint64_t block)
+{
+    uint64_t own = (s->reftable.entries[block] & QCOW2_REFTABLE_MASK) >> s->cluster_bits;
+    uint64_t end = (block + 1) << s->refblock_bits;
+
+    for (uint64_t c = block << s->refblock_bits; c < end; ) {
+        uint64_t zeroes, refcount;
+        int ret = qcow2_refcount_zeroes(s, c, &zeroes);
+        if (ret >= 0 && zeroes) {
+            c += zeroes;
+            continue;
+        }
+        ret = ret < 0 ? ret : qcow2_refcount_get(s, c, &refcount);
+        if (ret < 0 || (refcount && (c != own || refcount > 1))) {
+            return ret;
+        }
+        c++;
+    }
+    return 1;
+}
+
+/* Take the idle blocks out of the table; their entries are put into GONE. */
+static int coroutine_fn take_out_idle(Qcow2State *s, GArray *gone)
+{
+    for (uint32_t i = 0; i < s->reftable.size; i++) {
+        int ret = has_block(s, i) ? is_idle(s, i) : 0;
+        if (ret < 0) {
+            return ret;
+        }
+        if (ret) {
+            IdleBlock b = { i, s->reftable.entries[i] };
+            g_array_append_val(gone, b);
+            qcow2_root_set(&s->reftable, i, 0);
+        }
+    }
+    return 0;
+}
+
+/* B was taken out of the table, on disk too (DONE), or is to be put back. */
+static void coroutine_fn give_up_block(Qcow2State *s, const IdleBlock *b, bool done)
+{
+    uint64_t offset = b->entry & QCOW2_REFTABLE_MASK, cluster = offset >> s->cluster_bits;
+
+    if (!done) {
+        qcow2_root_set(&s->reftable, b->index, b->entry);
+        return;
+    }
+    qcow2_cache_drop(&s->refblock_cache, offset, s->cluster_bytes);
+    qcow2_set_remove(&s->fixed_meta, cluster);
+    if (block_of(s, cluster) != b->index) {
+        qcow2_refcount_change(s, cluster, 1, -1);       /* a failure leaks it */
+    }
+    s->free_hint = MIN(s->free_hint, (uint64_t)b->index << s->refblock_bits);
+}
+
+int coroutine_fn qcow2_reftable_trim(Qcow2State *s)
+{
+    g_autoptr(GArray) gone = NULL;
+    int ret = 0;
+
+    /* A block that is given up may have been the last thing that another one counted. */
+    do {
+        g_clear_pointer(&gone, g_array_unref);
+        gone = g_array_new(false, false, sizeof(IdleBlock));
+        ret = take_out_idle(s, gone);
+        /* Their clusters may be used again when the table on disk does not name them. */
+        ret = ret < 0 ? ret : qcow2_writeback(s);
+        for (guint i = 0; i < gone->len; i++) {
+            give_up_block(s, &g_array_index(gone, IdleBlock, i), ret >= 0);
+        }
+    } while (ret >= 0 && gone->len);
+    return ret;
+}

@@ -11,6 +11,11 @@
  */
 int coroutine_fn qcow2_reftable_cover(Qcow2State *s, uint64_t cluster, uint64_t n,
                                       bool *made);
+/*
+ * Give up the blocks that count nothing but themselves, if anything. All pointers to clusters
+ * that they have counted are durably gone. Lock held.
+ */
+int coroutine_fn qcow2_reftable_trim(Qcow2State *s);
 /* First run of MIN to MAX free clusters at or after FROM. Lock held. */
 int coroutine_fn qcow2_find_free(Qcow2State *s, uint64_t from, uint64_t min, uint64_t max,
                                  uint64_t *start, uint64_t *n);

@@ -3,6 +3,7 @@
 #include "miniblk/osdep.h"
 #include "images/qcow2-entry.h"
 #include "images/qcow2-manage.h"
+#include "images/qcow2-reftable.h"
 
 /* The block layer's flush would find that the guest has written nothing. */
 static int coroutine_fn flush_all(Qcow2State *s)
@@ -274,7 +275,12 @@ static int coroutine_fn shrink(Qcow2State *s, uint64_t old, uint64_t size, Error
         return qcow2_data_file_resize(s, old, size, PREALLOC_MODE_OFF, errp);
     }
     qemu_co_mutex_lock(&s->lock);
-    ret = trim_file(s, errp);
+    ret = qcow2_reftable_trim(s);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Failed to discard unused refblocks");
+    } else {
+        ret = trim_file(s, errp);
+    }
     qemu_co_mutex_unlock(&s->lock);
     return ret;
 }

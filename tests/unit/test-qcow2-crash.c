@@ -140,11 +140,22 @@ static void make_disk(Crash *c)
     }
 }
 
+/* What the guest has stored is not touched: the disk becomes longer, later as before. */
+static void resize(Crash *c, BlockBackend *blk, int times)
+{
+    PreallocMode mode = times > 1 ? PREALLOC_MODE_METADATA : PREALLOC_MODE_OFF;
+
+    blk_truncate(blk, (int64_t)c->sectors * SECTOR * times, false, mode, 0, &error_abort);
+}
+
 static void run_workload(Crash *c)
 {
     BlockBackend *blk = open_disk(c->disk, BDRV_O_RDWR);
 
     for (int i = 0; i < 10; i++) {
+        if (i == 3 || i == 6) {
+            resize(c, blk, i == 3 ? 4 : 1);
+        }
         run_batch(c, blk);
         if (g_rand_int_range(c->rand, 0, 3) == 0) {
             guest_flush(c, blk);
