@@ -225,6 +225,9 @@ int coroutine_fn qcow2_co_pwritev_compressed_part(BlockDriverState *bs, int64_t 
     Qcow2State *s = bs->opaque;
     uint64_t end = offset + bytes;
 
+    if (s->data_file) {
+        return -ENOTSUP;        /* there each cluster has its own place */
+    }
     if ((offset & s->cluster_mask) ||
         ((end & s->cluster_mask) && end != qcow2_guest_bytes(s))) {
         return -EINVAL;

@@ -14,6 +14,7 @@ typedef enum MemoryOpType { MEMORY_WRITE, MEMORY_TRUNCATE, MEMORY_FLUSH } Memory
 
 typedef struct MemoryOp {
     MemoryOpType type;
+    const struct MemoryDisk *disk;      /* several may write to one log */
     uint64_t offset;            /* of a write; new length of a truncate */
     uint64_t bytes;
     uint8_t *data;
@@ -27,8 +28,8 @@ typedef struct MemoryDisk {
     uint64_t length_max;        /* longer is -ENOSPC; 0: no limit */
 } MemoryDisk;
 
-/* The disk that the next node opened will show. */
-static MemoryDisk *memory_disk_to_open;
+/* The disk that the next node opened will show, and that of the node after it (or NULL). */
+static MemoryDisk *memory_disk_to_open, *memory_disk_to_open_next;
 
 static inline MemoryDisk *memory_disk_new(const void *data, size_t bytes)
 {
@@ -75,6 +76,10 @@ static int memory_disk_open(BlockDriverState *bs, QDict *options, int flags, Err
     *(MemoryDisk **)bs->opaque = memory_disk_to_open;
     g_assert_nonnull(memory_disk_to_open);
     bs->total_sectors = DIV_ROUND_UP(memory_disk_to_open->data->len, 512);
+    if (memory_disk_to_open_next) {
+        memory_disk_to_open = memory_disk_to_open_next;
+        memory_disk_to_open_next = NULL;
+    }
     bs->supported_truncate_flags = BDRV_REQ_ZERO_WRITE;
     return 0;
 }
@@ -114,7 +119,7 @@ static void memory_disk_note(MemoryDisk *d, MemoryOpType type, uint64_t offset,
                              uint64_t bytes)
 {
     if (d->log) {
-        MemoryOp op = { type, offset, bytes, NULL };
+        MemoryOp op = { type, d, offset, bytes, NULL };
         if (type == MEMORY_WRITE) {
             op.data = g_memdup2(d->data->data + offset, bytes);
         }
