@@ -28,22 +28,17 @@ typedef struct Rebuild {
 
 /* ---- which blocks there will be ----------------------------------------------------------- */
 
-/* Everything that counts lies before R->start. */
-static int coroutine_fn find_used(Rebuild *r)
+static int coroutine_fn find_used_in(Rebuild *r, uint64_t old_block)
 {
     Qcow2State *s = r->s;
+    uint64_t c = old_block << s->refblock_bits, end = c + (1ULL << s->refblock_bits);
     int ret = 0;
 
-    for (uint64_t c = 0; c < r->nb_used << r->block_bits && ret >= 0; ) {
+    while (c < end && ret >= 0) {
         uint64_t zeroes, refcount = 0;
         ret = qcow2_refcount_zeroes(s, c, &zeroes);
         if (ret >= 0 && zeroes) {
             c += zeroes;
-            continue;
-        }
-        if (ret >= 0 && !(c >> s->refblock_bits < s->reftable.size &&
-                          s->reftable.entries[c >> s->refblock_bits])) {
-            c = ((c >> s->refblock_bits) + 1) << s->refblock_bits;
             continue;
         }
         ret = ret < 0 ? ret : qcow2_refcount_get(s, c, &refcount);
@@ -51,6 +46,19 @@ static int coroutine_fn find_used(Rebuild *r)
         if (refcount) {
             r->used[(c - 1) >> r->block_bits] = true;
             r->start = MAX(r->start, c);
+        }
+    }
+    return ret;
+}
+
+/* Everything that counts lies before R->start. */
+static int coroutine_fn find_used(Rebuild *r)
+{
+    int ret = 0;
+
+    for (uint32_t i = 0; i < r->s->reftable.size && ret >= 0; i++) {
+        if (r->s->reftable.entries[i]) {
+            ret = find_used_in(r, i);
         }
     }
     return ret;
