@@ -340,14 +340,14 @@ static json_t *qcow2_get_specific_info(BlockDriverState *bs)
         data = json_pack("{s:s, s:s, s:i}", "compat", "0.10", "compression-type", compression,
                          "refcount-bits", 1 << h->refcount_order);
     } else {
-        data = json_pack("{s:s, s:s, s:b, s:i}", "compat", "1.1",
+        data = json_pack("{s:s, s:s, s:b}", "compat", "1.1",
                          "compression-type", compression,
-                         "lazy-refcounts", !!(h->compat & QCOW2_COMPAT_LAZY_REFCOUNTS),
-                         "refcount-bits", 1 << h->refcount_order);
+                         "lazy-refcounts", !!(h->compat & QCOW2_COMPAT_LAZY_REFCOUNTS));
         json_t *bitmaps = qcow2_bitmaps_info(s);
         if (bitmaps) {
             json_object_set_new(data, "bitmaps", bitmaps);
         }
+        json_object_set_new(data, "refcount-bits", json_integer(1 << h->refcount_order));
         if (h->incompat & QCOW2_INCOMPAT_DATA_FILE) {
             json_object_set_new(data, "data-file", json_string(s->data_file_name));
             json_object_set_new(data, "data-file-raw",

@@ -1,24 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * miniblk-img from outside: command line, messages, output and exit statuses. Each script
- * below runs twice in fresh directories, once with the peer and once with ours under the
- * peer's name, and must print the same.
+ * miniblk-img from outside: command line, messages, output and exit statuses of the commands
+ * that look at images, make them and copy them.
  */
-#include "tests/lib/harness.h"
+#include "tests/interop/img-like-peer.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-/* Runs a command: what it is, what it prints (\r shown as @), how it ends. */
-static const char prelude[] =
-    "q() { echo \"\\$ qemu-img $*\"; qemu-img \"$@\" </dev/null 2>&1 | tr '\\r' '@'; "
-    "echo \"[exit ${PIPESTATUS[0]}]\"; }\n"
-    "mark() { printf x | dd of=$1 bs=1 seek=$2 conv=notrunc 2>/dev/null; }\n";
-
-typedef struct Script {
-    const char *name;
-    const char *text;
-} Script;
 
 static const Script scripts[] = {
     { "usage",
@@ -185,76 +173,6 @@ static const Script scripts[] = {
       "q measure -O qcow2 -o $o one; done; q convert -O qcow2 one a; q measure -O qcow2 a\n"
       "q measure -O qcow2 --output=json a\n" },
 };
-
-/*
- * What differs between releases of the peer, and what the host decides: cut from both.
- * - disk size: a file system's business
- * - the block of each child node (since 8.0), and with it "children" in JSON
- * - "compressed" in a JSON map (since 8.2)
- */
-static const char filter[] =
-    "sed -E -e 's/disk size: .*/disk size: X/'"
-    " -e 's/\"actual-size\": [0-9]+/\"actual-size\": X/'"
-    " -e 's/, \"compressed\": (true|false)//' -e '/^Child node/d'"
-    " -e '/^    (filename|protocol type|file length|disk size): /d'"
-    " -e '/^ *\"children\": \\[/,/^( {4}| {8})\\],$/d'";
-
-/* Run SCRIPT in a fresh directory with DIR first in PATH; what it printed. */
-static char *run_script(const Script *script, const char *dir)
-{
-    g_autofree char *text = g_strconcat(prelude, script->text, NULL);
-
-    g_assert_true(g_file_set_contents("script.sh", text, -1, NULL));
-    return t_run_ok("rm -rf work && mkdir work && cd work && "
-                    "PATH=%s:$PATH bash ../script.sh 2>&1 | %s", dir, filter);
-}
-
-/* A directory with our tool under the peer's name. */
-static const char *our_dir(void)
-{
-    static char *dir;
-
-    if (!dir) {
-        g_autofree char *tool = t_tool("miniblk-img");
-        dir = t_path("as-peer");
-        g_free(t_run_ok("mkdir -p %s && ln -sf %s %s/qemu-img", dir, tool, dir));
-    }
-    return dir;
-}
-
-/* The place of the first difference with the lines around it, to be read at a glance. */
-static char *first_difference(const char *peer, const char *ours)
-{
-    g_auto(GStrv) a = g_strsplit(peer, "\n", -1);
-    g_auto(GStrv) b = g_strsplit(ours, "\n", -1);
-    guint i = 0;
-
-    while (a[i] && b[i] && !strcmp(a[i], b[i])) {
-        i++;
-    }
-    guint command = i;
-    while (command > 0 && !(a[command] && g_str_has_prefix(a[command], "$ "))) {
-        command--;
-    }
-    return g_strdup_printf("after \"%s\"\n  peer: %s\n  ours: %s", a[command],
-                           a[i] ? a[i] : "(end)", b[i] ? b[i] : "(end)");
-}
-
-static void test_script(gconstpointer opaque)
-{
-    const Script *script = opaque;
-
-    if (!t_need("qemu-img")) {
-        return;
-    }
-    g_autofree char *peer = run_script(script, "/nowhere");
-    g_autofree char *ours = run_script(script, our_dir());
-    if (strcmp(peer, ours) != 0) {
-        g_autofree char *difference = first_difference(peer, ours);
-        g_test_message("%s", difference);
-        g_test_fail();
-    }
-}
 
 /* ---- what the installed peer is too old for ---------------------------------------- */
 
@@ -454,10 +372,7 @@ static void test_full_output(void)
 int main(int argc, char **argv)
 {
     t_init(&argc, &argv);
-    for (size_t i = 0; i < G_N_ELEMENTS(scripts); i++) {
-        g_autofree char *path = g_strconcat("/img/like-peer/", scripts[i].name, NULL);
-        g_test_add_data_func(path, &scripts[i], test_script);
-    }
+    add_scripts("/img/like-peer", scripts, G_N_ELEMENTS(scripts));
     g_test_add_func("/img/expected", test_expected);
     g_test_add_func("/img/name", test_name);
     g_test_add_func("/img/help", test_help);
