@@ -6,6 +6,7 @@
 #include "lab/explore.h"
 
 #define SCHEDULES_DEFAULT 2000
+#define SCHEDULES_SHRINK_DEFAULT 200000
 #define CHECK_EVERY_DEFAULT 64
 #define HANG_DEFAULT_S 60
 
@@ -133,7 +134,9 @@ static bool read_budget(LabConfig *config, char **problem)
 {
     bool unlimited = getenv("LAB_TIME") || config->mode == LAB_MODE_PROVE;
 
-    config->schedules = unlimited ? UINT32_MAX : SCHEDULES_DEFAULT;
+    config->schedules = unlimited ? UINT32_MAX
+                        : config->mode == LAB_MODE_SHRINK ? SCHEDULES_SHRINK_DEFAULT
+                        : SCHEDULES_DEFAULT;
     return read_number("LAB_SCHEDULES", 1, UINT32_MAX, &config->schedules, problem)
            && read_seconds("LAB_TIME", &config->time_ns, problem)
            && read_seconds("LAB_HANG", &config->hang_ns, problem)

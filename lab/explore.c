@@ -12,7 +12,7 @@
 #include "miniblk/osdep.h"
 #include "lab/explore.h"
 
-enum { PROBES = 7 };
+enum { PROBES = 7, TIMED_LEVEL_MAX = 5000 };
 
 typedef struct Exploration {
     const LabConfig *config;
@@ -107,6 +107,14 @@ static void prove(Exploration *e)
     }
 }
 
+/* Half of the schedules that are left; of a time, nobody knows how many these are. */
+static uint64_t level_budget(const Exploration *e)
+{
+    uint64_t budget = (e->config->schedules - e->next) / 2;
+
+    return e->config->time_ns ? MIN(budget, TIMED_LEVEL_MAX) : budget;
+}
+
 /* Levels as far as they leave half of the budget to chance. */
 static bool run_affordable_levels(Exploration *e)
 {
@@ -116,7 +124,7 @@ static bool run_affordable_levels(Exploration *e)
     for (;;) {
         uint64_t left = config->schedules - e->next;
 
-        if (!alone && lab_levels_next_count(e->levels) > left / 2) {
+        if (!alone && lab_levels_next_count(e->levels) > level_budget(e)) {
             return true;
         }
         if (left == 0 || !next_level(e)) {

@@ -41,7 +41,7 @@ static const Option options[] = {
       "this case, or all below; more than once" },
     { "-s", LIST | EXPLORE, PATH, "-s", NULL, "PATH", "but not these" },
     { "--schedules", EXPLORE | SHRINK, VALUE, "LAB_SCHEDULES", NULL, "N",
-      "how many, of each case (2000)" },
+      "how many, of each case (2000; shrink: 200000)" },
     { "--time", EXPLORE, VALUE, "LAB_TIME", NULL, "S", "seconds for each case" },
     { "--jobs", EXPLORE, VALUE, "LAB_JOBS", NULL, "N",
       "processes (1); the result does not depend on it" },
