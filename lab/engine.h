@@ -50,6 +50,7 @@ typedef struct LabThread {
     LabBlock block;             /* valid while its bit in lab__engine.blocked is set */
 
     /* sync.c and thread.c */
+    unsigned mutexes;           /* that it holds */
     const void *waits_on;       /* condition variable or futex */
     uint64_t ticket;            /* order of arrival there */
     bool woken;
@@ -67,6 +68,7 @@ typedef struct LabThread {
     /* note.c */
     unsigned n_coroutines;      /* that have entered each other here */
     const void *coroutines[LAB_COROUTINES_MAX];
+    unsigned mutexes_before[LAB_COROUTINES_MAX];        /* MUTEXES when it was entered */
     unsigned n_waits;
     LabWaitNote waits[LAB_WAITS_MAX];
 } LabThread;
@@ -188,6 +190,8 @@ bool lab__trace_recent(unsigned back, LabAgent *agent, LabOp *op);
 
 /* Describe who waits for whom; returns the length written. */
 size_t lab__waitfor_text(char *buffer, size_t size);
+/* At the end of a case that went well: fail when a section or a request is left over. */
+void lab__check_left_over(void);
 /* The name that the library gave OBJECT, or NULL. */
 const char *lab__note_name(const void *object);
 /* Fail with LAB_CYCLE when the running thread, about to block, closes a circle. */

@@ -88,6 +88,7 @@ static void enter(const void *co)
     }
     if (t->n_coroutines < LAB_COROUTINES_MAX) {
         t->coroutines[t->n_coroutines] = co;
+        t->mutexes_before[t->n_coroutines] = t->mutexes;
     }
     t->n_coroutines++;
 }
@@ -102,9 +103,16 @@ static const void *coroutine_here(void)
 static void yield(void)
 {
     LabThread *t = lab__self();
-    if (t->n_coroutines > 0) {
-        t->n_coroutines--;
+    unsigned top = t->n_coroutines - 1;
+
+    if (t->n_coroutines == 0) {
+        return;
     }
+    if (top < LAB_COROUTINES_MAX && t->mutexes > t->mutexes_before[top]) {
+        lab_fail(LAB_ORACLE, "a coroutine yields in %s while it holds a mutex (%u of them)",
+                 t->name, t->mutexes - t->mutexes_before[top]);
+    }
+    t->n_coroutines--;
 }
 
 static void co_wait(const void *object, const char *text)
@@ -136,7 +144,7 @@ static void set_owner(const void *object, LabFactKind kind, const char *text, bo
 static bool has_text(PortNote note)
 {
     return note == PORT_NOTE_NAME || note == PORT_NOTE_REQUEST_BEGIN ||
-           note == PORT_NOTE_JOB;
+           note == PORT_NOTE_JOB || note == PORT_NOTE_COMMAND_BEGIN;
 }
 
 void lab_note(PortNote note, const void *object, const char *format, ...)
@@ -197,7 +205,7 @@ void lab_note(PortNote note, const void *object, const char *format, ...)
     case PORT_NOTE_COMMAND_BEGIN:
         for (unsigned i = 0; i < MIN(lab__self()->n_waits, LAB_WAITS_MAX); i++) {
             if (lab__self()->waits[i].kind == PORT_NOTE_WAIT_BEGIN) {
-                lab_fail(LAB_ORACLE, "command '%s' starts inside a wait for %s", format,
+                lab_fail(LAB_ORACLE, "command '%s' starts inside AIO_WAIT_WHILE(%s)", text,
                          lab__self()->waits[i].text);
             }
         }
@@ -215,4 +223,23 @@ void lab_wait_note(const char *condition)
         lab__trace_event(LAB_EVENT_NOTE, -1, PORT_NOTE_WAIT_BEGIN, NULL, condition);
     }
     push_wait(PORT_NOTE_WAIT_BEGIN, NULL, condition);
+}
+
+void lab__check_left_over(void)
+{
+    const LabThread *t = lab__self();
+    char name[80];
+
+    for (unsigned i = 0; i < MIN(t->n_waits, LAB_WAITS_MAX); i++) {
+        const void *node = t->waits[i].object;
+        if (t->waits[i].kind == PORT_NOTE_DRAIN_BEGIN) {
+            lab_fail(LAB_ORACLE, "the case ends in a drained section of %s",
+                     node ? lab_object_name((uintptr_t)node, name, sizeof(name)) : "all nodes");
+        }
+    }
+    for (unsigned i = 0; i < n_facts; i++) {
+        if (facts[i].kind == LAB_FACT_REQUEST && facts[i].active) {
+            lab_fail(LAB_ORACLE, "the case ends with a request in flight: %s", facts[i].text);
+        }
+    }
 }

@@ -487,6 +487,7 @@ static void run_case(void)
         snprintf(result->message, sizeof(result->message), "%s", message);
     }
     if (result->verdict == LAB_OK) {
+        lab__check_left_over();
         lab_arena_check();
     }
     leave();

@@ -59,6 +59,7 @@ static void mutex_take(LabMutex *m)
 {
     m->owner = E.self + 1;
     m->depth = 1;
+    lab__self()->mutexes++;
     lab_changed();
 }
 
@@ -142,6 +143,7 @@ int lab_mutex_unlock(pthread_mutex_t *mutex)
     lab_syscall_point(LAB_OP_UNLOCK, (uintptr_t)m, true);
     m->owner = 0;
     m->depth = 0;
+    lab__self()->mutexes--;
     lab_changed();
     return 0;
 }
@@ -283,6 +285,7 @@ int lab_cond_wait_until(pthread_cond_t *cond, pthread_mutex_t *mutex, int64_t de
     lab_syscall_point(LAB_OP_WAIT, (uintptr_t)cond, true);
     bool woken = wakes_without_reason();
     m->owner = 0;
+    lab__self()->mutexes--;
     lab_changed();
     if (!woken) {
         woken = sleep_on(LAB_OP_WAIT, cond, deadline_ns);

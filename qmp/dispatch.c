@@ -6,6 +6,7 @@
 #include "miniblk/osdep.h"
 #include "miniblk/main-loop.h"
 #include "miniblk/timer.h"
+#include "aio/port-note.h"
 #include "qmp/dispatch.h"
 #include "qmp/schema.h"
 
@@ -181,7 +182,9 @@ static json_t *run_command(const Request *req, Error **errp)
     if (!args) {
         return NULL;
     }
+    port_note(PORT_NOTE_COMMAND_BEGIN, NULL, "%s", cmd->name);
     ret = cmd->func(args, &local_err);
+    port_note(PORT_NOTE_COMMAND_END, NULL, NULL);
     if (local_err) {
         g_assert(!ret);
         error_propagate(errp, local_err);

@@ -6,7 +6,9 @@
 #include "../drain/drain-driver.h"
 #include "miniblk/aio-wait.h"
 #include "miniblk/coroutine.h"
+#include "aio/port-note.h"
 #include "lab/lab.h"
+#include "lab/world.h"
 
 static IOThread *io[1];
 static AioContext *io_ctx[1];
@@ -120,6 +122,49 @@ static void missing_kick(void)
     AIO_WAIT_WHILE_UNLOCKED(NULL, !kicked);
 }
 
+/* ---- rules that are broken ------------------------------------------------------------- */
+
+static void coroutine_fn yield_with_mutex(void *opaque)
+{
+    static QemuMutex mutex;
+    qemu_mutex_lock(&mutex);
+    qemu_coroutine_yield();
+    qemu_mutex_unlock(&mutex);
+}
+
+static void lock_held_over_yield(void)
+{
+    qemu_coroutine_enter(qemu_coroutine_create(yield_with_mutex, NULL));
+}
+
+static void section_left_open(void)
+{
+    bdrv_drained_begin(test_node("disk"));
+}
+
+static void request_left_over(void)
+{
+    BlockBackend *blk = stuck_backend(qemu_get_aio_context());
+
+    qemu_co_mutex_init(&never_free);
+    qemu_coroutine_enter(qemu_coroutine_create(hold_for_ever, NULL));
+    qemu_coroutine_enter(qemu_coroutine_create(read_once, blk));
+}
+
+static void command_bh(void *opaque)
+{
+    port_note(PORT_NOTE_COMMAND_BEGIN, NULL, "quit");
+    port_note(PORT_NOTE_COMMAND_END, NULL, NULL);
+    kicked = true;
+    aio_wait_kick();
+}
+
+static void command_inside_a_wait(void)
+{
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), command_bh, NULL);
+    AIO_WAIT_WHILE(NULL, !kicked);
+}
+
 /* ---- what must be said ----------------------------------------------------------------- */
 
 static const struct {
@@ -141,6 +186,14 @@ static const struct {
       { "main: joins monitor", "monitor: waits for lock", "held by main" } },
     { "/words/kick", missing_kick, LAB_DEADLOCK,
       { "main: AIO_WAIT_WHILE(!kicked), sleeps in epoll of 'main loop', nothing is ready" } },
+    { "/oracle/lock-held-over-yield", lock_held_over_yield, LAB_ORACLE,
+      { "a coroutine yields in main while it holds a mutex" } },
+    { "/oracle/section-left-open", section_left_open, LAB_ORACLE,
+      { "ends in a drained section of node 'disk'" } },
+    { "/oracle/request-left-over", request_left_over, LAB_ORACLE,
+      { "ends with a request in flight: read 4096+512 of disk" } },
+    { "/oracle/command-inside-a-wait", command_inside_a_wait, LAB_ORACLE,
+      { "command 'quit' starts inside AIO_WAIT_WHILE(!kicked)" } },
 };
 
 static unsigned by_default(void *opaque, const LabChoice *choice)
@@ -156,6 +209,10 @@ int lab_main(void)
     static LabOutcome outcome LAB_KEEP;
     int failures = 0;
 
+    if (!lab_world_restores()) {
+        printf("1..0 # SKIP with a sanitizer a schedule needs a process of its own\n");
+        return 0;
+    }
     printf("1..%zu\n", G_N_ELEMENTS(cases));
     for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
         lab_execute(i, &strategy, &limits, &outcome);
