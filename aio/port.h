@@ -198,6 +198,9 @@ static inline void port_once_run(port_once *once, void (*fn)(void))
     port_check(pthread_once(once, fn), "once");
 }
 
+/* How many workers a pool may have that was told MAX: threads are cheap here. */
+#define PORT_WORKERS_MAX(max) (max)
+
 /* How often to look, in a loop that looks TURNS times before it sleeps. */
 #define PORT_SPIN_TURNS(turns) (turns)
 

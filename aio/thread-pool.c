@@ -239,7 +239,8 @@ static void pool_submit(ThreadPool *pool, PoolWork *work)
     pool->queued++;
     if (unlikely(pool->stopping)) {
         kick = take_back(pool, work, -ECANCELED);
-    } else if (pool->queued > pool->idle && pool->workers < pool->workers_max) {
+    } else if (pool->queued > pool->idle &&
+               pool->workers < PORT_WORKERS_MAX(pool->workers_max)) {
         /* Without a new thread it waits for one of the others, if there is any. */
         if (!spawn_worker(pool) && pool->workers == 0) {
             kick = take_back(pool, work, -EAGAIN);

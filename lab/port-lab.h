@@ -105,6 +105,8 @@ static inline void port_once_run(port_once *once, void (*fn)(void))
     port_check(lab_once(once, fn), "once");
 }
 
+/* A schedule has LAB_THREADS_MAX threads at the most, and several pools. */
+#define PORT_WORKERS_MAX(max) ((max) < 16 ? (max) : 16)
 /* Each look is a point; more of the same show nothing new. */
 #define PORT_SPIN_TURNS(turns) ((turns) < 2 ? (turns) : 2)
 static inline void port_cpu_relax(void) { lab_thread_yield(); }
