@@ -104,6 +104,7 @@ static bool read_mode(LabConfig *config, char **problem)
     const char *text = getenv("LAB_MODE");
 
     config->file = getenv("LAB_FILE");
+    config->line = getenv("LAB_LINE");
     if (!text) {
         return true;
     }

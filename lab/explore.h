@@ -51,6 +51,7 @@ typedef struct LabConfig {
     const char *pictures[LAB_PICTURES];         /* LAB_MODE_REPLAY: file names */
     const char *directory;      /* where replay files go */
     const char *file;           /* LAB_MODE_REPLAY, LAB_MODE_SHRINK */
+    const char *line;           /* LAB_MODE_RUN: only the schedule of this seed line */
     const char *program;        /* for replay files */
 } LabConfig;
 

@@ -185,6 +185,38 @@ static int replay(LabConfig *config, unsigned number, const LabReplayFile *file)
     return outcome.verdict == LAB_OK ? STATUS_OK : STATUS_FAILED;
 }
 
+/* One schedule by its seed line: its list is what it does. */
+static int with_line(LabConfig *config)
+{
+    LabReplayFile file = { .verdict = LAB_OK, .message = (char *)"" };
+    LabChooser *chooser;
+    LabOutcome outcome;
+    const char *wrong = lab_seed_parse(config->line, &file.seed);
+    int number, status = STATUS_USAGE;
+
+    if (wrong || file.seed.plan.kind == LAB_STRATEGY_REPLAY) {
+        lab_printf("Bail out! seed line: %s\n", wrong ? wrong : "it needs its file");
+        lab_seed_clear(&file.seed);
+        return STATUS_USAGE;
+    }
+    lab_printf("1..1\n");
+    number = find_case(file.seed.path);
+    if (number >= 0) {
+        adopt(config, &file.seed);
+        file.list = g_new0(LabDeviations, 1);
+        chooser = lab_chooser_new();
+        lab_chooser_begin(chooser, &file.seed.plan, file.list);
+        lab_execute(number, &chooser->strategy, &config->limits, &outcome);
+        lab_chooser_free(chooser);
+        file.verdict = outcome.verdict;
+        file.message = outcome.message;
+        status = replay(config, number, &file);
+        g_free(file.list);
+    }
+    lab_seed_clear(&file.seed);
+    return status;
+}
+
 static int shrink(LabConfig *config, unsigned number, const LabReplayFile *file)
 {
     LabFailure *failure = g_new0(LabFailure, 1);
@@ -257,7 +289,7 @@ __attribute__((weak)) int lab_main(void)
         status = with_file(&config);
         break;
     default:
-        status = explore_cases(&config);
+        status = config.line ? with_line(&config) : explore_cases(&config);
         break;
     }
     lab_config_clear(&config);

@@ -49,6 +49,8 @@ static const Option options[] = {
     { "--strategy", RUN, VALUE, "LAB_STRATEGY", NULL, "NAME",
       "portfolio, random, pct, pos, few, bound" },
     { "--depth", RUN, VALUE, "LAB_DEPTH", NULL, "D", "of random, pct and few" },
+    { "--line", RUN, VALUE, "LAB_LINE", NULL, "LINE",
+      "only the schedule of this seed line" },
     { "--bound", PROVE, VALUE, "LAB_BOUND", NULL, "D",
       "all schedules with up to D deviations (1)" },
     { "--tso", EXPLORE, SWITCH, "LAB_TSO", NULL, "on|off", "store buffers (on)" },

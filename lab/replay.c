@@ -24,6 +24,7 @@ void lab_chooser_begin_replay(LabChooser *c, const LabDeviations *list, bool str
 
     replay->list = list;
     replay->strict = strict;
+    replay->extra = UINT64_MAX;
     replay->used_count = 0;
     replay->divergence[0] = '\0';
     lab_map_clear(&replay->names);
@@ -34,6 +35,11 @@ void lab_chooser_begin_replay(LabChooser *c, const LabDeviations *list, bool str
         replay->used[i] = false;
     }
     lab_chooser_begin(c, &plan, record);
+}
+
+void lab_chooser_add_deviation(LabChooser *c, uint64_t number)
+{
+    c->replay.extra = number;
 }
 
 static void describe_options(const LabChoice *choice, char *text, size_t size)
@@ -103,7 +109,9 @@ static unsigned replay_choose(LabChooser *c, const LabChoice *choice)
     unsigned option;
 
     if (i == LAB_MAP_NONE || replay->used[i]) {
-        return 0;
+        uint64_t ahead = replay->extra - c->alternatives;
+
+        return ahead < choice->n - 1 ? 1 + ahead : 0;
     }
     option = find_option(replay, &replay->list->items[i], i + 1, choice);
     if (option != 0) {

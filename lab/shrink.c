@@ -7,9 +7,14 @@
  * input, 2002): leave out halves of the list, quarters, ..., single deviations. Then the
  * short lists from the other side: all schedules with 0, 1, 2... deviations, as long as that is fewer than
  * we have. When such a level has run without the failure, nothing that short exists.
+ *
+ * Between the two, a step aside: leave out any two deviations and put one in anywhere. What a
+ * random strategy did by several small turns is often one turn at a better place.
  */
 #include "miniblk/osdep.h"
 #include "lab/explore.h"
+
+enum { MERGE_MAX = 24 };        /* longer lists have too many pairs */
 
 typedef struct Shrinker {
     const LabConfig *config;
@@ -86,6 +91,62 @@ static void delta_debug(Shrinker *s)
     }
 }
 
+/* BEST without deviations I and J as the attempt. */
+static void leave_out_two(Shrinker *s, uint32_t i, uint32_t j)
+{
+    s->attempt->count = 0;
+    for (uint32_t k = 0; k < s->best->count; k++) {
+        if (k != i && k != j) {
+            s->attempt->items[s->attempt->count++] = s->best->items[k];
+        }
+    }
+}
+
+/* Whether the attempt fails as it is or with one deviation more. */
+static bool fails_with_one_more(Shrinker *s)
+{
+    uint64_t places;
+
+    if (list_fails(s, s->attempt)) {
+        return true;
+    }
+    places = s->chooser->alternatives;
+    for (uint64_t i = 0; i < places && s->schedules < s->budget; i++) {
+        lab_chooser_begin_replay(s->chooser, s->attempt, false, s->record);
+        lab_chooser_add_deviation(s->chooser, i);
+        if (fails(s)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* True: the list has become shorter. */
+static bool merge_two(Shrinker *s)
+{
+    for (uint32_t i = 0; i < s->best->count; i++) {
+        for (uint32_t j = i + 1; j < s->best->count && s->schedules < s->budget; j++) {
+            leave_out_two(s, i, j);
+            if (fails_with_one_more(s)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* With half of the budget: the search from below has a claim to make. */
+static void merge(Shrinker *s)
+{
+    uint64_t budget = s->budget;
+
+    s->budget = s->schedules + (budget - MIN(s->schedules, budget)) / 2;
+    while (s->best->count >= 3 && s->best->count <= MERGE_MAX && merge_two(s)) {
+        delta_debug(s);
+    }
+    s->budget = budget;
+}
+
 /*
  * Every schedule of the present level. True: one of them failed, and is the best now. SPENT:
  * the budget ended first.
@@ -147,6 +208,7 @@ void lab_shrink(const LabConfig *config, unsigned number, const LabOutcome *want
     *shrunk = (LabShrunk) { .reproduced = list_fails(&s, s.attempt) };
     if (shrunk->reproduced) {
         delta_debug(&s);
+        merge(&s);
         shrunk->complete = search_levels(&s);
     }
     shrunk->schedules = s.schedules;

@@ -109,6 +109,7 @@ typedef struct LabReplay {
     const LabDeviations *list;
     LabMap names;               /* (thread, op, turn) -> index into the list */
     bool strict;                /* the sets of options must be equal, too */
+    uint64_t extra;             /* one more deviation, at this alternative; UINT64_MAX none */
     bool *used;
     uint32_t used_count;
     char divergence[512];       /* the first one in words; "" none */
@@ -146,6 +147,9 @@ void lab_chooser_begin(LabChooser *chooser, const LabPlan *plan, LabDeviations *
 /* The same for a list of deviations. LIST must stay as it is until the schedule has ended. */
 void lab_chooser_begin_replay(LabChooser *chooser, const LabDeviations *list, bool strict,
                               LabDeviations *record);
+
+/* After lab_chooser_begin_replay(): deviate at alternative NUMBER of the schedule, too. */
+void lab_chooser_add_deviation(LabChooser *chooser, uint64_t number);
 
 /* True when all deviations of a BOUND plan or of a replayed list were met. */
 bool lab_chooser_complete(const LabChooser *chooser);

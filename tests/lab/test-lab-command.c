@@ -131,6 +131,25 @@ static void test_replay(void)
     g_assert_null(strstr(o.out, "diverged"));
 }
 
+static void test_seed_line(void)
+{
+    g_auto(Outcome) found = lab("run", lesson(), "--schedules=20000", "--shrink=off", NULL);
+    g_autofree char *line = NULL;
+    g_auto(Outcome) o = { 0 }, wrong = { 0 };
+    const char *begin;
+
+    g_assert_cmpint(found.status, ==, 1);
+    begin = strstr(found.out, "LAB1:");
+    line = g_strndup(begin, strcspn(begin, "\n"));
+    o = lab("run", lesson(), "--line", line, NULL);
+    g_assert_cmpint(o.status, ==, 1);
+    assert_has(o.out, "not ok 1 /device/drain # lab replayed 1 time: deadlock\n");
+    line[strlen("LAB1:/device/d")] = 'x';
+    wrong = lab("run", lesson(), "--line", line, NULL);
+    g_assert_cmpint(wrong.status, ==, 2);
+    assert_has(wrong.out, "Bail out! this program has no case /device/dxain\n");
+}
+
 static void test_replay_pictures(void)
 {
     static const struct {
@@ -315,6 +334,7 @@ int main(int argc, char **argv)
     g_test_add_func("/lab-command/run/memory-model", test_memory_model);
     g_test_add_func("/lab-command/run/paths", test_paths);
     g_test_add_func("/lab-command/replay", test_replay);
+    g_test_add_func("/lab-command/seed-line", test_seed_line);
     g_test_add_func("/lab-command/replay/pictures", test_replay_pictures);
     g_test_add_func("/lab-command/replay/another-program", test_replay_of_another_program);
     g_test_add_func("/lab-command/replay/gdb", test_gdb);
