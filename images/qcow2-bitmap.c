@@ -204,11 +204,28 @@ int qcow2_bitmaps_save(Qcow2State *s, Error **errp)
 
 /* ---- for users ----------------------------------------------------------------------------- */
 
+typedef struct ReadList {
+    Qcow2State *s;
+    GPtrArray *list;
+} ReadList;
+
+static void coroutine_fn read_list_entry(void *opaque)
+{
+    ReadList *c = opaque;
+
+    qemu_co_mutex_lock(&c->s->lock);
+    c->list = qcow2_bitmaps_read(c->s, NULL);
+    qemu_co_mutex_unlock(&c->s->lock);
+}
+
 json_t *qcow2_bitmaps_info(Qcow2State *s)
 {
-    g_autoptr(GPtrArray) list = qcow2_bitmaps_read(s, NULL);
+    ReadList c = { .s = s };
     json_t *info = NULL;
 
+    /* in the node's context: requests may be running there */
+    bdrv__run_co_on(s->bs, read_list_entry, &c);
+    g_autoptr(GPtrArray) list = c.list;
     for (guint i = 0; list && i < list->len; i++) {
         const Qcow2Bitmap *b = g_ptr_array_index(list, i);
         json_t *flags = json_array();

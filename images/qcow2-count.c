@@ -327,6 +327,19 @@ static int coroutine_fn count_l2_tables(Qcow2Check *c)
 
 /* ---- bitmaps ----------------------------------------------------------------------- */
 
+/* Whether anything found so far refers to part of a range. */
+static bool range_taken(Qcow2Check *c, uint64_t offset, uint64_t bytes)
+{
+    uint64_t last = (offset + bytes - 1) >> c->s->cluster_bits;
+
+    for (uint64_t i = offset >> c->s->cluster_bits; i <= last; i++) {
+        if (qcow2_counts_get(&c->counts, i)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static int coroutine_fn count_bitmap_table(Qcow2Check *c, uint64_t offset, uint32_t size)
 {
     Qcow2State *s = c->s;
@@ -335,6 +348,13 @@ static int coroutine_fn count_bitmap_table(Qcow2Check *c, uint64_t offset, uint3
     if (bytes > QCOW2_L1_BYTES_MAX || (offset & s->cluster_mask)) {
         qcow2_check_error(c, "ERROR bitmap table at offset 0x%" PRIx64 " is invalid\n",
                           offset);
+        return 0;
+    }
+    if (bytes && offset < c->file_clusters << s->cluster_bits &&
+        range_taken(c, offset, MIN(bytes, (c->file_clusters << s->cluster_bits) - offset))) {
+        /* And many bitmaps with one large table would keep us busy for ever. */
+        qcow2_check_error(c, "ERROR bitmap table at offset 0x%" PRIx64 " overlaps with other "
+                          "structures\n", offset);
         return 0;
     }
     int before = c->res->corruptions;

@@ -447,6 +447,35 @@ static void test_hostile(void)
     }
 }
 
+/* Two bitmaps with one table: found by the check, once, and no harm to others. */
+static void test_shared_table(void)
+{
+    g_autofree char *path = new_image("size=1M");
+    BlockBackend *blk = qcow2_open_file(path, "");
+    int64_t dir, table;
+    BdrvCheckResult res;
+
+    bdrv_set_dirty_bitmap(add(blk, "a", 65536), 0, 65536);
+    bdrv_set_dirty_bitmap(add(blk, "b", 65536), 0, 65536);
+    blk_unref(blk);
+    find_extension(path, &dir, &table);
+    poke(path, dir + 32, table, 8);
+    blk = open_with_perms(options_of("driver=qcow2,file.driver=file,file.filename=%s", path),
+                          BDRV_O_CHECK | BDRV_O_RDWR, BLK_PERM_ALL, BLK_PERM_ALL,
+                          &error_abort);
+    g_assert_cmpint(bdrv_check(blk_bs(blk), &res, 0), ==, 0);
+    g_assert_cmpint(res.corruptions, ==, 1);
+    g_assert_cmpint(res.leaks, ==, 2);
+    blk_unref(blk);
+    blk = qcow2_open_file(path, "");
+    write_pattern(blk, 0, GUEST_BYTES, 1);
+    drop(blk, "a");
+    drop(blk, "b");
+    assert_content(blk, 0, GUEST_BYTES, 1);
+    qcow2_assert_consistent(blk, true);
+    blk_unref(blk);
+}
+
 /* A program that knows nothing of bitmaps has written to the image. */
 static void test_autoclear_is_off(void)
 {
@@ -518,6 +547,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/bitmap/header-is-kept", test_header_is_kept);
     g_test_add_func("/qcow2/bitmap/unknown-is-kept", test_unknown_is_kept);
     g_test_add_func("/qcow2/bitmap/hostile", test_hostile);
+    g_test_add_func("/qcow2/bitmap/shared-table", test_shared_table);
     g_test_add_func("/qcow2/bitmap/autoclear-is-off", test_autoclear_is_off);
     g_test_add_func("/qcow2/bitmap/with-peer", test_with_peer);
     return image_test_run();

@@ -2,6 +2,7 @@
 /* qcow2: internal snapshots and the VM state. */
 #include "qcow2-test.h"
 #include "miniblk/dirty-bitmap.h"
+#include "miniblk/iothread.h"
 
 enum { GUEST_BYTES = 256 * 1024, SNAPSHOTS_MAX = 5 };
 
@@ -426,6 +427,74 @@ static void test_vmstate(void)
     run_vmstate("size=1M");
 }
 
+/* ---- while an IOThread writes ------------------------------------------------------------ */
+
+/*
+ *   IOThread:  write write write ...      (a new one whenever one has ended)
+ *   main:      create  list  info  goto  delete  ...       each drains the node
+ */
+typedef struct Writer {
+    BlockBackend *blk;
+    int64_t next;
+    uint8_t buf[4096];
+    bool stop;
+    unsigned running, written;
+} Writer;
+
+static void write_done(void *opaque, int ret)
+{
+    Writer *w = opaque;
+
+    g_assert_cmpint(ret, ==, 0);
+    qatomic_inc(&w->written);
+    if (qatomic_read(&w->stop)) {
+        qatomic_dec(&w->running);
+        return;
+    }
+    w->next = (w->next + 40960 + 4096) % GUEST_BYTES & ~4095;
+    blk_aio_pwrite_zeroes(w->blk, w->next, 4096, 0, write_done, w);
+}
+
+static void start_writer(void *opaque)
+{
+    write_done(opaque, 0);
+}
+
+static void test_in_iothread(void)
+{
+    g_autofree char *path = new_image("size=256k,cluster_size=4k");
+    IOThread *io = iothread_create("io", &error_abort);
+    AioContext *ctx = iothread_get_aio_context(io);
+    BlockBackend *blk = qcow2_open_file(path, "");
+    Writer w = { .blk = blk, .running = 2 };
+
+    g_assert_cmpint(blk_set_aio_context(blk, ctx, &error_abort), ==, 0);
+    aio_bh_schedule_oneshot(ctx, start_writer, &w);
+    aio_bh_schedule_oneshot(ctx, start_writer, &w);
+    for (int i = 0; i < 20; i++) {
+        g_autofree QEMUSnapshotInfo *list = NULL;
+        unsigned before = qatomic_read(&w.written);
+        while (qatomic_read(&w.written) < before + 5) {
+            aio_poll(qemu_get_aio_context(), false);
+        }
+        assert_taken(blk, "s");
+        g_assert_cmpint(bdrv_snapshot_list(blk_bs(blk), &list), ==, 1);
+        json_decref(blk_bs(blk)->drv->bdrv_get_specific_info(blk_bs(blk)));
+        g_assert_true(bdrv_can_store_new_dirty_bitmap(blk_bs(blk), "b", 4096, &error_abort));
+        assert_goes_to(blk, "s");
+        assert_deleted(blk, "s");
+    }
+    qatomic_set(&w.stop, true);
+    while (qatomic_read(&w.running)) {
+        aio_poll(qemu_get_aio_context(), false);
+    }
+    g_assert_cmpint(blk_set_aio_context(blk, qemu_get_aio_context(), &error_abort), ==, 0);
+    qcow2_assert_consistent(blk, false);
+    blk_unref(blk);
+    iothread_destroy(io);
+    qcow2_assert_peer_finds_no_fault(path);
+}
+
 /* ---- images of others ---------------------------------------------------------------------- */
 
 enum { H_L1_OFFSET = 40, H_INCOMPAT = 72, H_NB_SNAPSHOTS = 60, H_SNAPSHOTS = 64 };
@@ -569,6 +638,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/snapshot/through-filters", test_through_filters);
     g_test_add_func("/qcow2/snapshot/backing-file", test_backing_file);
     g_test_add_func("/qcow2/snapshot/vmstate", test_vmstate);
+    g_test_add_func("/qcow2/snapshot/in-iothread", test_in_iothread);
     g_test_add_func("/qcow2/snapshot/unknown-extra-data", test_unknown_extra_data);
     g_test_add_func("/qcow2/snapshot/hostile", test_hostile);
     g_test_add_func("/qcow2/snapshot/with-peer", test_with_peer);
