@@ -55,6 +55,10 @@ static const void *tls_image LAB_KEEP;  /* what a new thread starts with */
 static size_t tls_image_size LAB_KEEP;
 static Saved *saved LAB_KEEP;
 static void *explorer_sp LAB_KEEP;      /* of lab__fiber_run() */
+#ifdef USE_ASAN
+static const void *explorer_bottom LAB_KEEP;    /* of its stack */
+static size_t explorer_size LAB_KEEP;
+#endif
 static void *discarded_sp LAB_KEEP;
 static size_t coroutines_protected LAB_KEEP;    /* so many bytes have their guard pages */
 
@@ -138,7 +142,13 @@ void *lab_stack_map(size_t guard_size, size_t size)
 static void fiber_main(void)
 {
 #ifdef USE_ASAN
-    __sanitizer_finish_switch_fiber(NULL, NULL, NULL);
+    const void *bottom;
+    size_t size;
+    __sanitizer_finish_switch_fiber(NULL, &bottom, &size);
+    if (!explorer_bottom) {
+        explorer_bottom = bottom;       /* thread 0 is the first, and comes from there */
+        explorer_size = size;
+    }
 #endif
     stack_top(lab__engine.self)->entry();
     __builtin_trap();
@@ -226,7 +236,7 @@ void lab__fiber_leave(void)
 {
 #ifdef USE_ASAN
     /* an explorer with ASan runs each schedule in a process of its own */
-    __sanitizer_start_switch_fiber(NULL, NULL, 0);
+    __sanitizer_start_switch_fiber(NULL, explorer_bottom, explorer_size);
 #endif
     coroutine__switch(&discarded_sp, explorer_sp);
     __builtin_trap();
