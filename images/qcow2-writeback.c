@@ -102,6 +102,7 @@ void qcow2_free_later(Qcow2State *s, uint64_t offset, uint64_t bytes, Qcow2Disca
 /* Tell the file which of F's clusters are free now. */
 static void coroutine_fn discard_unused(Qcow2State *s, const Qcow2Free *f)
 {
+    int64_t len = bdrv_getlength(s->bs->file->bs);
     uint64_t run = 0;
 
     for (uint64_t i = 0; i <= f->n; i++) {
@@ -111,7 +112,7 @@ static void coroutine_fn discard_unused(Qcow2State *s, const Qcow2Free *f)
             run++;
         } else if (run) {
             uint64_t offset = (f->cluster + i - run) << s->cluster_bits;
-            if (offset < s->file_bytes) {
+            if ((int64_t)offset < len) {
                 /* Only a hint: failure is no failure of the guest's request. */
                 bdrv_co_pdiscard(s->bs->file, offset, run << s->cluster_bits);
             }
