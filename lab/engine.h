@@ -84,6 +84,7 @@ typedef struct LabEngine {
     bool changed;               /* READY is out of date */
     bool fair;                  /* the step bound has passed: everybody in turn */
     uint32_t streak;            /* steps of one thread in a row */
+    uint32_t lonely;            /* such streaks in a row, with nobody else to go on */
     unsigned disk_seen;         /* lab_disk_generation when DISK_READY was found */
     bool disk_ready;
     int64_t now_ns;

@@ -21,7 +21,8 @@ enum {
     STEPS_DEFAULT = 1000000,    /* livelock bound */
     STREAK_MAX = 2000,          /* steps after which the default policy lets others go on */
     IDLE_PATIENCE = 4,          /* turns of a busy-waiting loop after which all others go first */
-    IDLE_JUMP = 16,             /* turns after which the time of a lonely spinner jumps */
+    IDLE_JUMP = 1000,           /* turns after which the time of a lonely spinner jumps */
+    LONELY_JUMP = 10,           /* the same for one that gives no hint, in STREAK_MAX steps */
     CYCLE_MAX = 64,             /* steps of a livelock's cycle that are recognised */
 };
 
@@ -191,7 +192,8 @@ static unsigned list_agents(uint64_t enabled)
         if (impatient()) {
             n = add_flushes(n, enabled);
             n = add_disk(n);
-            n = clock && !(eager & (eager - 1)) ? add_clock(n) : n;
+            bool jump = clock && !(eager & (eager - 1)) && (E.fair || E.lonely >= LONELY_JUMP);
+            n = jump ? add_clock(n) : n;
             return add_threads(n, eager);
         }
         n = add_threads(n, eager);
@@ -280,7 +282,8 @@ static void fail_livelock(void)
     }
     lab_fail(LAB_LIVELOCK, "%" PRIu64 " steps, the last half of them with every "
              "thread in turn. %s%s", E.steps,
-             found ? "This repeats:" : "No short cycle; the last steps:", text);
+             found ? "This repeats:" : "No short cycle (is the case just long? LAB_STEPS); the "
+             "last steps:", text);
 }
 
 /* AGENT takes its step: everybody is told. */
@@ -306,7 +309,12 @@ static void note_thread_step(int next)
     if (impatient()) {
         lab__clock_advance();   /* who spins without looking at a clock spends time, too */
     }
-    E.streak = next == E.self && E.streak < STREAK_MAX ? E.streak + 1 : 0;
+    if (next != E.self) {
+        E.streak = E.lonely = 0;
+    } else if (E.streak++ >= STREAK_MAX) {
+        E.streak = 0;
+        E.lonely++;
+    }
     for (uint64_t left = E.yielding & ~lab__bit(next); left; left &= left - 1) {
         LabThread *t = &lab__threads[__builtin_ctzll(left)];
         /* who has not spun for long may go on as soon as anybody has done anything */
@@ -358,7 +366,7 @@ static int next_thread(void)
             E.changed = true;
             break;
         }
-        E.streak = 0;
+        E.streak = E.lonely = 0;
         if (agent.kind != LAB_AGENT_FLUSH) {
             /* whoever waits for such a thing by spinning may look again */
             for (uint64_t left = E.yielding; left; left &= left - 1) {
