@@ -39,8 +39,12 @@ void test_init(int *argc, char ***argv);
 /* COUNT IOThreads called io0, io1, ..., and their contexts. */
 void test_threads_start(IOThread **io, AioContext **ctx, int count);
 void test_threads_stop(IOThread **io, int count);
-/* How often to try what goes wrong in few cases: more in a thorough run (-m thorough). */
+/*
+ * How often to try what goes wrong in few cases: more in a thorough run (-m thorough),
+ * two at most in each schedule of the lab. */
 int test_rounds(int quick);
+/* In the lab, skip the case because of REASON: then true. */
+bool test_skips_lab(const char *reason);
 /* Move BS and all that is connected with it. */
 void test_move(BlockDriverState *bs, AioContext *ctx);
 /* No section, request or callback is left over. */

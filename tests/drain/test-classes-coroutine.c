@@ -51,7 +51,7 @@ static void coroutine_fn locker(void *opaque)
 
 static void test_qb06_mutex(void)
 {
-    Contest c = { .rounds = g_test_quick() ? 20000 : 200000, .running = 2 * LOCKERS };
+    Contest c = { .rounds = test_rounds(20000), .running = 2 * LOCKERS };
 
     qemu_co_mutex_init(&c.mutex);
     for (int i = 0; i < 2 * LOCKERS; i++) {
@@ -364,7 +364,7 @@ static void test_qb36(void)
     Locked l;
 
     locked_init(&l);
-    for (int i = 0; i < 200; i++) {
+    for (int i = 0; i < test_rounds(200); i++) {
         l.done = 0;
         l.drained = false;
         aio_bh_schedule_oneshot(io_ctx[0], lock_and_unlock, NULL);
@@ -388,7 +388,7 @@ static void test_qb47(void)
 
     locked_init(&l);
     for (int levels = 1; levels <= 4; levels++) {
-        for (int i = 0; i < 50; i++) {
+        for (int i = 0; i < test_rounds(50); i++) {
             l.done = 0;
             blk_aio_preadv(l.blk, 0, &l.qiov, 0, read_done, &l.done);
             for (int n = 0; n < levels; n++) {
@@ -414,7 +414,7 @@ static void test_qb47_moved(void)
     Locked l;
 
     locked_init(&l);
-    for (int i = 0; i < 50; i++) {
+    for (int i = 0; i < test_rounds(50); i++) {
         AioContext *old = io_ctx[i & 1], *new = io_ctx[!(i & 1)];
         aio_context_acquire(old);
         aio_context_acquire(old);

@@ -85,7 +85,7 @@ static void test_qb02(void)
     n.a = aio_bh_new(ctx, nest_a, &n);
     n.b = aio_bh_new(ctx, nest_b, &n);
     n.c = aio_bh_new(ctx, nest_c, &n);
-    for (int i = 0; i < 100; i++) {
+    for (int i = 0; i < test_rounds(100); i++) {
         n.done = false;
         qemu_bh_schedule(n.a);
         while (!n.done) {
@@ -154,7 +154,7 @@ static void test_qb04_inside(void)
     Rerun r = { .work = 0 };
 
     r.bh = aio_bh_new(qemu_get_aio_context(), rerun_bh, &r);
-    for (int i = 0; i < 100; i++) {
+    for (int i = 0; i < test_rounds(100); i++) {
         qemu_bh_schedule(r.bh);
         while (r.found == i) {
             aio_poll(qemu_get_aio_context(), true);
@@ -264,7 +264,7 @@ static bool is_closed(bool *open)
 
 static void test_qb06(void)
 {
-    for (int i = 0; i < 100; i++) {
+    for (int i = 0; i < test_rounds(100); i++) {
         bool open = false;
         AIO_WAIT_WHILE_UNLOCKED(NULL, is_closed(&open));
     }

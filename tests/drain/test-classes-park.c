@@ -248,7 +248,7 @@ static void test_qb30(void)
     TestNode *s = test_state(l.d.bs);
 
     qemu_event_init(&l.go, false);
-    for (int i = 0; i < 50; i++) {
+    for (int i = 0; i < test_rounds(50); i++) {
         l.done = l.blocked = false;
         qemu_event_reset(&l.go);
         bdrv_drained_begin(l.d.bs);

@@ -270,7 +270,7 @@ static void test_qb59(void)
 {
     BlockDriverState *bs = test_node("bs");
 
-    for (int i = 0; i < 100; i++) {
+    for (int i = 0; i < test_rounds(100); i++) {
         command_ran = may_run = false;
         aio_wait_bh_oneshot(io_ctx, arrive_bh, NULL);
         aio_wait_bh_oneshot(io_ctx, nothing_bh, NULL);

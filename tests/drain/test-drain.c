@@ -167,7 +167,7 @@ static void test_drain_waits_for_requests(bool iothread, void (*drain)(Chain *c)
         blk_set_disable_request_queuing(c.blk, true);
     }
     AioContext *ctx = blk_get_aio_context(c.blk);
-    for (int i = 0; i < 50; i++) {
+    for (int i = 0; i < test_rounds(50); i++) {
         r.done = 0;
         for (int k = 0; k < 8; k++) {
             submit(c.blk, &r);
@@ -248,7 +248,7 @@ static void test_nothing_starts_while_drained(void)
     blk_set_aio_context(c.blk, io_ctx, &error_abort);
     test_state(c.top)->sleep_hops = 1;
     test_load_start(&l, c.blk, 8, read_once);
-    for (int i = 0; i < 1000; i++) {
+    for (int i = 0; i < test_rounds(1000); i++) {
         TestNode *s = test_state(c.top);
         aio_context_acquire(io_ctx);
         bdrv_drained_begin(c.top);
@@ -424,7 +424,7 @@ static void test_drain_nested_in_a_synchronous_read(void)
         }
         AioContext *ctx = blk_get_aio_context(c.blk);
         test_state(c.top)->sleep_hops = 20;
-        for (int i = 0; i < 20; i++) {
+        for (int i = 0; i < test_rounds(20); i++) {
             NestedDrain n = { .c = &c };
             aio_bh_schedule_oneshot(qemu_get_aio_context(), nested_drain_bh, &n);
             aio_context_acquire(ctx);
@@ -445,7 +445,7 @@ static void test_drain_waits_for_a_spawned_node_request(void)
     Chain c = chain_new();
     blk_set_aio_context(c.blk, io_ctx, &error_abort);
     test_state(c.base)->sleep_hops = 2;
-    for (int i = 0; i < 200; i++) {
+    for (int i = 0; i < test_rounds(200); i++) {
         NestedDrain n = { .c = &c };
         aio_bh_schedule_oneshot(qemu_get_aio_context(), nested_drain_bh, &n);
         aio_context_acquire(io_ctx);

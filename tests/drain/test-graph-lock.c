@@ -63,7 +63,7 @@ static void test_readers_never_see_half_a_change(void)
             aio_co_enter(ctx[t], qemu_coroutine_create(read_entry, &reader[t]));
         }
     }
-    for (int i = 0; i < 2000; i++) {
+    for (int i = 0; i < test_rounds(2000); i++) {
         bdrv_graph_wrlock();
         assert_bdrv_graph_writable();
         word_a++;

@@ -28,8 +28,9 @@ static int coroutine_fn test_run(Job *job, Error **errp)
 {
     TestBlockJob *t = test_job(job);
 
-    qatomic_set(&t->running, true);
     job_transition_to_ready(job);
+    qatomic_set(&t->running, true);     /* who waits for it may complete us */
+    aio_wait_kick();
     while (!qatomic_read(&t->should_complete) && !job_is_cancelled(job)) {
         g_assert_true(qemu_get_current_aio_context() == job->aio_context);
         qatomic_inc(&t->rounds);
@@ -323,7 +324,7 @@ static void test_drained_poll_of_the_driver(void)
  */
 static void test_qb26_end_is_waited_for(gconstpointer opaque)
 {
-    for (int i = 0; i < (g_test_quick() ? 30 : 1000); i++) {
+    for (int i = 0; i < test_rounds(30); i++) {
         Rig r;
         rig_init(&r, opaque);
         Job *job = &r.t->common.job;
@@ -396,7 +397,7 @@ static void test_job_follows_its_nodes(void)
 
     block_job_add_bdrv(&t->common, "target", target, 0, BLK_PERM_ALL, &error_abort);
     start(t);
-    for (int i = 0; i < (g_test_quick() ? 60 : 2000); i++) {
+    for (int i = 0; i < test_rounds(60); i++) {
         AioContext *ctx = stops[i % 2];
         if (i % 3) {
             set_context(i % 4 ? bs : target, ctx);
@@ -654,7 +655,7 @@ static void test_qb52_two_commits_on_one_chain(gconstpointer opaque)
 
     layer.bdrv_change_backing_file = change_backing_file;
     layer.bdrv_co_block_status = nothing_allocated;
-    for (int k = 0; k < 10; k++) {
+    for (int k = 0; k < test_rounds(10); k++) {
         for (int i = 4; i >= 0; i--) {
             bs[i] = bdrv_new_open_driver(&layer, names[i], BDRV_O_RDWR, &error_abort);
             bs[i]->total_sectors = 1 << 11;
@@ -712,7 +713,7 @@ static void test_qb50_graph_writers_and_a_mirror(gconstpointer opaque)
                  MIRROR_COPY_MODE_BACKGROUND, &error_abort);
     BlockDriverState *mirror = bdrv_find_node("filter");
     bdrv_append(filter, mirror, &error_abort);
-    for (int i = 0; i < (g_test_quick() ? 40 : 1000); i++) {
+    for (int i = 0; i < test_rounds(40); i++) {
         bdrv_set_backing_hd(target, i % 2 ? NULL : backing, &error_abort);
         bdrv_drain_all_begin();
         bdrv_drain_all_end();
@@ -776,7 +777,7 @@ static void test_a_failed_start_is_not_noticed(void)
     test_state(upper)->sleep_hops = 50;
     blk_set_dev_ops(jealous, &ops, test_state(upper));
     test_load_start(&load, blk, 4, write_once);
-    for (int i = 0; i < (g_test_quick() ? 20 : 1000); i++) {
+    for (int i = 0; i < test_rounds(20); i++) {
         Error *err = NULL;
         mirror_start("job0", src, target, NULL, JOB_DEFAULT, 0, 4096, 65536,
                      MIRROR_SYNC_MODE_FULL, MIRROR_LEAVE_BACKING_CHAIN, true,

@@ -153,7 +153,7 @@ static void test_threads_share_a_node(void)
         aio_co_enter(iothread_get_aio_context(io[i]),
                      qemu_coroutine_create(writer_entry, &w[i]));
     }
-    for (int step = 0; step < STEPS; step++) {
+    for (int step = 0; step < test_rounds(STEPS); step++) {
         if (step % 3 == 2) {
             move_once(bs, step / 3);
         } else {
@@ -163,6 +163,11 @@ static void test_threads_share_a_node(void)
             aio_context_release(ctx);
         }
         wait_for_a_round(&w[step % THREADS]);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        while (qatomic_read(&w[i].rounds) < BLOCKS) {
+            wait_for_a_round(&w[i]);
+        }
     }
     qatomic_set(&stop, true);
     AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read_sc(&running) > 0);
@@ -277,7 +282,7 @@ static void test_threads_share_a_file(gconstpointer data)
         aio_co_enter(iothread_get_aio_context(io[i]),
                      qemu_coroutine_create(file_writer_entry, &w[i]));
     }
-    for (int step = 0; step < STEPS / 3; step++) {
+    for (int step = 0; step < test_rounds(STEPS / 3); step++) {
         move_once(blk_bs(blk), step);
         wait_for_a_round(&w[step % THREADS]);
     }
