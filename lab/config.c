@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the environment and GTest's options ask of a lab program. docs/lab.md lists the variables; keep it so.
+ * What the environment and GTest's options ask of a lab program. docs/lab.md lists the
+ * variables; keep it so.
  */
 #include "miniblk/osdep.h"
 #include "lab/explore.h"

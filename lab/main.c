@@ -5,6 +5,7 @@
 #include "miniblk/osdep.h"
 #include "lab/draw.h"
 #include "lab/report.h"
+#include "lab/world.h"
 
 /* Exit statuses; miniblk-lab has the same. */
 enum { STATUS_OK = 0, STATUS_FAILED = 1, STATUS_USAGE = 2, STATUS_UNFINISHED = 3 };
@@ -104,15 +105,17 @@ static void adopt(LabConfig *config, const LabSeed *seed)
     }
 }
 
-/* One run of the file's list: whether it ends as the file says, and how. */
+/* One recorded run of the file's list: whether it ends as the file says, and how. */
 static bool replay_once(const LabConfig *config, unsigned number, LabChooser *chooser,
                         const LabReplayFile *file, LabOutcome *outcome)
 {
     LabOutcome wanted = { .verdict = file->verdict };
+    LabLimits limits = config->limits;
 
+    limits.record = true;
     g_strlcpy(wanted.message, file->message, sizeof(wanted.message));
     lab_chooser_begin_replay(chooser, file->list, true, NULL);
-    lab_execute(number, &chooser->strategy, &config->limits, outcome);
+    lab_execute(number, &chooser->strategy, &limits, outcome);
     return lab_same_failure(&wanted, outcome);
 }
 
@@ -178,9 +181,11 @@ static int replay(LabConfig *config, unsigned number, const LabReplayFile *file)
                    file->message);
     }
     lab_print_comment(outcome.message);
-    lab_report_schedule(config, number, file->list, &outcome);
     if (!draw(config, number, file, &outcome)) {
         return STATUS_USAGE;
+    }
+    if (lab_world_restores()) {
+        lab_report_schedule(config, number, file->list, &outcome);
     }
     return outcome.verdict == LAB_OK ? STATUS_OK : STATUS_FAILED;
 }
@@ -251,6 +256,10 @@ static int with_file(LabConfig *config)
     LabReplayFile file;
     int number, status;
 
+    if (config->mode == LAB_MODE_SHRINK && !lab_world_restores()) {
+        lab_printf("Bail out! a program with a sanitizer cannot shrink\n");
+        return STATUS_USAGE;
+    }
     if (!lab_replay_load(config->file, &file, &problem)) {
         lab_printf("Bail out! %s\n", problem);
         return STATUS_USAGE;
@@ -280,6 +289,10 @@ __attribute__((weak)) int lab_main(void)
         return STATUS_USAGE;
     }
     config.program = program;
+    if (!lab_world_restores()) {
+        config.shrink = false;          /* it takes many schedules in one process */
+        config.times = 1;
+    }
     switch (config.mode) {
     case LAB_MODE_LIST:
         status = list_cases(&config);

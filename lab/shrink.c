@@ -5,8 +5,9 @@
  *
  * First delta debugging (Zeller, Hildebrandt: Simplifying and isolating failure-inducing
  * input, 2002): leave out halves of the list, quarters, ..., single deviations. Then the
- * short lists from the other side: all schedules with 0, 1, 2... deviations, as long as that is fewer than
- * we have. When such a level has run without the failure, nothing that short exists.
+ * short lists from the other side: all schedules with 0, 1, 2... deviations, as long as that
+ * is fewer than we have. When such a level has run without the failure, nothing that short
+ * exists.
  *
  * Between the two, a step aside: leave out any two deviations and put one in anywhere. What a
  * random strategy did by several small turns is often one turn at a better place.
