@@ -209,66 +209,19 @@ static int coroutine_fn upgrade(Qcow2State *s)
     return ret < 0 ? ret : qcow2_header_update(s, &h, &names);
 }
 
-/* Version 2 has no zero clusters: write the zeroes. Without the lock. */
-static int coroutine_fn expand_zeroes(Amend *a)
-{
-    Qcow2State *s = a->s;
-    uint64_t size = qcow2_guest_bytes(s), buf_bytes = MIN(s->cluster_bytes * 16, 2u << 20);
-    uint8_t *buf = qemu_try_blockalign0(s->bs->file->bs, buf_bytes);
-    int ret = buf ? 0 : -ENOMEM;
-
-    for (uint64_t o = 0; o < size && ret >= 0; ) {
-        Qcow2Run run;
-        ret = qcow2_map(s, o, size - o, &run);
-        if (ret < 0) {
-            break;
-        }
-        if (run.type == QCOW2_ZERO_PLAIN && !s->bs->backing) {
-            ret = qcow2_unmap(s, o, ROUND_UP(run.bytes, s->cluster_bytes));
-        } else if (run.type == QCOW2_ZERO_PLAIN || run.type == QCOW2_ZERO_ALLOC) {
-            QEMUIOVector qiov;
-            run.bytes = MIN(run.bytes, buf_bytes);
-            qemu_iovec_init_buf(&qiov, buf, run.bytes);
-            ret = qcow2_co_pwritev_part(s->bs, o, run.bytes, &qiov, 0, 0);
-        }
-        o += run.bytes;
-        qcow2_progress(&a->progress, o, size);
-    }
-    qemu_vfree(buf);
-    return ret;
-}
-
-/* Whether any L2 table of a snapshot has a zero cluster: 1 or 0, or -errno. Lock held. */
-static int coroutine_fn snapshots_have_zeroes(Qcow2State *s)
-{
-    int ret = 0;
-
-    for (uint32_t i = 0; i < s->header.nb_snapshots && ret == 0; i++) {
-        uint32_t size;
-        g_autofree uint64_t *l1 = qcow2_snapshot_read_l1(s, &s->snapshots[i], 0, &size, &ret);
-        if (l1) {
-            ret = qcow2_tree_has_zeroes(s, l1, size);
-        }
-    }
-    return ret;
-}
-
 static int coroutine_fn downgrade(Amend *a)
 {
     Qcow2State *s = a->s;
     Qcow2HeaderNames names = qcow2_header_names(s);
 
-    int ret = expand_zeroes(a);
+    int ret = qcow2_expand_zeroes(s, &a->progress);
     if (ret < 0) {
         return ret;
     }
     QEMU_LOCK_GUARD(&s->lock);
     ret = qcow2_writeback_all(s);
-    ret = ret < 0 ? ret : snapshots_have_zeroes(s);
-    if (ret > 0) {
-        error_setg(a->errp, "Internal snapshots prevent downgrade of image");
-        return -ENOTSUP;
-    }
+    ret = ret < 0 ? ret : qcow2_expand_snapshots(s);
+    ret = ret < 0 ? ret : qcow2_writeback_all(s);
     if (ret < 0) {
         return ret;
     }
@@ -277,8 +230,7 @@ static int coroutine_fn downgrade(Amend *a)
     h.version = 2;
     h.header_length = QCOW2_V2_HEADER_BYTES;
     h.incompat = h.compat = h.autoclear = 0;
-    ret = qcow2_header_update(s, &h, &names);
-    return ret;
+    return qcow2_header_update(s, &h, &names);
 }
 
 /* ---- other options ---------------------------------------------------------------------------- */

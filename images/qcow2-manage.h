@@ -40,9 +40,6 @@ int coroutine_fn qcow2_tree_drop(Qcow2State *s, const uint64_t *l1, uint32_t siz
  */
 int coroutine_fn qcow2_tree_flags(Qcow2State *s, uint64_t *l1, uint32_t size);
 
-/* Whether any of its L2 tables has a zero cluster: 1 or 0, or -errno. */
-int coroutine_fn qcow2_tree_has_zeroes(Qcow2State *s, const uint64_t *l1, uint32_t size);
-
 /* ---- qcow2-l1.c: lock held --------------------------------------------------------------- */
 
 /* Write ENTRIES (host order) into new clusters at *OFFSET; 0 when there are no entries. */
@@ -168,7 +165,7 @@ bool coroutine_fn qcow2_co_can_store_new_dirty_bitmap(BlockDriverState *bs, cons
 int coroutine_fn qcow2_co_remove_persistent_dirty_bitmap(BlockDriverState *bs,
                                                          const char *name, Error **errp);
 
-/* ---- qcow2-refwidth.c, qcow2-amend.c -------------------------------------------------------- */
+/* ---- qcow2-refwidth.c, qcow2-expand.c, qcow2-amend.c -------------------------------------------------------- */
 
 /* Who is told how far a long operation is; see bdrv_amend_options(). */
 typedef struct Qcow2Progress {
@@ -180,6 +177,10 @@ void qcow2_progress(Qcow2Progress *p, uint64_t done, uint64_t total);
 /* Refcounts get 2^ORDER bits. Lock held. 0 or -errno; ERRP is set when one does not fit. */
 int coroutine_fn qcow2_change_refcount_width(Qcow2State *s, uint32_t order,
                                              Qcow2Progress *progress, Error **errp);
+/* Make the disk one without zero clusters; without the lock. */
+int coroutine_fn qcow2_expand_zeroes(Qcow2State *s, Qcow2Progress *progress);
+/* Then those of all snapshots. Lock held, all written back. */
+int coroutine_fn qcow2_expand_snapshots(Qcow2State *s);
 extern const char *const qcow2_amend_option_names[];
 int qcow2_amend_options(BlockDriverState *bs, QDict *opts, BlockDriverAmendStatusCB *status_cb,
                         void *cb_opaque, bool force, Error **errp);

@@ -151,29 +151,6 @@ int coroutine_fn qcow2_tree_drop(Qcow2State *s, const uint64_t *l1, uint32_t siz
     return walk(&w, l1, size);
 }
 
-int coroutine_fn qcow2_tree_has_zeroes(Qcow2State *s, const uint64_t *l1, uint32_t size)
-{
-    uint64_t *buf = qemu_try_blockalign(s->bs->file->bs, s->cluster_bytes);
-    Qcow2Set seen = { NULL };
-    int ret = buf ? 0 : -ENOMEM;
-
-    for (uint32_t i = 0; i < size && ret == 0; i++) {
-        uint64_t table = l1[i] & QCOW2_OFFSET_MASK;
-        if (!table) {
-            continue;
-        }
-        ret = check_table(s, &seen, table);
-        ret = ret < 0 ? ret : qcow2_file_read(s, table, s->cluster_bytes, buf);
-        for (uint64_t k = 0; k < s->cluster_bytes / 8 && ret == 0; k++) {
-            uint64_t entry = GUINT64_FROM_BE(buf[k]);
-            ret = !(entry & QCOW2_COMPRESSED) && (entry & QCOW2_ZERO);
-        }
-    }
-    qcow2_set_clear(&seen);
-    qemu_vfree(buf);
-    return ret;
-}
-
 /* ---- "copied" flags ----------------------------------------------------------------------- */
 
 /* ENTRY, which refers to a whole cluster or none, with the flag that it should have. */

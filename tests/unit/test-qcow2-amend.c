@@ -6,7 +6,9 @@
 enum { GUEST_BYTES = 4 << 20 };
 
 /* What an image holds before it is amended. */
-typedef enum Content { NOTHING, DATA, ZEROES, SNAPSHOT, SNAPSHOT_SHARED, BITMAP } Content;
+typedef enum Content {
+    NOTHING, DATA, ZEROES, SNAPSHOT, SNAPSHOT_SHARED, SNAPSHOT_ZEROES, BITMAP
+} Content;
 
 typedef struct Case {
     const char *create;
@@ -23,6 +25,12 @@ static const Case cases[] = {
     { "compat=1.1", ZEROES, "compat=0.10", NULL },
     { "compat=1.1,backing_file=base.raw,backing_fmt=raw", ZEROES, "compat=0.10", NULL },
     { "compat=1.1", SNAPSHOT, "compat=0.10", NULL },
+    { "compat=1.1", SNAPSHOT_ZEROES, "compat=0.10", NULL },
+    { "compat=1.1,cluster_size=4k", SNAPSHOT_ZEROES, "compat=0.10", NULL },
+    { "compat=1.1,backing_file=base.raw,backing_fmt=raw", SNAPSHOT_ZEROES, "compat=0.10",
+      NULL },
+    { "compat=1.1,cluster_size=512,backing_file=base.raw,backing_fmt=raw", SNAPSHOT_ZEROES,
+      "compat=0.10", NULL },
     { "compat=1.1,lazy_refcounts=on", DATA, "compat=0.10", NULL },
     { "compat=1.1,lazy_refcounts=on", DATA, "lazy_refcounts=off", NULL },
     { "compat=1.1", DATA, "lazy_refcounts=on", NULL },
@@ -80,9 +88,17 @@ static void fill(BlockBackend *blk, Content content)
     if (content != SNAPSHOT) {
         write_pattern(blk, 0, 300000, 1);
     }
-    if (content == ZEROES) {
+    if (content == ZEROES || content == SNAPSHOT_ZEROES) {
         g_assert_cmpint(blk_pwrite_zeroes(blk, 65536, 65536, 0), ==, 0);
         g_assert_cmpint(blk_pwrite_zeroes(blk, 1 << 20, 131072, BDRV_REQ_MAY_UNMAP), ==, 0);
+    }
+    if (content == SNAPSHOT_ZEROES) {
+        /* tables that one snapshot has, that two have, and that the disk has, too */
+        for (int i = 0; i < 2; i++) {
+            g_strlcpy(sn.name, i ? "s" : "r", sizeof(sn.name));
+            g_assert_cmpint(bdrv_snapshot_create(blk_bs(blk), &sn), ==, 0);
+        }
+        write_pattern(blk, 0, 300000, 1);
     } else if (content == SNAPSHOT || content == SNAPSHOT_SHARED) {
         g_assert_cmpint(bdrv_snapshot_create(blk_bs(blk), &sn), ==, 0);
         write_pattern(blk, 65536, 4096, 1);
@@ -161,7 +177,18 @@ static void run_case(const Case *c)
     blk = qcow2_open_file(path, "");
     assert_content(blk, 200000, 200000, 7);
     qcow2_assert_consistent(blk, false);
-    if (c->content == SNAPSHOT || c->content == SNAPSHOT_SHARED) {
+    if (c->content == SNAPSHOT_ZEROES) {
+        for (int i = 0; i < 2; i++) {
+            g_assert_cmpint(bdrv_snapshot_goto(blk_bs(blk), i ? "r" : "s", &error_abort), ==, 0);
+            assert_content(blk, 0, 65536, 1);
+            assert_content(blk, 65536, 65536, 0);
+            assert_content(blk, 131072, 300000 - 131072, 1);
+            assert_content(blk, 1 << 20, 131072, 0);
+            qcow2_assert_consistent(blk, false);
+        }
+        g_assert_cmpint(bdrv_snapshot_delete(blk_bs(blk), NULL, "r", &error_abort), ==, 0);
+    }
+    if (c->content >= SNAPSHOT && c->content <= SNAPSHOT_ZEROES) {
         g_assert_cmpint(bdrv_snapshot_delete(blk_bs(blk), NULL, "s", &error_abort), ==, 0);
         qcow2_assert_consistent(blk, false);
     }
