@@ -79,6 +79,19 @@ void file_locks_abort(FileLocks *locks, int fd);
 /* Lock in NEW_FD, the same file opened again, all that is locked right now. 0 or -errno. */
 int file_locks_copy(const FileLocks *locks, int new_fd);
 
+/* ---- images/file-copy.c ------------------------------------------------------------------ */
+
+int coroutine_fn file_co_copy_range_from(BlockDriverState *bs, BdrvChild *src,
+                                         int64_t src_offset, BdrvChild *dst,
+                                         int64_t dst_offset, int64_t bytes,
+                                         BdrvRequestFlags read_flags,
+                                         BdrvRequestFlags write_flags);
+int coroutine_fn file_co_copy_range_to(BlockDriverState *bs, BdrvChild *src,
+                                       int64_t src_offset, BdrvChild *dst,
+                                       int64_t dst_offset, int64_t bytes,
+                                       BdrvRequestFlags read_flags,
+                                       BdrvRequestFlags write_flags);
+
 /* ---- images/file-holder.c ---------------------------------------------------------------- */
 
 /*

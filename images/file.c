@@ -392,6 +392,8 @@ static json_t *file_get_specific_info(BlockDriverState *bs)
     .bdrv_co_pwrite_zeroes = file_co_pwrite_zeroes,                             \
     .bdrv_co_pdiscard = file_co_pdiscard,                                       \
     .bdrv_co_block_status = file_co_block_status,                               \
+    .bdrv_co_copy_range_from = file_co_copy_range_from,                         \
+    .bdrv_co_copy_range_to = file_co_copy_range_to,                             \
     .bdrv_co_flush_to_disk = file_co_flush,                                     \
     .bdrv_co_truncate = file_co_truncate,                                       \
     .bdrv_co_getlength = file_co_getlength,                                     \

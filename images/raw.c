@@ -266,6 +266,32 @@ static int coroutine_fn raw_co_pdiscard(BlockDriverState *bs, int64_t offset, in
     return ret < 0 ? ret : bdrv_co_pdiscard(bs->file, offset, bytes);
 }
 
+static int coroutine_fn raw_co_copy_range_from(BlockDriverState *bs, BdrvChild *src,
+                                               int64_t src_offset, BdrvChild *dst,
+                                               int64_t dst_offset, int64_t bytes,
+                                               BdrvRequestFlags read_flags,
+                                               BdrvRequestFlags write_flags)
+{
+    int ret = map_request(bs->opaque, &src_offset, bytes, false);
+
+    return ret < 0 ? ret : bdrv_co_copy_range_from(bs->file, src_offset, dst, dst_offset,
+                                                   bytes, read_flags, write_flags);
+}
+
+static int coroutine_fn raw_co_copy_range_to(BlockDriverState *bs, BdrvChild *src,
+                                             int64_t src_offset, BdrvChild *dst,
+                                             int64_t dst_offset, int64_t bytes,
+                                             BdrvRequestFlags read_flags,
+                                             BdrvRequestFlags write_flags)
+{
+    if (bs->probed && dst_offset < (int64_t)BDRV_SECTOR_SIZE) {
+        return -ENOTSUP;        /* its contents must be looked at; see write_first_sector() */
+    }
+    int ret = map_request(bs->opaque, &dst_offset, bytes, true);
+    return ret < 0 ? ret : bdrv_co_copy_range_to(src, src_offset, bs->file, dst_offset, bytes,
+                                                 read_flags, write_flags);
+}
+
 static int coroutine_fn raw_co_block_status(BlockDriverState *bs, bool want_zero,
                                             int64_t offset, int64_t bytes, int64_t *pnum,
                                             int64_t *map, BlockDriverState **file)
@@ -377,6 +403,8 @@ static BlockDriver bdrv_raw = {
     .bdrv_co_pwrite_zeroes = raw_co_pwrite_zeroes,
     .bdrv_co_pdiscard = raw_co_pdiscard,
     .bdrv_co_block_status = raw_co_block_status,
+    .bdrv_co_copy_range_from = raw_co_copy_range_from,
+    .bdrv_co_copy_range_to = raw_co_copy_range_to,
     .bdrv_co_truncate = raw_co_truncate,
     .bdrv_co_getlength = raw_co_getlength,
     .bdrv_co_get_allocated_file_size = raw_co_get_allocated_file_size,

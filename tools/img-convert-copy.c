@@ -46,6 +46,8 @@ struct ConvertJob {
     int ret;                    /* the first failure */
     int running;                /* coroutines that have not ended */
 
+    bool offload;               /* the host has not refused to copy so far */
+
     CoMutex cursor_lock;        /* held across the block status queries below */
     Extent ahead;               /* the extent at the cursor, not yet given out */
     int64_t cursor;
@@ -362,6 +364,54 @@ static void show_progress(const ConvertJob *job)
     img_progress_set(100.0 * fraction);
 }
 
+/* Have the host copy EXT, whose turn it is. False: it cannot; the turn is still ours then. */
+static bool coroutine_fn offload_extent(ConvertJob *job, const Extent *ext)
+{
+    const ConvertPlan *plan = job->plan;
+
+    wait_for_budget(job, ext->bytes);
+    for (int64_t done = 0, len; done < ext->bytes && job->ret == 0; done += len) {
+        const ConvertSource *src = source_at(plan, ext->offset + done);
+        int64_t pos = ext->offset + done - src->start;
+        len = MIN(ext->bytes - done, src->bytes - pos);
+        int ret = blk_co_copy_range(src->blk, src->origin + pos, plan->target,
+                                    ext->offset + done, len, 0, 0);
+        if (ret == -ENOTSUP) {
+            job->offload = false;
+            return false;
+        }
+        if (ret < 0) {
+            error_report("error while copying at byte %" PRId64 ": %s", ext->offset + done,
+                         strerror(-ret));
+            fail(job, ret);
+        }
+    }
+    pass_turn(job);
+    return true;
+}
+
+static void coroutine_fn copy_extent(Worker *worker, const Extent *ext, uint8_t *buf)
+{
+    ConvertJob *job = worker->job;
+    bool my_turn = false;
+
+    if (job->offload && ext->kind == EXTENT_DATA) {
+        wait_for_turn(worker, ext->ticket);
+        if (offload_extent(job, ext)) {
+            return;
+        }
+        my_turn = true;
+    }
+    int ret = ext->kind == EXTENT_DATA ? read_extent(job->plan, ext, buf) : 0;
+    if (ret < 0) {
+        fail(job, ret);
+    }
+    if (!my_turn) {
+        wait_for_turn(worker, ext->ticket);
+    }
+    write_extent(job, ext, buf);
+}
+
 static void coroutine_fn copy_worker(void *opaque)
 {
     Worker *worker = opaque;
@@ -370,12 +420,7 @@ static void coroutine_fn copy_worker(void *opaque)
     Extent ext;
 
     while (take_extent(job, &ext)) {
-        int ret = ext.kind == EXTENT_DATA ? read_extent(job->plan, &ext, buf) : 0;
-        if (ret < 0) {
-            fail(job, ret);
-        }
-        wait_for_turn(worker, ext.ticket);
-        write_extent(job, &ext, buf);
+        copy_extent(worker, &ext, buf);
         job->done_bytes += ext.bytes;
         if (ext.kind == EXTENT_DATA && job->ret == 0) {
             job->data_done_bytes += ext.bytes;
@@ -412,6 +457,7 @@ int convert_copy(const ConvertPlan *plan)
 
     g_assert(plan->coroutine_count >= 1 && plan->coroutine_count <= CONVERT_COROUTINES_MAX);
     job->plan = plan;
+    job->offload = plan->copy_offload && !plan->write_through;
     job->buffer_bytes = plan->compressed ? plan->target_cluster_bytes :
                         MAX(CONVERT_BUFFER_BYTES, plan->target_cluster_bytes);
     qemu_co_mutex_init(&job->cursor_lock);

@@ -15,7 +15,7 @@ typedef struct ConvertArgs {
     char *options;              /* the -o lists, joined; owned */
     const char *backing_file, *backing_format;
     const char *snapshot;
-    bool skip_create, target_is_zero, copy_offload, sparse_given;
+    bool skip_create, target_is_zero, sparse_given;
     bool bitmaps, skip_broken_bitmaps;
     ImgProgress progress;
     ConvertPlan plan;
@@ -62,7 +62,7 @@ static bool parse_option(ConvertArgs *args, int c)
 
     switch (c) {
     case 'B': args->backing_file = optarg; break;
-    case 'C': args->copy_offload = true; break;
+    case 'C': plan->copy_offload = true; break;
     case 'F': args->backing_format = optarg; break;
     case 'O': args->target_format = optarg; break;
     case 'S': return parse_sparse(args, optarg);
@@ -100,13 +100,13 @@ static const char *find_conflict(const ConvertArgs *args)
     if (args->skip_broken_bitmaps && !args->bitmaps) {
         return "Use of --skip-broken-bitmaps requires --bitmaps";
     }
-    if (args->copy_offload && args->sparse_given) {
+    if (plan->copy_offload && args->sparse_given) {
         return "Cannot enable copy offloading when -S is used";
     }
-    if (args->copy_offload && plan->compressed) {
+    if (plan->copy_offload && plan->compressed) {
         return "Cannot enable copy offloading when -c is used";
     }
-    if (args->copy_offload && plan->salvage) {
+    if (plan->copy_offload && plan->salvage) {
         return "Cannot use copy offloading in salvaging mode";
     }
     if (args->target_image_opts && !args->skip_create) {

@@ -32,6 +32,7 @@ typedef struct ConvertPlan {
     int64_t sparse_bytes;       /* zeroes from this length on are skipped; 0: none are */
     int64_t rate_bytes;         /* a second; 0: unlimited */
     int coroutine_count;
+    bool copy_offload;          /* have the host copy what it can, without a look at it */
     bool compressed;            /* one cluster a request */
     bool in_order;              /* start writes in ascending order */
     bool write_through;         /* each write is on stable storage when it completes */

@@ -164,6 +164,11 @@ int coroutine_fn blk_co_flush(BlockBackend *blk);
 int coroutine_fn blk_co_block_status(BlockBackend *blk, int64_t offset, int64_t bytes,
                                      int64_t *pnum, int64_t *map, BlockDriverState **file);
 
+/* As bdrv_co_copy_range_from(). */
+int coroutine_fn blk_co_copy_range(BlockBackend *blk_in, int64_t off_in,
+                                   BlockBackend *blk_out, int64_t off_out, int64_t bytes,
+                                   BdrvRequestFlags read_flags, BdrvRequestFlags write_flags);
+
 /* Asynchronous: CB(OPAQUE, 0 or -errno) always comes later, in the backend's context. */
 BlockAIOCB *blk_aio_preadv(BlockBackend *blk, int64_t offset, QEMUIOVector *qiov,
                            BdrvRequestFlags flags, BlockCompletionFunc *cb, void *opaque);

@@ -105,6 +105,21 @@ struct BlockDriver {
     int coroutine_fn (*bdrv_co_pwritev_compressed_part)(BlockDriverState *bs, int64_t offset,
                                                    int64_t bytes, QEMUIOVector *qiov,
                                                    size_t qiov_offset);
+    /*
+     * See bdrv_co_copy_range_from(). "From" is asked of the source's drivers: whoever has the
+     * data in a child passes on to it, the last one turns to the target by
+     * bdrv_co_copy_range_to(). "To" is asked of the target's drivers in the same way.
+     */
+    int coroutine_fn (*bdrv_co_copy_range_from)(BlockDriverState *bs, BdrvChild *src,
+                                                int64_t src_offset, BdrvChild *dst,
+                                                int64_t dst_offset, int64_t bytes,
+                                                BdrvRequestFlags read_flags,
+                                                BdrvRequestFlags write_flags);
+    int coroutine_fn (*bdrv_co_copy_range_to)(BlockDriverState *bs, BdrvChild *src,
+                                              int64_t src_offset, BdrvChild *dst,
+                                              int64_t dst_offset, int64_t bytes,
+                                              BdrvRequestFlags read_flags,
+                                              BdrvRequestFlags write_flags);
     /* See bdrv_block_status(); without it everything is allocated data. */
     int coroutine_fn (*bdrv_co_block_status)(BlockDriverState *bs, bool want_zero,
                                              int64_t offset, int64_t bytes, int64_t *pnum,

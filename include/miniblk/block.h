@@ -301,6 +301,20 @@ int coroutine_fn bdrv_co_flush(BlockDriverState *bs);
 int coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t offset, bool exact,
                                   PreallocMode prealloc, BdrvRequestFlags flags,
                                   Error **errp);
+/*
+ * Copy BYTES of SRC to DST within the host, both in the same context and inside their nodes.
+ * 0; -ENOTSUP: read and write instead (a part may have been copied); or as for reads and writes.
+ * No flags are known. The second one continues a request that has come to the end of the
+ * source's side.
+ */
+int coroutine_fn bdrv_co_copy_range_from(BdrvChild *src, int64_t src_offset, BdrvChild *dst,
+                                         int64_t dst_offset, int64_t bytes,
+                                         BdrvRequestFlags read_flags,
+                                         BdrvRequestFlags write_flags);
+int coroutine_fn bdrv_co_copy_range_to(BdrvChild *src, int64_t src_offset, BdrvChild *dst,
+                                       int64_t dst_offset, int64_t bytes,
+                                       BdrvRequestFlags read_flags,
+                                       BdrvRequestFlags write_flags);
 int coroutine_fn bdrv_co_check(BlockDriverState *bs, BdrvCheckResult *res,
                                BdrvCheckMode fix);
 /* 0 or -errno, as above. */

@@ -277,6 +277,20 @@ static void test_rebase_compressed(void)
         "miniblk-img check top | grep '100.00%% compressed'"));
 }
 
+/* -C gives the same image, whether the host can copy (raw files) or not. */
+static void test_copy_offload(void)
+{
+    g_free(t_run_ok(
+        "rm -f one odd o q; head -c 3M /dev/urandom >one; truncate -s 5M one\n"
+        "printf x >>one; truncate -s 1000 odd; printf x >>odd\n"
+        "miniblk-img convert -C -f raw one o && cmp -n $(stat -c %%s one) one o &&\n"
+        "miniblk-img convert -C -f raw odd o && cmp -n 1001 odd o &&\n"
+        "miniblk-img convert -C -W -m 16 one odd o &&\n"
+        "miniblk-img convert one odd p && cmp o p &&\n"
+        "miniblk-img convert -C -O qcow2 one q && miniblk-img compare one q &&\n"
+        "miniblk-img convert -C q o && miniblk-img compare one o"));
+}
+
 /* A snapshot's name is cut to what the format takes, and said so. */
 static void test_snapshot_name(void)
 {
@@ -297,6 +311,7 @@ int main(int argc, char **argv)
     g_test_add_func("/img-change/dd-onto-itself", test_dd_onto_itself);
     g_test_add_func("/img-change/bench-depth", test_bench_depth);
     g_test_add_func("/img-change/rebase-compressed", test_rebase_compressed);
+    g_test_add_func("/img-change/copy-offload", test_copy_offload);
     g_test_add_func("/img-change/snapshot-name", test_snapshot_name);
     return t_main();
 }
