@@ -10,6 +10,7 @@
 #include "miniblk/osdep.h"
 #include <linux/futex.h>
 #include <signal.h>
+#include <spawn.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -390,6 +391,28 @@ pid_t fork(void)
 {
     lab_unsupported("fork()");
     return REAL(fork)();
+}
+int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+                const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
+{
+    lab_unsupported("posix_spawn()");
+    return REAL(posix_spawn)(pid, path, actions, attr, argv, envp);
+}
+int posix_spawnp(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+                 const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
+{
+    lab_unsupported("posix_spawnp()");
+    return REAL(posix_spawnp)(pid, path, actions, attr, argv, envp);
+}
+int system(const char *command)
+{
+    lab_unsupported("system()");
+    return REAL(system)(command);
+}
+FILE *popen(const char *command, const char *mode)
+{
+    lab_unsupported("popen()");
+    return REAL(popen)(command, mode);
 }
 int setrlimit(__rlimit_resource_t what, const struct rlimit *limit)
 {
