@@ -17,62 +17,6 @@ typedef struct Piece {          /* of a guest write */
     size_t qiov_offset;
 } Piece;
 
-/* ---- allocations in flight --------------------------------------------------------- */
-
-static uint64_t alloc_end(const Qcow2State *s, const Qcow2Alloc *a)
-{
-    return a->guest + (a->clusters << s->cluster_bits);
-}
-
-/* The first in-flight allocation in the range, by position; NULL when there is none. */
-static Qcow2Alloc *first_overlap(Qcow2State *s, uint64_t offset, uint64_t bytes)
-{
-    Qcow2Alloc *a, *first = NULL;
-
-    QTAILQ_FOREACH(a, &s->allocs, next) {
-        if (a->guest < offset + bytes && offset < alloc_end(s, a) &&
-            (!first || a->guest < first->guest)) {
-            first = a;
-        }
-    }
-    return first;
-}
-
-static void unref_alloc(Qcow2Alloc *a)
-{
-    if (--a->refs == 0) {
-        g_free(a);
-    }
-}
-
-uint64_t coroutine_fn qcow2_wait_allocs(Qcow2State *s, uint64_t offset, uint64_t bytes)
-{
-    /* What matters are whole clusters. */
-    uint64_t start = offset & ~s->cluster_mask;
-    Qcow2Alloc *a;
-
-    while ((a = first_overlap(s, start, bytes + (offset - start)))) {
-        if (a->guest > offset) {
-            return a->guest - offset;
-        }
-        a->refs++;
-        qemu_co_queue_wait(&a->waiters, &s->lock);
-        unref_alloc(a);
-    }
-    return bytes;
-}
-
-Qcow2Alloc *qcow2_alloc_begin(Qcow2State *s, const Qcow2Alloc *from)
-{
-    Qcow2Alloc *a = g_memdup2(from, sizeof(*from));
-
-    qemu_co_mutex_assert_locked(&s->lock);
-    a->refs = 1;
-    qemu_co_queue_init(&a->waiters);
-    QTAILQ_INSERT_TAIL(&s->allocs, a, next);
-    return a;
-}
-
 /* ---- copy on write ----------------------------------------------------------------- */
 
 /* Read the guest's present data; beyond the end of the disk there are zeroes. */
@@ -267,7 +211,7 @@ static void widen(const Qcow2State *s, Qcow2Entry e, bool in_place, uint64_t *fr
 static void set_extent(const Qcow2State *s, Qcow2Alloc *a, const Piece *p, Qcow2Entry first,
                        Qcow2Entry last)
 {
-    uint64_t last_guest = alloc_end(s, a) - s->cluster_bytes, from, to;
+    uint64_t last_guest = qcow2_alloc_guest_end(s, a) - s->cluster_bytes, from, to;
 
     from = p->offset - a->guest;
     to = MIN(p->offset + p->bytes - a->guest, s->cluster_bytes);
@@ -344,84 +288,6 @@ static int coroutine_fn begin_alloc(Qcow2State *s, Piece *p, Qcow2Alloc **alloc)
     return ret;
 }
 
-/* Cluster K of A, which had entry OLD, has its data now. */
-static Qcow2Entry new_entry(const Qcow2State *s, const Qcow2Alloc *a, uint64_t k,
-                            Qcow2Entry old)
-{
-    uint64_t guest = a->guest + (k << s->cluster_bits);
-
-    if (a->compressed) {
-        return (Qcow2Entry){ a->compressed };
-    }
-    uint64_t from = MAX(a->start, guest) - guest;
-    uint64_t to = MIN(a->end, guest + s->cluster_bytes) - guest;
-    uint32_t mask = qcow2_subcluster_mask(s, from, to);
-    return (Qcow2Entry){
-        .desc = (a->host + (k << s->cluster_bits)) | QCOW2_COPIED,
-        .alloc = (a->in_place ? old.alloc : 0) | mask,
-        .zero = old.zero & ~mask,
-    };
-}
-
-/* Point the L2 entries at the clusters that were written. Lock held. */
-static int coroutine_fn link_clusters(Qcow2State *s, const Qcow2Alloc *a)
-{
-    Qcow2Slice *slice;
-    uint32_t i;
-
-    /* An allocation never spans slices. */
-    int ret = qcow2_l2_for_write(s, a->guest, &slice, &i);
-    if (ret < 0) {
-        return ret;
-    }
-    for (uint64_t k = 0; k < a->clusters; k++) {
-        Qcow2Entry old = qcow2_entry_load(s, slice, i + k);
-        qcow2_entry_store(s, slice, i + k, new_entry(s, a, k, old));
-        if (!a->in_place) {
-            qcow2_free_entry(s, old.desc, QCOW2_DISCARD_OTHER);
-        }
-    }
-    qcow2_cache_mark_dirty(&s->l2_cache, slice);
-    qcow2_cache_put(slice);
-    return 0;
-}
-
-/* Give up clusters that nothing points to yet. Lock held. */
-static void coroutine_fn give_back(Qcow2State *s, const Qcow2Alloc *a)
-{
-    uint64_t first = a->host >> s->cluster_bits, n = a->clusters, offset, bytes;
-
-    if (s->data_file) {
-        return;
-    }
-    if (a->compressed) {
-        qcow2_compressed_range(s, a->compressed, &offset, &bytes);
-        first = offset >> s->cluster_bits;
-        n = qcow2_clusters(s, offset + bytes) - first;
-    }
-    qcow2_refcount_change(s, first, n, -1);
-}
-
-int coroutine_fn qcow2_alloc_end(Qcow2State *s, Qcow2Alloc *a, int ret)
-{
-    if (ret >= 0) {
-        ret = link_clusters(s, a);
-    }
-    a->done = true;
-    a->ret = ret;
-    if (ret < 0 && !a->in_place) {
-        while (a->joiners) {
-            /* They are writing to the clusters; nobody new joins once it is done. */
-            qemu_co_queue_wait(&a->waiters, &s->lock);
-        }
-        give_back(s, a);
-    }
-    QTAILQ_REMOVE(&s->allocs, a, next);
-    qemu_co_queue_restart_all(&a->waiters);
-    unref_alloc(a);
-    return ret < 0 ? ret : qcow2_limit_frees(s);
-}
-
 /* ---- the request ------------------------------------------------------------------- */
 
 /*
@@ -431,7 +297,7 @@ int coroutine_fn qcow2_alloc_end(Qcow2State *s, Qcow2Alloc *a, int ret)
  */
 static bool coroutine_fn try_join(Qcow2State *s, Piece *p, int *ret)
 {
-    Qcow2Alloc *a = first_overlap(s, p->offset, p->bytes);
+    Qcow2Alloc *a = qcow2_alloc_first(s, p->offset, p->bytes);
 
     if (!a || !a->joinable || a->done || p->offset < a->start || p->offset >= a->end) {
         return false;
@@ -452,7 +318,7 @@ static bool coroutine_fn try_join(Qcow2State *s, Piece *p, int *ret)
     if (*ret >= 0 && a->ret < 0) {
         *ret = 1;
     }
-    unref_alloc(a);
+    qcow2_alloc_unref(a);
     return true;
 }
 

@@ -151,7 +151,7 @@ typedef struct Qcow2Run {
 
 /*
  * Clusters of the guest that are being given host clusters. Nobody else may change their
- * mapping meanwhile. qcow2-write.c
+ * mapping meanwhile. qcow2-alloc.c
  */
 typedef struct Qcow2Alloc {
     uint64_t guest, host;       /* cluster aligned */
@@ -232,7 +232,7 @@ typedef struct Qcow2State {
     bool virgin_is_zero;        /* and a growing file reads as zeroes there */
     uint64_t file_bytes;        /* the file is at least that long; qcow2-io.c */
 
-    /* qcow2-write.c */
+    /* qcow2-alloc.c */
     QTAILQ_HEAD(, Qcow2Alloc) allocs;
 
     /* deferred frees; qcow2-writeback.c */
@@ -461,6 +461,26 @@ void qcow2_free_entry(Qcow2State *s, uint64_t desc, Qcow2Discard cause);
 void qcow2_compressed_range(const Qcow2State *s, uint64_t entry, uint64_t *offset,
                             uint64_t *bytes);
 
+/* ---- qcow2-alloc.c: lock held ------------------------------------------------------- */
+
+static inline uint64_t qcow2_alloc_guest_end(const Qcow2State *s, const Qcow2Alloc *a)
+{
+    return a->guest + (a->clusters << s->cluster_bits);
+}
+/* The first allocation in flight in the range, by position; NULL when there is none. */
+Qcow2Alloc *qcow2_alloc_first(Qcow2State *s, uint64_t offset, uint64_t bytes);
+/* Drop the reference of one who has waited for A. */
+void qcow2_alloc_unref(Qcow2Alloc *a);
+/*
+ * Wait until no allocation touches the first byte of the range; the number of bytes from
+ * there on that none touches. The lock is dropped while waiting.
+ */
+uint64_t coroutine_fn qcow2_wait_allocs(Qcow2State *s, uint64_t offset, uint64_t bytes);
+/* Enter a copy of A, to whose clusters data will be written, into the list. */
+Qcow2Alloc *qcow2_alloc_begin(Qcow2State *s, const Qcow2Alloc *a);
+/* The data of A was written (RET >= 0) or not: map or give up the clusters. */
+int coroutine_fn qcow2_alloc_end(Qcow2State *s, Qcow2Alloc *a, int ret);
+
 /* ---- qcow2-io.c, qcow2-write.c, qcow2-zero.c, qcow2-resize.c, qcow2-compress.c ------ */
 
 /* Read from the file; what lies beyond its end is zero. */
@@ -472,15 +492,6 @@ int coroutine_fn qcow2_co_preadv_part(BlockDriverState *bs, int64_t offset, int6
 int coroutine_fn qcow2_co_pwritev_part(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                        QEMUIOVector *qiov, size_t qiov_offset,
                                        BdrvRequestFlags flags);
-/*
- * Wait until no allocation touches the first byte of the range; the number of bytes from
- * there on that none touches. Lock held, dropped while waiting.
- */
-uint64_t coroutine_fn qcow2_wait_allocs(Qcow2State *s, uint64_t offset, uint64_t bytes);
-/* Enter a copy of A, to whose clusters data will be written, into the list. Lock held. */
-Qcow2Alloc *qcow2_alloc_begin(Qcow2State *s, const Qcow2Alloc *a);
-/* The data of A was written (RET >= 0) or not: map or give up the clusters. Lock held. */
-int coroutine_fn qcow2_alloc_end(Qcow2State *s, Qcow2Alloc *a, int ret);
 int coroutine_fn qcow2_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                         BdrvRequestFlags flags);
 int coroutine_fn qcow2_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes);
