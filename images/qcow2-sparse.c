@@ -29,9 +29,6 @@ static int coroutine_fn uses_so_many(Qcow2State *s, uint64_t limit, uint64_t n)
 
 bool coroutine_fn qcow2_has_holes(Qcow2State *s)
 {
-    if (s->data_file) {
-        return false;           /* the image's file has only tables */
-    }
     if (s->holes == QCOW2_HOLES_UNKNOWN) {
         BlockDriverState *file = s->bs->file->bs;
         int64_t length = bdrv_getlength(file);
