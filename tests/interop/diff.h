@@ -23,6 +23,7 @@ typedef struct DiffGeometry {
     bool v2;
     bool compress;              /* compressed writes make sense */
     bool snapshots;             /* can be taken */
+    int snapshots_taken;        /* after the first one the length stays */
     GString *options;           /* of create, for -o */
     char *base_create;          /* shell text that makes the backing file, "" without */
     char *backing;              /* words of create that name it, "" without */
@@ -51,6 +52,8 @@ void diff_create(DiffTool tool, const DiffGeometry *g, const char *dir);
 #define DIFF_COMPRESS "write -c"
 char *diff_plain_script(const char *script);
 char *diff_script(GRand *rand, DiffGeometry *g, int n);
+/* A random command of qemu-img about snapshots of "img"; NULL when there is none to be made. */
+char *diff_snapshot_command(GRand *rand, DiffGeometry *g);
 
 /*
  * Run COMMAND (shell text, printf-style, with qemu-img or qemu-io for the program) in DIR by

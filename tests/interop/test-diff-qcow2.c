@@ -28,6 +28,31 @@ static bool same_output(const char *script, const char *ours, const char *peer)
     return g_strv_length(a) == g_strv_length(b);
 }
 
+/* The same as for run_turn(). */
+static bool run_snapshot_command(GRand *rand, DiffGeometry *g, int turn)
+{
+    g_autofree char *command = diff_snapshot_command(rand, g);
+    int status[2];
+    char *out[2];
+
+    if (!command) {
+        return true;
+    }
+    for (int i = 0; i < 2; i++) {
+        out[i] = diff_run((turn + i) % 2 == 0 ? DIFF_OURS : DIFF_PEER, &status[i], dirs[i],
+                          "%s", command);
+    }
+    bool ok = diff_texts(command, out[turn % 2], out[1 - turn % 2]);
+    if (ok && status[0] != status[1]) {
+        g_test_message("%s ends with %d in \"ours\", with %d in \"peer\"", command, status[0],
+                       status[1]);
+        ok = false;
+    }
+    g_free(out[0]);
+    g_free(out[1]);
+    return ok;
+}
+
 /* One writes to DIR/img while the other writes to the other directory; then they swap. */
 static bool run_turn(GRand *rand, DiffGeometry *g, int turn)
 {
@@ -95,6 +120,7 @@ static bool check_image(const char *dir)
            diff_good(dir, "qemu-img check -f qcow2 --output=json img") &&
            diff_good(dir, "qemu-img info -f qcow2 img") &&
            diff_good(dir, "qemu-img info -f qcow2 --output=json img") &&
+           diff_good(dir, "qemu-img snapshot -l img") &&
            diff_good(dir, "qemu-img measure -f qcow2 -O qcow2 img") &&
            diff_good(dir, "qemu-img measure -f qcow2 -O raw --output=json img") &&
            same_map(dir);
@@ -111,7 +137,8 @@ static void random_turns(GRand *rand)
     diff_create(DIFF_PEER, g, "peer");
     ok = !g_test_failed();
     for (int turn = 0; ok && turn < TURNS; turn++) {
-        ok = run_turn(rand, g, turn) && check_image("ours") && check_image("peer") &&
+        ok = run_turn(rand, g, turn) && run_snapshot_command(rand, g, turn) &&
+             check_image("ours") && check_image("peer") &&
              diff_good(".", "qemu-img compare -f qcow2 -F qcow2 ours/img peer/img");
         if (!ok) {
             g_test_message("in turn %d", turn);
