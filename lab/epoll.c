@@ -34,8 +34,7 @@ static unsigned real_ready(int fd, unsigned events)
 static bool is_file(int fd)
 {
     struct stat st;
-    return (fd >= LAB_FD_FILE && fd < LAB_FD_FILE + LAB_FILES_MAX) ||
-           (fstat(fd, &st) == 0 && (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)));
+    return fstat(fd, &st) == 0 && (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode));
 }
 
 static unsigned ready_of(int fd, const LabFile *file, unsigned events)
@@ -278,9 +277,6 @@ static unsigned poll_ready(const struct pollfd *p)
         }
         return file->ops->ready ? ready_of(p->fd, file, p->events)
                                 : p->events & (POLLIN | POLLOUT);
-    }
-    if (p->fd >= LAB_FD_FILE && p->fd < LAB_FD_FILE + LAB_FILES_MAX) {
-        return p->events & (POLLIN | POLLOUT);
     }
     return real_ready(p->fd, p->events);
 }

@@ -91,10 +91,7 @@ char **lab_arguments(int *argc);
  * assertion); empty: none. */
 const char *lab_last_words(void);
 
-/* ---- files.c, libaio.c ----------------------------------------------------------------- */
-
-/* Descriptors of files: [LAB_FD_FILE, LAB_FD_FILE + LAB_FILES_MAX). Always ready to poll(). */
-enum { LAB_FD_FILE = 5000, LAB_FILES_MAX = 1024 };
+/* ---- libaio.c ---------------------------------------------------------------------- */
 
 /*
  * Disk requests that could complete now, as agents of kind LAB_AGENT_DISK, at most MAX; called

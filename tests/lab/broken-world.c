@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Cases that break, each in its own way: see test-world-failures.sh. */
 #include "miniblk/osdep.h"
+#include <sys/random.h>
 #include "miniblk/compiler.h"
 #include "miniblk/lab-test.h"
 
@@ -140,6 +141,17 @@ static void fault(void)
     g_assert_cmpint(pwrite(fd, "a", 1, 0), ==, 1);
 }
 
+/* What the lab does not control: it must notice. */
+static void diverges(void)
+{
+    uint8_t chance;
+
+    g_assert_cmpint(getrandom(&chance, 1, 0), ==, 1);
+    for (int i = 0; i < chance; i++) {
+        g_get_monotonic_time();
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -161,5 +173,6 @@ int main(int argc, char **argv)
     g_test_add_func("/broken/subprocess", subprocess);
     g_test_add_func("/broken/unflushed", unflushed);
     g_test_add_func("/broken/fault", fault);
+    g_test_add_func("/broken/diverges", diverges);
     return g_test_run();
 }

@@ -5,7 +5,7 @@
 #
 #   test-broken-world.sh BROKEN-WORLD
 set -u
-export LAB_SCHEDULES=200 LAB_FAULTS=on LAB_SHRINK=off LAB_JOBS=1
+export LAB_SCHEDULES=200 LAB_FAULTS=on LAB_SHRINK=off LAB_JOBS=1 LAB_CHECK=1
 LAB_DIR=$(mktemp -d) || exit 2
 export LAB_DIR
 trap 'rm -rf "$LAB_DIR"' EXIT
@@ -32,6 +32,7 @@ cases=(
     'subprocess|SKIP|runs itself in a subprocess'
     'unflushed|assertion|unflushed: assertion failed'
     'fault|assertion|fault: assertion failed'
+    'diverges|diverged|the same choices did not give the same schedule'
 )
 echo "1..$((${#cases[@]} + 1))"
 number=0
