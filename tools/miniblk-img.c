@@ -32,10 +32,11 @@ static const ImgCommand commands[] = {
       "[--object objectdef] [--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] [-s] "
       "[-U] filename1 filename2" },
     { "convert", img_convert,
-      "[--object objectdef] [--image-opts] [--target-image-opts] [--target-is-zero] [-U] "
-      "[-C] [-c] [-p] [-q] [-n] [-f fmt] [-t cache] [-T src_cache] [-O output_fmt] "
-      "[-B backing_file [-F backing_fmt]] [-o options] [-S sparse_size] [-r rate_limit] "
-      "[-m num_coroutines] [-W] [--salvage] filename [filename2 [...]] output_filename" },
+      "[--object objectdef] [--image-opts] [--target-image-opts] [--target-is-zero] "
+      "[--bitmaps] [-U] [-C] [-c] [-p] [-q] [-n] [-f fmt] [-t cache] [-T src_cache] "
+      "[-O output_fmt] [-B backing_file [-F backing_fmt]] [-o options] [-l snapshot_param] "
+      "[-S sparse_size] [-r rate_limit] [-m num_coroutines] [-W] [--salvage] filename "
+      "[filename2 [...]] output_filename" },
     { "create", img_create,
       "[--object objectdef] [-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] "
       "[-o options] filename [size]" },
@@ -77,15 +78,24 @@ static const char help_parameters[] =
     "  '-c' compresses the output image\n"
     "  '-u' allows a backing file that cannot be opened\n"
     "  '-h' with or without a command shows this help\n"
-    "  '-p' shows progress; without it, SIGUSR1 prints one line of it on stderr\n"
+    "  '-p' shows progress, '--progress=json' does so for programs; without them, SIGUSR1\n"
+    "    prints one line of it on stderr\n"
     "  '-q' prints nothing but errors\n"
     "  '-S' is how many consecutive zero bytes (default 4k) become a hole in the output;\n"
     "    0: none do, the output is fully allocated\n"
     "  '-n' writes to an image that exists\n"
     "  '-m' is how many requests are in flight during convert (1 to 16, default 8)\n"
     "  '-W' lets convert write out of order\n"
+    "  '-C' lets the host copy raw files; zeroes in the data are not looked for then\n"
+    "  'snapshot_param' is an ID or name, or 'snapshot.id=[ID],snapshot.name=[NAME]'\n"
+    "  '--bitmaps' copies persistent bitmaps, too; with '--skip-broken-bitmaps' without\n"
+    "    those that are inconsistent\n"
+    "  '-u' in rebase changes only the name of the backing file; '-c' compresses what is copied\n"
+    "  '-d' in commit leaves the image as it is; '-b' is an image further behind\n"
     "  '-r leaks' repairs leaked clusters, '-r all' also other errors\n"
     "  '-s' makes compare fail on different sizes or allocation, too\n"
+    "  '-l', '-c', '-a', '-d' list, create, apply and delete snapshots\n"
+    "  'if=', 'of=', 'bs=', 'count=', 'skip=' are as for dd(1); bs is 512 if not given\n"
     "  '--output' is 'human' or 'json'\n";
 
 static gint compare_text(gconstpointer a, gconstpointer b)
