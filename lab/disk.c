@@ -196,15 +196,22 @@ static void land_first(LabDisk *d)
     g_free(w);
 }
 
-static void append(LabDisk *d, uint64_t offset, const void *data, uint64_t size)
+static LabWrite *new_write(uint64_t offset, const void *data, uint64_t size)
 {
     LabWrite *w = g_malloc(sizeof(*w) + (data ? size : 0));
 
     *w = (LabWrite){ .offset = offset, .size = size, .zero = !data };
     if (data) {
         memcpy(w->data, data, size);
-        d->pending_bytes += size;
     }
+    return w;
+}
+
+static void append(LabDisk *d, uint64_t offset, const void *data, uint64_t size)
+{
+    LabWrite *w = new_write(offset, data, size);
+
+    d->pending_bytes += data ? size : 0;
     if (d->last) {
         d->last->next = w;
     } else {
@@ -213,6 +220,37 @@ static void append(LabDisk *d, uint64_t offset, const void *data, uint64_t size)
     d->last = w;
     while (d->pending_bytes > CACHE_BYTES_MAX) {
         land_first(d);
+    }
+}
+
+/* The bytes [FROM, TO) of W; NULL when there are none. */
+static LabWrite *part_of(const LabWrite *w, uint64_t from, uint64_t to)
+{
+    from = MAX(from, w->offset);
+    to = MIN(to, w->offset + w->size);
+    return from < to ? new_write(from, w->zero ? NULL : w->data + (from - w->offset), to - from)
+                     : NULL;
+}
+
+/* What is pending of [FROM, TO) does not land any more: something newer has. */
+static void forget(LabDisk *d, uint64_t from, uint64_t to)
+{
+    LabWrite *old = d->first;
+
+    d->first = d->last = NULL;
+    d->pending_bytes = 0;
+    while (old) {
+        LabWrite *next = old->next;
+        LabWrite *parts[] = { part_of(old, 0, from), part_of(old, to, UINT64_MAX) };
+        for (unsigned i = 0; i < G_N_ELEMENTS(parts); i++) {
+            if (parts[i]) {
+                *(d->last ? &d->last->next : &d->first) = parts[i];
+                d->last = parts[i];
+                d->pending_bytes += parts[i]->zero ? 0 : parts[i]->size;
+            }
+        }
+        g_free(old);
+        old = next;
     }
 }
 
@@ -286,6 +324,16 @@ bool lab_disk_reserve(LabDisk *d, uint64_t offset, uint64_t size)
         }
     }
     return true;
+}
+
+void lab_disk_flush_range(LabDisk *d, uint64_t offset, uint64_t size)
+{
+    g_autofree uint8_t *bytes = g_malloc(size);
+
+    view_read(d, d->now, offset, bytes, size);
+    view_write(d, d->durable, offset, bytes, size);
+    d->durable_size = MAX(d->durable_size, offset + size);
+    forget(d, offset, offset + size);
 }
 
 uint64_t lab_disk_allocated(const LabDisk *d)

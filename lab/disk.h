@@ -39,6 +39,8 @@ void lab_disk_write(LabDisk *disk, uint64_t offset, const void *data, uint64_t s
 void lab_disk_resize(LabDisk *disk, uint64_t size);
 /* Everything pending becomes durable. */
 void lab_disk_flush(LabDisk *disk);
+/* FUA: what is in that range now, and no more. */
+void lab_disk_flush_range(LabDisk *disk, uint64_t offset, uint64_t size);
 /* Have blocks there, which read as before. False: too much of it. */
 bool lab_disk_reserve(LabDisk *disk, uint64_t offset, uint64_t size);
 /* So many bytes have blocks. */

@@ -522,8 +522,8 @@ ssize_t lab_file_transfer(LabOpenFile *f, const struct iovec *iov, int niov, int
         }
         done += n;
     }
-    if (write && ((rwf & (RWF_DSYNC | RWF_SYNC)) || (f->flags & (O_DSYNC | O_SYNC)))) {
-        lab_disk_flush(disk);
+    if (write && done && ((rwf & (RWF_DSYNC | RWF_SYNC)) || (f->flags & (O_DSYNC | O_SYNC)))) {
+        lab_disk_flush_range(disk, offset, done);
     }
     return done;
 }

@@ -133,6 +133,20 @@ static void unflushed(void)
     g_assert_cmpint(pread(fd, &byte, 1, 0), ==, 1);
 }
 
+static void fua_of_others(void)
+{
+    int fd = open("/tmp/broken-world", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    char sector[512] = "a";
+    struct iovec iov = { sector, sizeof(sector) };
+
+    g_assert_cmpint(pwrite(fd, sector, sizeof(sector), 0), ==, sizeof(sector));
+    g_assert_cmpint(pwritev2(fd, &iov, 1, 512, RWF_DSYNC), ==, sizeof(sector));
+    lab_power_cut();
+    lab_power_on();
+    g_assert_cmpint(pread(fd, sector, sizeof(sector), 0), ==, sizeof(sector));
+    g_assert_cmpint(sector[0], ==, 'a');
+}
+
 static void fault(void)
 {
     int fd = open("/tmp/broken-world", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -172,6 +186,7 @@ int main(int argc, char **argv)
     g_test_add_func("/broken/fails", fails);
     g_test_add_func("/broken/subprocess", subprocess);
     g_test_add_func("/broken/unflushed", unflushed);
+    g_test_add_func("/broken/fua-of-others", fua_of_others);
     g_test_add_func("/broken/fault", fault);
     g_test_add_func("/broken/diverges", diverges);
     return g_test_run();

@@ -31,6 +31,7 @@ cases=(
     'fails|assertion|g_test_fail()'
     'subprocess|SKIP|runs itself in a subprocess'
     'unflushed|assertion|unflushed: assertion failed'
+    'fua-of-others|assertion|fua_of_others: assertion failed'
     'fault|assertion|fault: assertion failed'
     'diverges|diverged|the same choices did not give the same schedule'
 )

@@ -177,6 +177,33 @@ static void test_cut(void)
     unlink(path);
 }
 
+/* FUA makes its own data durable, above what was written there before, and nothing else. */
+static void test_cut_fua(void)
+{
+    g_autofree char *path = scratch_path("fua");
+    uint8_t bytes[2 * SECTOR];
+    struct iovec iov = { bytes, sizeof(bytes) };
+    int fd = open_rw_fd(path);
+
+    for (int i = 0; i < 4; i++) {
+        put(fd, i, 'a');
+    }
+    memset(bytes, 'b', sizeof(bytes));
+    g_assert_cmpint(pwritev2(fd, &iov, 1, SECTOR, RWF_DSYNC), ==, sizeof(bytes));
+    lab_power_cut();
+    lab_power_on();
+    for (int i = 0; i < 4; i++) {
+        uint8_t value = get(fd, i);
+        if (i == 1 || i == 2) {
+            g_assert_cmpint(value, ==, 'b');
+        } else {
+            g_assert_true(value == 'a' || (value == 0 && lab_in_lab()));
+        }
+    }
+    close(fd);
+    unlink(path);
+}
+
 /* ---- an image under power cuts ------------------------------------------------------------ */
 
 enum { CLUSTER = 4096, WRITES = 3 };
@@ -283,6 +310,7 @@ int main(int argc, char **argv)
     g_test_add_func("/disk/file/locks", test_locks);
     g_test_add_func("/disk/file/real", test_real_file);
     g_test_add_func("/disk/cut/sectors", test_cut);
+    g_test_add_func("/disk/cut/fua", test_cut_fua);
     g_test_add_data_func("/disk/cut/qcow2/threads", "", test_qcow2_cut);
     g_test_add_data_func("/disk/cut/qcow2/native", ",file.aio=native,file.cache.direct=on",
                          test_qcow2_cut);
