@@ -2,6 +2,7 @@
 /*
  * Whether the image's file has many holes in what the image calls allocated, as with metadata
  * that was preallocated. Only then is it worth asking the file about each allocated range.
+ * An image with a data file is judged by its own file all the same; so does the peer.
  */
 #include "miniblk/osdep.h"
 #include "images/qcow2.h"
@@ -9,7 +10,9 @@
 /* So many clusters in use are too many: a ninth, or two, more than are on the disk. */
 static uint64_t too_many(uint64_t clusters_on_disk)
 {
-    return MAX(clusters_on_disk / 9 * 10 + clusters_on_disk % 9 * 10 / 9, clusters_on_disk + 2);
+    uint64_t a_ninth_more = clusters_on_disk + clusters_on_disk / 9;
+
+    return MAX(a_ninth_more, clusters_on_disk + 2);
 }
 
 /* Whether LIMIT of the first N clusters, or more, are in use. S->lock is held. */

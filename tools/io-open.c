@@ -345,8 +345,8 @@ const IoCommand io_open_commands[] = {
     { "open", "o", run_open, 1, -1, .without_image = true,
       .syntax = "[-rsCnkU] [-t cache] [-d discard] [-o options] [path]",
       .summary = "open the file specified by path",
-      .help = "'open -n -o driver=raw /tmp/data' opens a raw image to read and write, without\n"
-              "the host's cache. All other commands work on the image that is open.\n"
+      .help = "'open -n -o driver=raw /tmp/data' opens a raw image to read and write,\n"
+              "without the host's cache. All other commands work on the open image.\n"
               " -C    copy what is read from the backing file into the image\n"
               " -d    whether discards reach the file: ignore, off, unmap, on\n"
               " -i    how requests are made: threads, native, io_uring\n"

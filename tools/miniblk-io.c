@@ -222,7 +222,9 @@ static bool parse_options(CommandLine *cl, int argc, char **argv)
         { NULL },
     };
 
-    for (int c; (c = getopt_long(argc, argv, "hVc:d:f:rsnCmki:t:T:U", longopts, NULL)) != -1;) {
+    static const char letters[] = "hVc:d:f:rsnCmki:t:T:U";
+
+    for (int c; (c = getopt_long(argc, argv, letters, longopts, NULL)) != -1;) {
         if (!handle_option(cl, c)) {
             return false;
         }

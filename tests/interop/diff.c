@@ -420,5 +420,6 @@ char *diff_snapshot_command(GRand *rand, DiffGeometry *g)
     if (which == g->snapshots_taken) {
         return g_strdup_printf("qemu-img snapshot -c s%d img", g->snapshots_taken++);
     }
-    return g_strdup_printf("qemu-img snapshot %s s%d img", one_in(rand, 2) ? "-a" : "-d", which);
+    return g_strdup_printf("qemu-img snapshot %s s%d img", one_in(rand, 2) ? "-a" : "-d",
+                           which);
 }

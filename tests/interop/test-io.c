@@ -79,6 +79,8 @@ static const Row rows_write[] = {
           "writev 0 1G 1G 1G|writev 0 0 0|writev 0 1 -P 3|writev 0 1 -q 3" },
     { "", "discard|discard 0 x|discard 0 1M|discard -q 0 1|discard -C 0 1k|discard 0 0|"
           "discard 0 4G|discard 1M 1|discard -Z 0 1|discard 0 1 2|flush|flush 1" },
+    { "", "write -b -P 5 0 1k|read -b -P 5 0 1k|read -b -v 512 16|read -b -P 5 512 512|"
+          "write -b 0 1|read -b 1 512|map|length" },
     { "-f raw", "read -b 0 1|write -b 0 1|read -b 0 512|write -b 0 512|write -c 0 64k|"
                 "write -zc 0 64k|map", "a.raw" },
     { NULL },
@@ -112,7 +114,8 @@ static const Row rows_image[] = {
     { "-f raw", "map|info|alloc 0|alloc 0 1M|write 0 1k|map|length|read -v 0 3|truncate 3M|"
                 "length|map|discard 0 64k|map", "a.raw" },
     { "", "map|info|length|write 0 1k|write 4k 1k", "a.raw" },
-    { "-f raw", "length|map|alloc 0|read 900 124|write 900 200|truncate 3M|length", "odd.raw" },
+    { "-f raw", "length|map|alloc 0|read 900 124|write 900 200|truncate 3M|length",
+      "odd.raw" },
     { "", "map|info|alloc 0|alloc 0 2M|write 0 1k|map|length|read 900k 300k|map", "b.qcow2" },
     { "", "truncate 2M|length|truncate|truncate x|truncate -m full 3M|truncate -m bla 3M|"
           "truncate -1|truncate 512k|length|truncate -m off 2M|truncate -m off 3M 4|"
@@ -135,8 +138,8 @@ static const Row rows_open[] = {
     { "", "open -o driver=null-co,size=65536|length|map|write -z 0 64k|discard 0 64k|"
           "write -c 0 64k|info|close|open -o driver=file,filename=a.raw|length", "" },
     { "", "open -o driver=qcow2 -o lazy-refcounts=on a.qcow2|info|close|"
-          "open json:{\"driver\":\"raw\",\"file\":{\"driver\":\"file\",\"filename\":\"a.raw\"}}|"
-          "length", "" },
+          "open json:{\"driver\":\"raw\",\"file\":{\"driver\":\"file\","
+          "\"filename\":\"a.raw\"}}|length", "" },
     { "", "reopen|reopen -r|write 0 1|reopen -w|write 0 1|reopen -rw|reopen -c none|"
           "reopen -c xx|reopen -o lazy-refcounts=on|reopen -o foo=bar|reopen -o driver=raw|"
           "reopen x|reopen -Z|reopen -c none -c unsafe|reopen -o read-only=on -r|"
@@ -361,7 +364,8 @@ static void test_aio_goes_on_while_waiting(void)
 {
     make_images();
     g_autofree char *out = t_run_ok(
-        "rm -rf work && cp -r --sparse=always io-images work && cd work && mkfifo in && : >out && "
+        "rm -rf work && cp -r --sparse=always io-images work && cd work && mkfifo in && "
+        ": >out && "
         "{ miniblk-io -f raw a.raw <in >out & } && exec 3>in && echo 'aio_read 0 1k' >&3 && "
         "until grep -q ops out; do :; done; echo done; echo q >&3; wait");
     g_assert_cmpstr(out, ==, "done\n");

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A reader of logs in the format of dm-log-writes, by its documentation: it shares nothing with
- * the filter that writes them.
+ * A reader of logs in the format of dm-log-writes, by its documentation: it shares nothing
+ * with the filter that writes them.
  */
 #ifndef LOG_WRITES_H
 #define LOG_WRITES_H

@@ -10,10 +10,11 @@
  *
  * What is then on the disk must be an image that our checker, and now and then the peer's,
  * find without corruption (leaks are fine). Only in the middle of work on snapshots flags and
- * refcounts, which cannot change at once, may disagree: then a repair must mend that. Its size and each of its sectors must be as after
- * the last flush the guest saw the end of, or as after something that it did since; and each
- * snapshot must show what it was taken of. Rounds go on until the time is over;
- * MINIBLK_SEED=N repeats one, MINIBLK_CRASH_SECONDS=N makes the time longer.
+ * refcounts, which cannot change at once, may disagree: then a repair must mend that. Its
+ * size and each of its sectors must be as after the last flush the guest saw the end of, or
+ * as after something done since; and each snapshot must show what it was taken of. Rounds go
+ * on until the time is over; MINIBLK_SEED=N repeats one, MINIBLK_CRASH_SECONDS=N makes the time
+ * longer.
  */
 #include "qcow2-test.h"
 #include "log-writes.h"
@@ -36,7 +37,7 @@ typedef struct Step {
     uint64_t log_begin, log_end;        /* bytes of the log when it began and had ended */
     bool flush;                         /* all before it is durable when it has ended */
     bool snapshot;                      /* work on a snapshot */
-    int64_t disk_bytes;                 /* of the image's file: the log does not tell of cuts */
+    int64_t disk_bytes;                 /* of the image: the log does not tell of cuts */
     View after;
 } Step;
 
@@ -516,7 +517,8 @@ static void test_power_failures(void)
     do {
         tried += run_round(seed + rounds++);
     } while (!only && g_get_monotonic_time() < end);
-    g_test_message("%u rounds from MINIBLK_SEED=%u on, %u power failures", rounds, seed, tried);
+    g_test_message("%u rounds from MINIBLK_SEED=%u on, %u power failures", rounds, seed,
+                   tried);
 }
 
 int main(int argc, char **argv)
