@@ -252,8 +252,34 @@ static int count_compressed(Qcow2Check *c, const Qcow2TableRef *t, uint64_t entr
     return count_range(c, offset & ~511ULL, bytes + (offset & 511), t->count);
 }
 
+/*
+ * Entry number I of table T has no data, but a place for it that cannot be used. With repair it
+ * loses the place: 1; else 0, or -errno.
+ */
+static int coroutine_fn drop_bad_place(Qcow2Check *c, const Qcow2TableRef *t, uint32_t i,
+                                       uint64_t host)
+{
+    Qcow2State *s = c->s;
+    bool repair = (c->fix & BDRV_FIX_ERRORS) && !(t->offset & s->cluster_mask) &&
+                  !qcow2_set_has(&s->fixed_meta, t->offset >> s->cluster_bits);
+
+    fprintf(stderr, "%s offset=%" PRIx64 ": Preallocated cluster is not properly aligned; L2 "
+            "entry corrupted.\n", repair ? "Repairing" : "ERROR", host);
+    if (!repair) {
+        c->res->corruptions++;
+        return 0;
+    }
+    /* (of an extended entry the other half says what is zero) */
+    uint64_t entry = GUINT64_TO_BE(qcow2_l2_words(s) == 1 ? QCOW2_ZERO : 0);
+    uint64_t place = t->offset + (uint64_t)i * qcow2_l2_words(s) * 8;
+    qcow2_cache_drop(&s->l2_cache, t->offset, s->cluster_bytes);
+    int ret = bdrv_co_pwrite(s->bs->file, place, sizeof(entry), &entry, 0);
+    c->res->corruptions_fixed += ret >= 0;
+    return ret < 0 ? ret : 1;
+}
+
 /* Entry number I of table T, at PLACE. */
-static int count_l2_entry(Qcow2Check *c, const Qcow2TableRef *t, uint32_t i,
+static int coroutine_fn count_l2_entry(Qcow2Check *c, const Qcow2TableRef *t, uint32_t i,
                           const uint64_t *place)
 {
     Qcow2State *s = c->s;
@@ -283,7 +309,12 @@ static int count_l2_entry(Qcow2Check *c, const Qcow2TableRef *t, uint32_t i,
         qcow2_check_error(c, "ERROR offset=%" PRIx64 ": Allocated cluster has corrupted "
                           "subcluster allocation bitmap\n", host);
     }
-    if (host & c->s->cluster_mask) {
+    if ((host & c->s->cluster_mask) && !e.alloc) {
+        int ret = drop_bad_place(c, t, i, host);
+        if (ret != 0) {
+            return MIN(ret, 0);
+        }
+    } else if (host & c->s->cluster_mask) {
         qcow2_check_error(c, "ERROR offset=%" PRIx64 ": Data cluster is not properly aligned; "
                           "L2 entry corrupted.\n", host);
     }

@@ -64,6 +64,7 @@ static const Damage damages[] = {
     { "reserved bits in L1", L1, 0, ALL, 1ULL << 58 },
     { "table beyond the end", L1, 0, 1ULL << 63, 1ULL << 40 },
     { "zero flag", L2, 5, ALL, 1 },
+    { "place of a zero cluster unaligned", L2, 5, ALL, 0x201 },
     { "a snapshot's table is gone", SNAPSHOT_L1, 0, 0, 0 },
     { "a snapshot's cluster is gone", SNAPSHOT_L2, 5, 0, 0 },
     { "a snapshot's cluster is beyond the end", SNAPSHOT_L2, 5, 0, 1ULL << 40 },
