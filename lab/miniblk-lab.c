@@ -106,6 +106,8 @@ static void print_help(void)
             }
         }
     }
+    printf("\nminiblk-lab zoo [OPTION]... [NAME]...\n"
+           "  look for the bugs of tests/zoo, in the source tree; see scripts/zoo --help\n");
     printf("\nexit status: 0 all is well, 1 a failure was found, 2 wrong usage, 3 a proof has\n"
            "not come to its bound\n");
 }
@@ -265,6 +267,50 @@ static void start_gdb(char *program)
     fail("cannot start gdb: %s", strerror(errno));
 }
 
+/* ---- the zoo --------------------------------------------------------------------------- */
+
+/* Bugs are built from sources: those of the tree that we are in. */
+static char *find_zoo(void)
+{
+    g_autofree char *dir = g_get_current_dir();
+
+    for (;;) {
+        g_autofree char *script = g_build_filename(dir, "scripts", "zoo", NULL);
+        char *parent = g_path_get_dirname(dir);
+
+        if (g_file_test(script, G_FILE_TEST_IS_EXECUTABLE)) {
+            g_free(parent);
+            return g_steal_pointer(&script);
+        }
+        if (strcmp(parent, dir) == 0) {
+            fail("'zoo' works in the source tree: there is no scripts/zoo here or above");
+        }
+        g_free(dir);
+        dir = parent;
+    }
+}
+
+/* The script's options are its own; what we have been built with is what it builds with. */
+static void G_GNUC_NORETURN start_zoo(char **options_of_zoo)
+{
+    g_autofree char *script = find_zoo(), *self = g_file_read_link("/proc/self/exe", NULL);
+    g_autofree char *dir = g_path_get_dirname(self ? self : "."), *build = g_path_get_dirname(dir);
+    g_autofree char *ninja = g_build_filename(build, "build.ninja", NULL);
+    g_autoptr(GPtrArray) argv = g_ptr_array_new();
+
+    g_ptr_array_add(argv, script);
+    if (g_file_test(ninja, G_FILE_TEST_EXISTS)) {
+        g_ptr_array_add(argv, (char *)"--build-dir");
+        g_ptr_array_add(argv, build);
+    }
+    for (; *options_of_zoo; options_of_zoo++) {
+        g_ptr_array_add(argv, *options_of_zoo);
+    }
+    g_ptr_array_add(argv, NULL);
+    execv(script, (char **)argv->pdata);
+    fail("cannot start '%s': %s", script, strerror(errno));
+}
+
 int main(int argc, char **argv)
 {
     g_autofree char *program = NULL;
@@ -277,6 +323,9 @@ int main(int argc, char **argv)
     if (argc == 2 && strcmp(argv[1], "--version") == 0) {
         printf("miniblk-lab %s\n", MINIBLK_VERSION);
         return 0;
+    }
+    if (argc >= 2 && strcmp(argv[1], "zoo") == 0) {
+        start_zoo(argv + 2);
     }
     order = parse(argc, argv);
     g_setenv("LAB_MODE", commands[order.command].name, true);
