@@ -2,7 +2,7 @@
 /*
  * The allocator of lab programs: deterministic, and suspicious.
  *
- *      | Block | ............... | what the program got | red zone |      Block by Block, up to
+ *      | Block | ............... | what the program got | red zone |     Block by Block, to
  *                 only if aligned                                         the arena's top
  *
  * Fresh memory is filled with one pattern and freed memory with another; a freed block waits

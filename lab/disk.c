@@ -20,7 +20,7 @@ struct LabWrite {
 /* Blocks without bytes: a hole where the backing has some; reserved space. */
 static const uint8_t hole[1], reserved[1];
 
-/* ---- a view: NOW or DURABLE --------------------------------------------------------------- */
+/* ---- a view: NOW or DURABLE ------------------------------------------------------------- */
 
 static gpointer key_of(uint64_t block)
 {
@@ -174,7 +174,7 @@ static void view_put(const LabDisk *d, GHashTable *view, const LabWrite *w, uint
     }
 }
 
-/* ---- pending writes ------------------------------------------------------------------------ */
+/* ---- pending writes --------------------------------------------------------------------- */
 
 static LabWrite *take_first(LabDisk *d)
 {
@@ -228,8 +228,8 @@ static LabWrite *part_of(const LabWrite *w, uint64_t from, uint64_t to)
 {
     from = MAX(from, w->offset);
     to = MIN(to, w->offset + w->size);
-    return from < to ? new_write(from, w->zero ? NULL : w->data + (from - w->offset), to - from)
-                     : NULL;
+    const uint8_t *data = w->zero ? NULL : w->data + (from - w->offset);
+    return from < to ? new_write(from, data, to - from) : NULL;
 }
 
 /* What is pending of [FROM, TO) does not land any more: something newer has. */

@@ -49,8 +49,8 @@ uint64_t lab_disk_allocated(const LabDisk *disk);
 uint64_t lab_disk_seek(const LabDisk *disk, uint64_t offset, bool data);
 
 /*
- * The power goes: NOW and DURABLE are what survives. PATTERN 0: nothing pending; 1: all; others:
- * sectors by chance, the same ones for the same pattern.
+ * The power goes: NOW and DURABLE are what survives. PATTERN 0: nothing pending; 1: all;
+ * others: sectors by chance, the same ones for the same pattern.
  */
 enum { LAB_CUT_PATTERNS = 64 };
 void lab_disk_cut(LabDisk *disk, unsigned pattern);

@@ -39,7 +39,8 @@ static void describe(uintptr_t address, char *text, size_t size)
         snprintf(text, size, "at NULL + %zu", (size_t)address);
     } else if (lab_arena_find(address, &info)) {
         snprintf(text, size, "in %s memory, byte %zu of %zu",
-                 info.freed ? "freed" : "allocated", (size_t)(address - info.start), info.size);
+                 info.freed ? "freed" : "allocated", (size_t)(address - info.start),
+                 info.size);
     } else if (address >= low && address < high) {
         snprintf(text, size, "at the end of a stack: it has overflowed");
     } else {

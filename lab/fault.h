@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Handlers for SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP and SIGABRT, on a stack of their own. */
+/* Handlers for SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, on a stack of their own. */
 void lab_fault_install(void);
 
 /* image.c: a page of the image, or fresh memory, is written for the first time: true when the

@@ -2,49 +2,16 @@
 /* See files.h. */
 #include "miniblk/osdep.h"
 #include <linux/magic.h>
-#include <sys/mman.h>
 #include "lab/engine.h"
 #include "lab/event.h"
 #include "lab/files.h"
+#include "lab/inode.h"
 #include "miniblk/lab-test.h"
 #include "lab/real.h"
 #include "lab/world.h"
 
-enum { BACKINGS_MAX = 64, DIRECT_ALIGNMENT = 512, FIRST_INODE = 1000 };
+enum { DIRECT_ALIGNMENT = 512 };
 
-typedef struct Lock {
-    const LabOpenFile *owner;
-    short type;                 /* F_RDLCK, F_WRLCK */
-    int64_t start, end;         /* end exclusive; INT64_MAX: for ever */
-} Lock;
-
-struct LabInode {
-    uint64_t number;
-    unsigned users;             /* names and open files */
-    unsigned names;
-    bool directory;
-    mode_t mode;
-    int64_t time_ns;
-    LabDisk disk;
-    GArray *locks;              /* of Lock */
-};
-
-/* A real file in memory; kept, as it is the same one in each schedule. */
-typedef struct Backing {
-    char path[PATH_MAX];
-    const uint8_t *bytes;
-    uint64_t size;
-    dev_t dev;
-    ino_t ino;
-} Backing;
-
-static LAB_KEEP Backing *backings;      /* [BACKINGS_MAX] */
-static LAB_KEEP unsigned backing_count;
-
-/* Path to inode; NULL: there was such a real file, and it has been removed. */
-static GHashTable *names;
-static LabInode *of_backing[BACKINGS_MAX];
-static uint64_t next_inode = FIRST_INODE;
 static bool power_off, faults_wanted;
 
 /* As ext4 with blocks of 4 KiB. */
@@ -58,179 +25,7 @@ static int fail(int err)
 
 static void point(const LabInode *inode, bool is_write)
 {
-    lab_syscall_point(LAB_OP_SYSCALL, inode ? (uintptr_t)inode : (uintptr_t)&names, is_write);
-}
-
-/* ---- inodes ---------------------------------------------------------------------------- */
-
-static LabInode *inode_new(bool directory, mode_t mode)
-{
-    LabInode *inode = g_new0(LabInode, 1);
-
-    inode->number = next_inode++;
-    inode->directory = directory;
-    inode->mode = mode;
-    inode->locks = g_array_new(false, false, sizeof(Lock));
-    lab_disk_init(&inode->disk, NULL, 0);
-    return inode;
-}
-
-static void inode_unref(gpointer opaque)
-{
-    LabInode *inode = opaque;
-
-    if (inode && --inode->users == 0) {
-        for (unsigned i = 0; i < backing_count; i++) {
-            if (of_backing[i] == inode) {
-                return;         /* another name may lead to it */
-            }
-        }
-        lab_disk_destroy(&inode->disk);
-        g_array_free(inode->locks, true);
-        g_free(inode);
-    }
-}
-
-static LabInode *inode_ref(LabInode *inode)
-{
-    inode->users++;
-    return inode;
-}
-
-/* ---- names ----------------------------------------------------------------------------- */
-
-/* Absolute, without "//" and "." parts. */
-static char *whole_path(const char *path)
-{
-    char cwd[PATH_MAX];
-    g_auto(GStrv) parts = g_strsplit(path, "/", -1);
-    GString *s = g_string_new(path[0] == '/' || !getcwd(cwd, sizeof(cwd)) ? "" : cwd);
-
-    for (char **p = parts; *p; p++) {
-        if (**p && strcmp(*p, ".") != 0) {
-            g_string_append_c(s, '/');
-            g_string_append(s, *p);
-        }
-    }
-    if (s->len == 0) {
-        g_string_append_c(s, '/');
-    }
-    return g_string_free(s, false);
-}
-
-static void name_set(char *path, LabInode *inode)
-{
-    if (!names) {
-        names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, inode_unref);
-    }
-    LabInode *old = g_hash_table_lookup(names, path);
-    if (old) {
-        old->names--;
-    }
-    if (inode) {
-        inode->names++;
-        inode_ref(inode);
-    }
-    g_hash_table_replace(names, path, inode);
-}
-
-/* The real file's bytes, read once; -1: too many of them, or it cannot be read. */
-static int backing_of(const char *path, const struct stat *st)
-{
-    unsigned n = 0;
-
-    while (n < backing_count && (backings[n].dev != st->st_dev || backings[n].ino != st->st_ino)) {
-        n++;
-    }
-    if (n < backing_count) {
-        return n;
-    }
-    if (!backings) {
-        backings = mmap(NULL, BACKINGS_MAX * sizeof(*backings), PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    }
-    int fd = REAL(open)(path, O_RDONLY | O_CLOEXEC);
-    if (n == BACKINGS_MAX || fd < 0) {
-        return -1;
-    }
-    void *bytes = st->st_size ? mmap(NULL, st->st_size, PROT_READ, MAP_PRIVATE, fd, 0) : NULL;
-    REAL(close)(fd);
-    if (bytes == MAP_FAILED) {
-        return -1;
-    }
-    Backing *b = &backings[backing_count++];
-    g_strlcpy(b->path, path, sizeof(b->path));
-    b->bytes = bytes;
-    b->size = st->st_size;
-    b->dev = st->st_dev;
-    b->ino = st->st_ino;
-    return n;
-}
-
-/* The inode of a real file. */
-static LabInode *adopt(const char *path, const struct stat *st)
-{
-    int n = backing_of(path, st);
-
-    if (n < 0) {
-        return NULL;
-    }
-    if (!of_backing[n]) {
-        of_backing[n] = inode_new(false, st->st_mode);
-        lab_disk_init(&of_backing[n]->disk, backings[n].bytes, backings[n].size);
-    }
-    return of_backing[n];
-}
-
-typedef enum Found {
-    FOUND,                      /* *INODE */
-    FOUND_NOTHING,
-    FOUND_REAL_DIRECTORY,
-    FOUND_REAL,                 /* a device or the like, not ours */
-} Found;
-
-static Found look_up(const char *path, LabInode **inode)
-{
-    struct stat st;
-    gpointer known;
-
-    *inode = NULL;
-    if (names && g_hash_table_lookup_extended(names, path, NULL, &known)) {
-        *inode = known;
-        return known ? FOUND : FOUND_NOTHING;
-    }
-    if (REAL(stat)(path, &st) < 0) {
-        return FOUND_NOTHING;
-    }
-    if (S_ISDIR(st.st_mode)) {
-        return FOUND_REAL_DIRECTORY;
-    }
-    if (!S_ISREG(st.st_mode) || g_str_has_prefix(path, "/proc/") ||
-        g_str_has_prefix(path, "/sys/")) {
-        return FOUND_REAL;
-    }
-    *inode = adopt(path, &st);
-    if (!*inode) {
-        return FOUND_REAL;
-    }
-    name_set(g_strdup(path), *inode);
-    return FOUND;
-}
-
-void lab_refuse_proc(const char *path)
-{
-    if (g_str_has_prefix(path, "/proc/self/")) {
-        lab_unsupported("what /proc says of the process");
-    }
-}
-
-static bool parent_exists(const char *path)
-{
-    g_autofree char *parent = g_path_get_dirname(path);
-    LabInode *inode;
-    Found found = look_up(parent, &inode);
-
-    return found == FOUND_REAL_DIRECTORY || (found == FOUND && inode->directory);
+    lab_syscall_point(LAB_OP_SYSCALL, inode ? (uintptr_t)inode : (uintptr_t)&power_off, is_write);
 }
 
 /* ---- open files ------------------------------------------------------------------------ */
@@ -290,7 +85,7 @@ LabOpenFile *lab_file_of(int fd)
 void lab_file_unref(LabOpenFile *f)
 {
     if (--f->users == 0) {
-        inode_unref(f->inode);
+        lab_inode_unref(f->inode);
         g_free(f);
     }
 }
@@ -304,7 +99,7 @@ static int open_inode(LabInode *inode, int flags)
 {
     LabOpenFile *f = g_new0(LabOpenFile, 1);
 
-    f->inode = inode_ref(inode);
+    f->inode = lab_inode_ref(inode);
     f->flags = flags & ~(O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC | O_NOFOLLOW);
     f->users = 1;
     int fd = lab_fd_open(&file_ops, f, flags);
@@ -317,18 +112,18 @@ static int open_inode(LabInode *inode, int flags)
 
 int lab_file_open(const char *given, int flags, mode_t mode)
 {
-    g_autofree char *path = whole_path(given);
+    g_autofree char *path = lab_path_whole(given);
     bool writes = (flags & O_ACCMODE) != O_RDONLY;
     LabInode *inode;
 
     point(NULL, flags & O_CREAT);
     lab_refuse_proc(path);
-    Found found = look_up(path, &inode);
+    LabFound found = lab_name_look_up(path, &inode);
     if (found == FOUND_REAL) {
         return -2;
     }
     if ((flags & O_TMPFILE) == O_TMPFILE) {
-        return open_inode(inode_new(false, mode), flags & ~O_DIRECTORY);
+        return open_inode(lab_inode_new(false, mode), flags & ~O_DIRECTORY);
     }
     if (found == FOUND_REAL_DIRECTORY || (found == FOUND && inode->directory)) {
         return writes || (flags & O_CREAT) ? fail(EISDIR) : found == FOUND ? fail(EACCES) : -2;
@@ -343,11 +138,11 @@ int lab_file_open(const char *given, int flags, mode_t mode)
         return fail(EEXIST);
     }
     if (found == FOUND_NOTHING) {
-        if (!(flags & O_CREAT) || !parent_exists(path)) {
+        if (!(flags & O_CREAT) || !lab_name_parent_exists(path)) {
             return fail(ENOENT);
         }
-        inode = inode_new(false, mode);
-        name_set(g_steal_pointer(&path), inode);
+        inode = lab_inode_new(false, mode);
+        lab_name_set(g_steal_pointer(&path), inode);
     } else if ((flags & O_TRUNC) && writes) {
         lab_disk_resize(&inode->disk, 0);
     }
@@ -368,11 +163,11 @@ static void fill_stat(const LabInode *inode, struct stat *st)
 
 int lab_file_stat(const char *given, struct stat *st)
 {
-    g_autofree char *path = whole_path(given);
+    g_autofree char *path = lab_path_whole(given);
     LabInode *inode;
 
     point(NULL, false);
-    switch (look_up(path, &inode)) {
+    switch (lab_name_look_up(path, &inode)) {
     case FOUND:
         fill_stat(inode, st);
         return 0;
@@ -406,35 +201,32 @@ int lab_file_chmod(LabInode *inode, mode_t mode)
 
 LabInode *lab_file_find(const char *given)
 {
-    g_autofree char *path = whole_path(given);
+    g_autofree char *path = lab_path_whole(given);
     LabInode *inode;
 
-    return look_up(path, &inode) == FOUND ? inode : NULL;
+    return lab_name_look_up(path, &inode) == FOUND ? inode : NULL;
 }
 
-/* ---- what the disk refuses ---------------------------------------------------------------- */
+/* ---- what the disk refuses -------------------------------------------------------------- */
 
 void lab_faults(bool on)
 {
     faults_wanted = on;
 }
 
+static void cut(LabInode *inode, void *pattern)
+{
+    if (!inode->directory) {
+        lab_disk_cut(&inode->disk, *(unsigned *)pattern);
+    }
+}
+
 void lab_power_cut(void)
 {
-    GHashTableIter iter;
-    gpointer inode;
-
     lab_syscall_point(LAB_OP_SYSCALL, (uintptr_t)&power_off, true);
     unsigned pattern = lab_choose(LAB_CHOICE_VALUE, LAB_CUT_PATTERNS);
     power_off = true;
-    if (names) {
-        g_hash_table_iter_init(&iter, names);
-        while (g_hash_table_iter_next(&iter, NULL, &inode)) {
-            if (inode && !((LabInode *)inode)->directory) {
-                lab_disk_cut(&((LabInode *)inode)->disk, pattern);
-            }
-        }
-    }
+    lab_inode_foreach(cut, &pattern);
 }
 
 void lab_power_on(void)
@@ -654,12 +446,13 @@ static void drop_locks(LabOpenFile *f, int64_t start, int64_t end)
     GArray *locks = f->inode->locks;
 
     for (unsigned i = locks->len; i-- > 0;) {
-        Lock l = g_array_index(locks, Lock, i);
+        LabLock l = g_array_index(locks, LabLock, i);
         if (l.owner != f || l.end <= start || l.start >= end) {
             continue;
         }
         g_array_remove_index(locks, i);
-        Lock before = { l.owner, l.type, l.start, start }, after = { l.owner, l.type, end, l.end };
+        LabLock before = { l.owner, l.type, l.start, start };
+        LabLock after = { l.owner, l.type, end, l.end };
         if (before.start < before.end) {
             g_array_append_val(locks, before);
         }
@@ -669,10 +462,10 @@ static void drop_locks(LabOpenFile *f, int64_t start, int64_t end)
     }
 }
 
-static const Lock *conflicting(LabOpenFile *f, short type, int64_t start, int64_t end)
+static const LabLock *conflicting(LabOpenFile *f, short type, int64_t start, int64_t end)
 {
     for (unsigned i = 0; i < f->inode->locks->len; i++) {
-        const Lock *l = &g_array_index(f->inode->locks, Lock, i);
+        const LabLock *l = &g_array_index(f->inode->locks, LabLock, i);
         if (l->owner != f && l->start < end && start < l->end &&
             (type == F_WRLCK || l->type == F_WRLCK)) {
             return l;
@@ -683,15 +476,16 @@ static const Lock *conflicting(LabOpenFile *f, short type, int64_t start, int64_
 
 int lab_file_lock(LabOpenFile *f, int cmd, struct flock *fl)
 {
-    int64_t start = fl->l_start + (fl->l_whence == SEEK_CUR ? (int64_t)f->position :
-                                   fl->l_whence == SEEK_END ? (int64_t)f->inode->disk.size : 0);
+    int64_t origin = fl->l_whence == SEEK_CUR ? f->position
+                     : fl->l_whence == SEEK_END ? f->inode->disk.size : 0;
+    int64_t start = fl->l_start + origin;
     int64_t end = fl->l_len ? start + fl->l_len : INT64_MAX;
 
     point(f->inode, cmd != F_OFD_GETLK);
     if (start < 0 || fl->l_len < 0) {
         return fail(EINVAL);
     }
-    const Lock *other = fl->l_type == F_UNLCK ? NULL : conflicting(f, fl->l_type, start, end);
+    const LabLock *other = fl->l_type == F_UNLCK ? NULL : conflicting(f, fl->l_type, start, end);
     if (cmd == F_OFD_GETLK) {
         fl->l_type = other ? other->type : F_UNLCK;
         if (other) {
@@ -710,7 +504,7 @@ int lab_file_lock(LabOpenFile *f, int cmd, struct flock *fl)
     }
     drop_locks(f, start, end);
     if (fl->l_type != F_UNLCK) {
-        Lock new = { f, fl->l_type, start, end };
+        LabLock new = { f, fl->l_type, start, end };
         g_array_append_val(f->inode->locks, new);
     }
     return 0;
@@ -741,15 +535,15 @@ int lab_file_fcntl(LabOpenFile *f, int cmd, long arg)
     }
 }
 
-/* ---- changing names ----------------------------------------------------------------------- */
+/* ---- changing names --------------------------------------------------------------------- */
 
 int lab_file_unlink(const char *given, bool directory)
 {
-    g_autofree char *path = whole_path(given);
+    g_autofree char *path = lab_path_whole(given);
     LabInode *inode;
 
     point(NULL, true);
-    Found found = look_up(path, &inode);
+    LabFound found = lab_name_look_up(path, &inode);
     if (found == FOUND_NOTHING) {
         return fail(ENOENT);
     }
@@ -759,45 +553,45 @@ int lab_file_unlink(const char *given, bool directory)
     if (inode->directory != directory) {
         return fail(directory ? ENOTDIR : EISDIR);
     }
-    name_set(g_steal_pointer(&path), NULL);
+    lab_name_set(g_steal_pointer(&path), NULL);
     return 0;
 }
 
 int lab_file_rename(const char *given_from, const char *given_to)
 {
-    g_autofree char *from = whole_path(given_from), *to = whole_path(given_to);
+    g_autofree char *from = lab_path_whole(given_from), *to = lab_path_whole(given_to);
     LabInode *inode, *old;
 
     point(NULL, true);
-    Found found = look_up(from, &inode), target = look_up(to, &old);
+    LabFound found = lab_name_look_up(from, &inode), target = lab_name_look_up(to, &old);
     if (found != FOUND || inode->directory) {
         return fail(found == FOUND_NOTHING ? ENOENT : EACCES);
     }
     if (target == FOUND_REAL_DIRECTORY || (target == FOUND && old->directory)) {
         return fail(EISDIR);
     }
-    if (!parent_exists(to)) {
+    if (!lab_name_parent_exists(to)) {
         return fail(ENOENT);
     }
     if (inode != old) {
-        name_set(g_steal_pointer(&to), inode);
-        name_set(g_steal_pointer(&from), NULL);
+        lab_name_set(g_steal_pointer(&to), inode);
+        lab_name_set(g_steal_pointer(&from), NULL);
     }
     return 0;
 }
 
 int lab_file_mkdir(const char *given)
 {
-    g_autofree char *path = whole_path(given);
+    g_autofree char *path = lab_path_whole(given);
     LabInode *inode;
 
     point(NULL, true);
-    if (look_up(path, &inode) != FOUND_NOTHING) {
+    if (lab_name_look_up(path, &inode) != FOUND_NOTHING) {
         return fail(EEXIST);
     }
-    if (!parent_exists(path)) {
+    if (!lab_name_parent_exists(path)) {
         return fail(ENOENT);
     }
-    name_set(g_steal_pointer(&path), inode_new(true, 0755));
+    lab_name_set(g_steal_pointer(&path), lab_inode_new(true, 0755));
     return 0;
 }

@@ -197,7 +197,7 @@ void g_test_queue_free(gpointer object)
     g_test_queue_destroy(g_free, object);
 }
 
-/* ---- other processes are out of the lab's reach ------------------------------------------- */
+/* ---- other processes are out of the lab's reach ----------------------------------------- */
 
 gboolean g_test_subprocess(void)
 {

@@ -76,7 +76,7 @@ void *lab_reserve(uintptr_t address, size_t size, int protection)
     return p;
 }
 
-/* ---- what belongs to the image ----------------------------------------------------------- */
+/* ---- what belongs to the image ---------------------------------------------------------- */
 
 /* [START, START + SIZE) is put back every time. */
 static unsigned add_copy(uintptr_t start, size_t size)

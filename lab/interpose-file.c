@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * libc's calls for files and descriptors. In a case files are the lab's (files.c); otherwise, and
- * for what the lab has no notion of, they are libc's own.
+ * libc's calls for files and descriptors. In a case files are the lab's (files.c); otherwise,
+ * and for what the lab has no notion of, they are libc's own.
  *
  * _FILE_OFFSET_BITS changes nothing on a 64-bit machine but the names: each has an alias.
  */

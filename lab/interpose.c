@@ -385,7 +385,7 @@ void _exit(int status)
     __builtin_trap();
 }
 
-/* ---- what cannot be undone --------------------------------------------------------------- */
+/* ---- what cannot be undone -------------------------------------------------------------- */
 
 pid_t fork(void)
 {

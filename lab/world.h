@@ -44,8 +44,8 @@ void lab_world_reset(void);
 /* Pages that are copied back at each restore, for reports. */
 size_t lab_image_dirty_pages(void);
 
-/* Make [ADDRESS, ADDRESS + SIZE) writable for the kernel: a system call that stores into a page
- * that has not been written yet would fail with EFAULT. */
+/* Make [ADDRESS, ADDRESS + SIZE) writable for the kernel: a system call that stores into a
+ * page that has not been written yet would fail with EFAULT. */
 void lab_image_touch(void *address, size_t size);
 
 /* ---- arena.c --------------------------------------------------------------------------- */
@@ -58,8 +58,8 @@ void lab_keep_free(void *p);
  * lab_fail(). In the schedule. */
 void lab_arena_check(void);
 
-/* Where and of which size the live or freed allocation is that ADDRESS points into; false: none.
- * For naming objects. */
+/* Where and of which size the live or freed allocation is that ADDRESS points into; false:
+ * none. For naming objects. */
 typedef struct LabBlockInfo {
     uintptr_t start;
     size_t size;
@@ -98,7 +98,7 @@ const char *lab_last_words(void);
  * by the scheduler, changes nothing.
  */
 unsigned lab_disk_agents(LabAgent *agents, LabOp *ops, unsigned max);
-/* One of these completes now: its data moves, its completion is queued, its eventfd written. */
+/* One of these completes now: its data moves, its completion is queued and signalled. */
 void lab_disk_complete(uint32_t number);
 /* A number that changes whenever lab_disk_agents() may give something else. */
 extern unsigned lab_disk_generation;

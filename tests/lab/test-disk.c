@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The lab's disk: what is in flight may land in any order, what is not flushed may be lost, and
- * requests may fail. Natively the same tests run on a disk that does none of this.
+ * The lab's disk: what is in flight may land in any order, what is not flushed may be lost,
+ * and requests may fail. Natively the same tests run on a disk that does none of this.
  */
 #include "miniblk/osdep.h"
 #include "miniblk/atomic.h"
@@ -204,7 +204,7 @@ static void test_cut_fua(void)
     unlink(path);
 }
 
-/* ---- an image under power cuts ------------------------------------------------------------ */
+/* ---- an image under power cuts ---------------------------------------------------------- */
 
 enum { CLUSTER = 4096, WRITES = 3 };
 

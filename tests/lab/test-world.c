@@ -6,7 +6,7 @@
  */
 #include "miniblk/osdep.h"
 
-/* ---- what a case might leave behind ------------------------------------------------------- */
+/* ---- what a case might leave behind ----------------------------------------------------- */
 
 static int zero_static;
 static int set_static = 7;

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Files of the lab and their names; shared by inode.c and files.c. No call here is a point. */
+#ifndef LAB_INODE_H
+#define LAB_INODE_H
+
+#include <glib.h>
+#include "lab/files.h"
+
+/* An OFD lock. */
+typedef struct LabLock {
+    const LabOpenFile *owner;
+    short type;                 /* F_RDLCK, F_WRLCK */
+    int64_t start, end;         /* end exclusive; INT64_MAX: for ever */
+} LabLock;
+
+struct LabInode {
+    uint64_t number;
+    unsigned users;             /* names and open files */
+    unsigned names;
+    bool directory;
+    mode_t mode;
+    LabDisk disk;
+    GArray *locks;              /* of LabLock */
+};
+
+typedef enum LabFound {
+    FOUND,                      /* *INODE */
+    FOUND_NOTHING,
+    FOUND_REAL_DIRECTORY,
+    FOUND_REAL,                 /* a device or the like, not ours */
+} LabFound;
+
+LabInode *lab_inode_new(bool directory, mode_t mode);
+LabInode *lab_inode_ref(LabInode *inode);
+void lab_inode_unref(gpointer inode);
+
+/* Absolute, without "//" and "." parts. */
+char *lab_path_whole(const char *path);
+LabFound lab_name_look_up(const char *path, LabInode **inode);
+bool lab_name_parent_exists(const char *path);
+/* Takes PATH. INODE NULL: there is no such file any more. */
+void lab_name_set(char *path, LabInode *inode);
+/* Call FN for the file of each name. */
+void lab_inode_foreach(void (*fn)(LabInode *inode, void *opaque), void *opaque);
+
+#endif
