@@ -13,8 +13,8 @@
  * refcounts, which cannot change at once, may disagree: then a repair must mend that. Its
  * size and each of its sectors must be as after the last flush the guest saw the end of, or
  * as after something done since; and each snapshot must show what it was taken of. Rounds go
- * on until the time is over; MINIBLK_SEED=N repeats one, MINIBLK_CRASH_SECONDS=N makes the time
- * longer.
+ * on until the time is over; MINIBLK_SEED=N repeats one, MINIBLK_CRASH_SECONDS=N makes the
+ * time longer.
  */
 #include "qcow2-test.h"
 #include "log-writes.h"
