@@ -8,14 +8,14 @@
 
 typedef enum PortNote {
     PORT_NOTE_NAME,             /* TEXT is the name of OBJECT from now on */
-    PORT_NOTE_DRAIN_BEGIN,      /* OBJECT: the node (NULL: all); this thread's section begins */
+    PORT_NOTE_DRAIN_BEGIN,      /* OBJECT: the node (NULL: all); a section of this thread */
     PORT_NOTE_DRAIN_SETTLED,    /* nothing is in flight any more */
     PORT_NOTE_DRAIN_END,
     PORT_NOTE_REQUEST_BEGIN,    /* OBJECT: the request; TEXT: what and where. From when it is
                                    counted as in flight */
     PORT_NOTE_REQUEST_END,
-    PORT_NOTE_REQUEST_PARK,     /* OBJECT: the backend; the coroutine waits there for the end of
-                                   a drained section */
+    PORT_NOTE_REQUEST_PARK,     /* OBJECT: the backend; the coroutine waits for the end of a
+                                   drained section */
     PORT_NOTE_MOVE,             /* OBJECT: the node, which is in another context now */
     PORT_NOTE_ENTER,            /* OBJECT: the coroutine */
     PORT_NOTE_YIELD,            /* OBJECT: the coroutine, which yields or ends */

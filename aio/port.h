@@ -242,8 +242,8 @@ static inline void port_membarrier(void)
 }
 
 /*
- * Memory for a coroutine's stack of SIZE bytes, all zero, above GUARD_SIZE bytes that nobody can
- * touch. It is never given back. NULL and errno: there is no more.
+ * Memory for a coroutine's stack of SIZE bytes, all zero, above GUARD_SIZE bytes that nobody
+ * can touch. It is never given back. NULL and errno: there is no more.
  */
 static inline void *port_stack_map(size_t guard_size, size_t size)
 {

@@ -161,7 +161,8 @@ void lab__view_show(LabThread *thread);
 void lab__flush_oldest(int thread);
 /* All stores of the running thread land; no point. */
 void lab__drain(void);
-/* The same where others may see them before what the thread does next: a point if there are any. */
+/* The same where others may see them before what the thread does next: a point if there is
+ * any. */
 void lab__drain_at_point(const char *where);
 /* [START, START+SIZE) is being freed: what was stored there has landed. */
 void lab__stores_forget(const void *start, size_t size);

@@ -107,7 +107,7 @@ int lab_epoll_create(void)
     return lab_fd_open(&lab__epoll_ops, calloc(1, sizeof(LabEpoll)), O_CLOEXEC);
 }
 
-/* How deep the epoll descriptors below E nest; more than NESTING_MAX: too deep, or a circle. */
+/* How deep the epoll descriptors below E nest; above NESTING_MAX: too deep, or a circle. */
 static unsigned nesting(const LabEpoll *e, unsigned depth)
 {
     unsigned deepest = depth;

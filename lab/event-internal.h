@@ -21,8 +21,8 @@ LabFile *lab__file(int fd);
 const char *lab__fd_name(int fd);
 
 /*
- * In a read or write of FD: wait until CAN(OPAQUE). False and EAGAIN when it does not, now, and
- * FD does not block.
+ * In a read or write of FD: wait until CAN(OPAQUE). False and EAGAIN when it does not, now,
+ * and FD does not block.
  */
 bool lab__wait_or_again(int fd, LabOpKind kind, bool (*can)(const void *), void *opaque);
 

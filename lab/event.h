@@ -43,7 +43,8 @@ bool lab_fd_nonblocking(int fd);
 
 int lab_close(int fd);
 int lab_dup(int fd);
-int lab_fd_fcntl(int fd, int cmd, long arg);    /* F_GETFL, F_SETFL, F_GETFD, F_SETFD, F_DUPFD* */
+/* F_GETFL, F_SETFL, F_GETFD, F_SETFD, F_DUPFD, F_DUPFD_CLOEXEC. */
+int lab_fd_fcntl(int fd, int cmd, long arg);
 ssize_t lab_readv(int fd, const struct iovec *iov, int n);
 ssize_t lab_writev(int fd, const struct iovec *iov, int n);
 ssize_t lab_read(int fd, void *buffer, size_t size);

@@ -6,10 +6,11 @@
  * The variables of the executable lie below the thread pointer, in one block that the linker
  * laid out (PT_TLS). All fibers run on the one kernel thread, so they share that block; the
  * contents are copied out of it for the thread that leaves and into it for the one that comes.
- * So the address of a variable is the same in all of them, and no compiler can keep a stale one.
+ * So the address of a variable is the same in all of them, and no compiler can keep a
+ * stale one.
  *
- * Stacks lie in an area of their own at a fixed address: first those of the threads, then those
- * of coroutines. Their contents need not be put back, but for what was there when the first
+ * Stacks lie in an area of their own at a fixed address: first those of the threads, then
+ * those of coroutines. Their contents need not be put back, but for what was there when the first
  * schedule began: threads that main() started before g_test_run(), and their coroutines.
  */
 #include "miniblk/osdep.h"
@@ -90,7 +91,8 @@ static void area_init(void)
     }
     done = true;
     void *area = mmap(AREA_BASE, AREA_SIZE, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE,
+                      -1, 0);
     if (area != AREA_BASE) {
         fprintf(stderr, "lab: no room for stacks at %p: %s\n", AREA_BASE, strerror(errno));
         abort();

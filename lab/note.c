@@ -234,7 +234,8 @@ void lab__check_left_over(void)
         const void *node = t->waits[i].object;
         if (t->waits[i].kind == PORT_NOTE_DRAIN_BEGIN) {
             lab_fail(LAB_ORACLE, "the case ends in a drained section of %s",
-                     node ? lab_object_name((uintptr_t)node, name, sizeof(name)) : "all nodes");
+                     node ? lab_object_name((uintptr_t)node, name, sizeof(name))
+                          : "all nodes");
         }
     }
     for (unsigned i = 0; i < n_facts; i++) {

@@ -20,7 +20,7 @@
 enum {
     STEPS_DEFAULT = 1000000,    /* livelock bound */
     STREAK_MAX = 2000,          /* steps after which the default policy lets others go on */
-    IDLE_PATIENCE = 4,          /* turns of a busy-waiting loop after which all others go first */
+    IDLE_PATIENCE = 4,          /* turns of a busy-waiting loop after which others go first */
     IDLE_JUMP = 1000,           /* turns after which the time of a lonely spinner jumps */
     LONELY_JUMP = 10,           /* the same for one that gives no hint, in STREAK_MAX steps */
     CYCLE_MAX = 64,             /* steps of a livelock's cycle that are recognised */
@@ -256,7 +256,8 @@ static void fail_livelock(void)
     /* the shortest cycle that the last steps repeat */
     for (period = 1; period <= CYCLE_MAX; period++) {
         for (i = 0; i < 2 * period; i++) {
-            if (!lab__trace_recent(i, &a, &op_a) || !lab__trace_recent(i + period, &b, &op_b) ||
+            if (!lab__trace_recent(i, &a, &op_a) ||
+                !lab__trace_recent(i + period, &b, &op_b) ||
                 a.kind != b.kind || a.number != b.number || op_a.kind != op_b.kind ||
                 op_a.object != op_b.object) {
                 break;
@@ -276,14 +277,15 @@ static void fail_livelock(void)
                                a.kind == LAB_AGENT_FLUSH ? "store lands" :
                                a.kind == LAB_AGENT_DISK ? "disk" : "clock",
                                lab_op_name(op_a.kind),
-                               op_a.object ? lab_object_name(op_a.object, object, sizeof(object))
+                               op_a.object
+                               ? lab_object_name(op_a.object, object, sizeof(object))
                                : op_a.where ? op_a.where : "");
         }
     }
     lab_fail(LAB_LIVELOCK, "%" PRIu64 " steps, the last half of them with every "
              "thread in turn. %s%s", E.steps,
-             found ? "This repeats:" : "No short cycle (is the case just long? LAB_STEPS); the "
-             "last steps:", text);
+             found ? "This repeats:" : "No short cycle (is the case just long? LAB_STEPS); "
+             "the last steps:", text);
 }
 
 /* AGENT takes its step: everybody is told. */

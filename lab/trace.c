@@ -94,7 +94,8 @@ void lab__trace_step(LabAgent agent, const LabOp *op, bool chosen)
     if (lab__limits.record && n_events < EVENTS_MAX) {
         events[n_events++] = (LabEvent) {
             .kind = LAB_EVENT_STEP, .chosen = chosen, .agent = agent, .other = -1,
-            .op_number = agent.kind == LAB_AGENT_THREAD ? lab__threads[agent.number].points : 0,
+            .op_number = agent.kind == LAB_AGENT_THREAD ? lab__threads[agent.number].points
+                                                        : 0,
             .time_ns = lab__engine.now_ns, .op = *op,
         };
     }

@@ -157,7 +157,8 @@ static void say_sleep(Text *t, const LabThread *thread)
         say(t, "blocks in %s of %s", lab_op_name(b->op.kind), name);
         break;
     default:
-        say(t, "blocks in %s of %s", b->op.where ? b->op.where : lab_op_name(b->op.kind), name);
+        say(t, "blocks in %s of %s", b->op.where ? b->op.where : lab_op_name(b->op.kind),
+            name);
         break;
     }
     if (b->op.kind != LAB_OP_JOIN && lab__holder(b) >= 0) {

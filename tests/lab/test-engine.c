@@ -289,7 +289,7 @@ static void spin_for_a_sleeper(void)
     run_two(spin_for_y, set_y_slowly);
 }
 
-/* No hint to the processor, and the store is still in the buffer of a thread that spins, too. */
+/* No hint to the processor, and the store is still in the buffer of a thread that spins. */
 THREAD(set_x_spin_for_y, qatomic_set(&x, 1); while (!qatomic_read(&y)) { })
 THREAD(set_y_spin_for_x, qatomic_set(&y, 1); while (!qatomic_read(&x)) { })
 static void spin_for_each_other(void)

@@ -35,7 +35,8 @@ static BlockDriver bdrv_stuck = {
 
 static BlockBackend *stuck_backend(AioContext *ctx)
 {
-    BlockDriverState *bs = bdrv_new_open_driver(&bdrv_stuck, "disk", BDRV_O_RDWR, &error_abort);
+    BlockDriverState *bs = bdrv_new_open_driver(&bdrv_stuck, "disk", BDRV_O_RDWR,
+                                                &error_abort);
     bs->total_sectors = 1 << 11;
     BlockBackend *blk = test_backend(bs);
     if (ctx != qemu_get_aio_context()) {
