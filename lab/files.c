@@ -25,7 +25,8 @@ static int fail(int err)
 
 static void point(const LabInode *inode, bool is_write)
 {
-    lab_syscall_point(LAB_OP_SYSCALL, inode ? (uintptr_t)inode : (uintptr_t)&power_off, is_write);
+    const void *object = inode ? (void *)inode : &power_off;
+    lab_syscall_point(LAB_OP_SYSCALL, (uintptr_t)object, is_write);
 }
 
 /* ---- open files ------------------------------------------------------------------------ */
@@ -485,7 +486,8 @@ int lab_file_lock(LabOpenFile *f, int cmd, struct flock *fl)
     if (start < 0 || fl->l_len < 0) {
         return fail(EINVAL);
     }
-    const LabLock *other = fl->l_type == F_UNLCK ? NULL : conflicting(f, fl->l_type, start, end);
+    const LabLock *other = fl->l_type == F_UNLCK ? NULL
+                           : conflicting(f, fl->l_type, start, end);
     if (cmd == F_OFD_GETLK) {
         fl->l_type = other ? other->type : F_UNLCK;
         if (other) {

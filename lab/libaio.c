@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Linux AIO on the lab's files: see aio/port.h. A request that was submitted is an agent of
- * its own; its data moves when it completes, so both the order of completions and that of effects
- * on the disk are the strategy's to choose.
+ * its own; its data moves when it completes, so both the order of completions and that of
+ * effects on the disk are the strategy's to choose.
  */
 #include "miniblk/osdep.h"
 #include "lab/engine.h"
