@@ -266,36 +266,57 @@ static char *backing_options(Model *m, GRand *r)
                            "backing.file.filename=%s", path);
 }
 
+/* A disk of random size, empty, with the image "model.qcow2". */
+static Model *new_model(void)
+{
+    Model *m = g_new0(Model, 1);
+
+    m->rand = g_rand_new_with_seed(g_test_rand_int());
+    m->size = random_range(m, 64, 2048) * SECTOR;
+    m->data = g_malloc0(m->size);
+    m->path = scratch_path("model.qcow2");
+    return m;
+}
+
+static void free_model(Model *m)
+{
+    g_free(m->data);
+    g_free(m->path);
+    g_free(m->open_options);
+    g_rand_free(m->rand);
+    g_free(m);
+}
+
+/* Make the image with options CREATE and put it through all; the peer must agree. */
+static void run_image(Model *m, const char *create, const char *more)
+{
+    m->open_options = g_strdup_printf("driver=qcow2,discard=unmap,file.driver=file,"
+            "file.filename=%s%s%s", m->path, random_open_options(m->rand, create), more);
+    g_test_message("%s; %s", create, m->open_options);
+    qcow2_create(m->path, create);
+    qcow2_assert_peer_finds_no_fault(m->path);
+    reopen(m);
+    run_model(m, g_test_slow() ? 60 : 25);
+    blk_unref(m->blk);
+    qcow2_assert_peer_finds_no_fault(m->path);
+    if (!*more) {
+        /* The peer does not know of a backing file, which only we are told of. */
+        g_autofree char *raw = scratch_path("model.raw");
+        g_assert_true(g_file_set_contents(raw, (char *)m->data, m->size, NULL));
+        qcow2_assert_peer("compare -q -f qcow2 -F raw %s %s", m->path, raw);
+    }
+}
+
 static void test_files(void)
 {
     int images = g_test_slow() ? 60 : 14;
 
     for (int i = 0; i < images; i++) {
-        GRand *r = g_rand_new_with_seed(g_test_rand_int());
-        Model m = { .rand = r };
-        m.size = random_range(&m, 64, 2048) * SECTOR;
-        m.data = g_malloc0(m.size);
-        m.path = scratch_path("model.qcow2");
-        g_autofree char *create = random_create_options(&m);
-        g_autofree char *more = i % 2 ? backing_options(&m, r) : g_strdup("");
-        m.open_options = g_strdup_printf("driver=qcow2,discard=unmap,file.driver=file,"
-                "file.filename=%s%s%s", m.path, random_open_options(r, create), more);
-        g_test_message("%s; %s", create, m.open_options);
-        qcow2_create(m.path, create);
-        reopen(&m);
-        run_model(&m, g_test_slow() ? 60 : 25);
-        blk_unref(m.blk);
-        qcow2_assert_peer_finds_no_fault(m.path);
-        if (!*more) {
-            /* The peer does not know of the backing file, which only we were told of. */
-            g_autofree char *raw = scratch_path("model.raw");
-            g_assert_true(g_file_set_contents(raw, (char *)m.data, m.size, NULL));
-            qcow2_assert_peer("compare -q -f qcow2 -F raw %s %s", m.path, raw);
-        }
-        g_free(m.data);
-        g_free(m.path);
-        g_free(m.open_options);
-        g_rand_free(r);
+        Model *m = new_model();
+        g_autofree char *create = random_create_options(m);
+        g_autofree char *more = i % 2 ? backing_options(m, m->rand) : g_strdup("");
+        run_image(m, create, more);
+        free_model(m);
     }
 }
 
@@ -338,40 +359,24 @@ static void test_data_files(void)
     int images = g_test_slow() ? 60 : 14;
 
     for (int i = 0; i < images; i++) {
-        GRand *r = g_rand_new_with_seed(g_test_rand_int());
-        Model m = { .rand = r, .data_file = true };
-        bool raw = g_rand_boolean(r);
-        g_autofree char *data = scratch_path("model.data");
-        g_autofree char *plain = NULL;
-        m.size = random_range(&m, 64, 2048) * SECTOR;
-        m.data = g_malloc0(m.size);
-        m.path = scratch_path("model.qcow2");
+        Model *m = new_model();
+        bool raw = g_rand_boolean(m->rand);
+        g_autofree char *data = scratch_path("model.data"), *bytes = NULL, *plain = NULL;
+        gsize length;
+        m->data_file = true;
         do {
             g_free(plain);
-            plain = random_create_options(&m);
+            plain = random_create_options(m);
         } while (strstr(plain, "compat=0.10"));
         g_autofree char *create = g_strdup_printf("%s,data_file=%s,data_file_raw=%s,"
-                "preallocation=%s", plain, data, raw ? "on" : "off", random_prealloc(r));
-        m.open_options = g_strdup_printf("driver=qcow2,discard=unmap,file.driver=file,"
-                "file.filename=%s%s", m.path, random_open_options(r, create));
-        g_test_message("%s; %s", create, m.open_options);
-        qcow2_create(m.path, create);
-        reopen(&m);
-        run_model(&m, g_test_slow() ? 60 : 25);
-        blk_unref(m.blk);
-        qcow2_assert_peer_finds_no_fault(m.path);
-        g_autofree char *copy = scratch_path("model.raw"), *bytes = NULL;
-        gsize length;
-        g_assert_true(g_file_set_contents(copy, (char *)m.data, m.size, NULL));
-        qcow2_assert_peer("compare -q -f qcow2 -F raw %s %s", m.path, copy);
+                "preallocation=%s", plain, data, raw ? "on" : "off",
+                random_prealloc(m->rand));
+        run_image(m, create, "");
         if (raw) {
             g_assert_true(g_file_get_contents(data, &bytes, &length, NULL));
-            g_assert_cmpmem(bytes, length, m.data, m.size);
+            g_assert_cmpmem(bytes, length, m->data, m->size);
         }
-        g_free(m.data);
-        g_free(m.path);
-        g_free(m.open_options);
-        g_rand_free(r);
+        free_model(m);
     }
 }
 
@@ -381,27 +386,12 @@ static void test_preallocated(void)
     int images = g_test_slow() ? 60 : 14;
 
     for (int i = 0; i < images; i++) {
-        GRand *r = g_rand_new_with_seed(g_test_rand_int());
-        Model m = { .rand = r };
-        m.size = random_range(&m, 64, 2048) * SECTOR;
-        m.data = g_malloc0(m.size);
-        m.path = scratch_path("model.qcow2");
-        g_autofree char *plain = random_create_options(&m);
+        Model *m = new_model();
+        g_autofree char *plain = random_create_options(m);
         g_autofree char *create = g_strdup_printf("%s,preallocation=%s", plain,
-                                                  random_prealloc(r));
-        m.open_options = g_strdup_printf("driver=qcow2,discard=unmap,file.driver=file,"
-                "file.filename=%s%s", m.path, random_open_options(r, create));
-        g_test_message("%s; %s", create, m.open_options);
-        qcow2_create(m.path, create);
-        qcow2_assert_peer_finds_no_fault(m.path);
-        reopen(&m);
-        run_model(&m, g_test_slow() ? 60 : 25);
-        blk_unref(m.blk);
-        qcow2_assert_peer_finds_no_fault(m.path);
-        g_free(m.data);
-        g_free(m.path);
-        g_free(m.open_options);
-        g_rand_free(r);
+                                                  random_prealloc(m->rand));
+        run_image(m, create, "");
+        free_model(m);
     }
 }
 
