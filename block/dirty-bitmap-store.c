@@ -18,7 +18,7 @@ bool bdrv_supports_persistent_dirty_bitmap(BlockDriverState *bs)
            bs->drv->bdrv_supports_persistent_dirty_bitmap(bs);
 }
 
-/* ---- a new one ----------------------------------------------------------------------------- */
+/* ---- a new one ------------------------------------------------------------------- */
 
 bool coroutine_fn bdrv_co_can_store_new_dirty_bitmap(BlockDriverState *bs, const char *name,
                                                      uint32_t granularity, Error **errp)
@@ -54,7 +54,7 @@ bool coroutine_mixed_fn bdrv_can_store_new_dirty_bitmap(BlockDriverState *bs,
     return c.can;
 }
 
-/* ---- one less ------------------------------------------------------------------------------ */
+/* ---- one less -------------------------------------------------------------------- */
 
 int coroutine_fn bdrv_co_remove_persistent_dirty_bitmap(BlockDriverState *bs,
                                                         const char *name, Error **errp)

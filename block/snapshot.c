@@ -3,7 +3,7 @@
 #include "block/block-internal.h"
 #include "miniblk/snapshot.h"
 
-/* ---- who has the snapshots --------------------------------------------------------------- */
+/* ---- who has the snapshots ------------------------------------------------------- */
 
 /*
  * The node below BS to which snapshots are passed on; NULL when there is none. What BS shows
@@ -55,7 +55,7 @@ int bdrv_can_snapshot(BlockDriverState *bs)
     return bs->drv && !bdrv_is_read_only(bs) && keeper_of(bs);
 }
 
-/* ---- changing ---------------------------------------------------------------------------- */
+/* ---- changing -------------------------------------------------------------------- */
 
 int bdrv_snapshot_create(BlockDriverState *bs, QEMUSnapshotInfo *sn_info)
 {
@@ -189,7 +189,7 @@ int bdrv_snapshot_load_tmp_by_id_or_name(BlockDriverState *bs, const char *id_or
                                   errp);
 }
 
-/* ---- looking ----------------------------------------------------------------------------- */
+/* ---- looking --------------------------------------------------------------------- */
 
 int bdrv_snapshot_list(BlockDriverState *bs, QEMUSnapshotInfo **psn_info)
 {

@@ -30,7 +30,7 @@ void qcow2_progress(Qcow2Progress *p, uint64_t done, uint64_t total)
     }
 }
 
-/* ---- options --------------------------------------------------------------------------------- */
+/* ---- options --------------------------------------------------------------------- */
 
 static bool take_compat(QDict *opts, Amend *a, Error **errp)
 {
@@ -115,7 +115,7 @@ static bool take_options(QDict *opts, Amend *a, Error **errp)
            bdrv_opt_str(opts, "data_file", &a->data_file, errp);
 }
 
-/* ---- what is possible ------------------------------------------------------------------------- */
+/* ---- what is possible ------------------------------------------------------------ */
 
 /* Whether the image, as it is to be, can be one of version 2. */
 static bool check_old_version(const Amend *a, Error **errp)
@@ -186,7 +186,7 @@ static bool check_possible(const Amend *a, Error **errp)
     return check_data_file(a, errp);
 }
 
-/* ---- the version ------------------------------------------------------------------------------ */
+/* ---- the version ----------------------------------------------------------------- */
 
 static int coroutine_fn upgrade(Qcow2State *s)
 {
@@ -233,7 +233,7 @@ static int coroutine_fn downgrade(Amend *a)
     return qcow2_header_update(s, &h, &names);
 }
 
-/* ---- other options ---------------------------------------------------------------------------- */
+/* ---- other options --------------------------------------------------------------- */
 
 static int coroutine_fn change_flags(Amend *a)
 {

@@ -20,7 +20,7 @@ G_STATIC_ASSERT(sizeof(DiskBitmap) == 24);
 #define TABLE_RESERVED UINT64_C(0xff000000000001fe)
 #define TABLE_ALL_ONES UINT64_C(1)
 
-/* ---- the list ------------------------------------------------------------------------------ */
+/* ---- the list -------------------------------------------------------------------- */
 
 static void free_bitmap(void *opaque)
 {
@@ -56,7 +56,7 @@ uint64_t qcow2_bitmap_table_entries(const Qcow2State *s, uint64_t size,
     return MAX(qcow2_clusters(s, DIV_ROUND_UP(bits, 8)), 1);
 }
 
-/* ---- reading ------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------- */
 
 static bool constraints_met(const Qcow2State *s, const DiskBitmap *d, const Qcow2Bitmap *b)
 {
@@ -176,7 +176,7 @@ uint64_t *coroutine_mixed_fn qcow2_bitmap_read_table(Qcow2State *s, const Qcow2B
     return *ret < 0 ? NULL : g_steal_pointer(&table);
 }
 
-/* ---- writing ------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------- */
 
 GByteArray *qcow2_bitmaps_build(GPtrArray *list)
 {

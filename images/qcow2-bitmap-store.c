@@ -57,7 +57,7 @@ static int coroutine_fn write_new(Qcow2Store *w, const void *buf, uint64_t bytes
     return bdrv_co_pwrite(s->bs->file, *offset, whole, buf, 0);
 }
 
-/* ---- one bitmap ---------------------------------------------------------------------------- */
+/* ---- one bitmap ------------------------------------------------------------------ */
 
 /* Write the bits of BITMAP that are not all clean; TABLE gets their places. */
 static int coroutine_fn write_bits(Qcow2Store *w, BdrvDirtyBitmap *bitmap, uint64_t *table)
@@ -148,7 +148,7 @@ static int coroutine_fn store_one(Qcow2Store *w, BdrvDirtyBitmap *bitmap)
     return ret;
 }
 
-/* ---- the directory --------------------------------------------------------------------------- */
+/* ---- the directory --------------------------------------------------------------- */
 
 /* The clusters that the directory in force lies in become metadata, or are that no more. */
 static void protect_directory(Qcow2State *s, bool on)

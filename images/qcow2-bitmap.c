@@ -11,7 +11,7 @@
 /* Memory for the bits of all bitmaps of one image; a small file could ask for any amount. */
 #define LOADED_BYTES_MAX (1ull << 30)
 
-/* ---- loading ------------------------------------------------------------------------------- */
+/* ---- loading --------------------------------------------------------------------- */
 
 /* Fill BITMAP with what entry ENTRY of its table stands for, N bytes of disk from START on. */
 static int load_part(Qcow2State *s, BdrvDirtyBitmap *bitmap, uint64_t entry, uint64_t start,
@@ -134,7 +134,7 @@ int qcow2_bitmaps_load(Qcow2State *s, Error **errp)
     return 0;
 }
 
-/* ---- in memory ----------------------------------------------------------------------------- */
+/* ---- in memory ------------------------------------------------------------------- */
 
 /* The node's bitmaps that are kept in the image; NULL after the last. */
 static BdrvDirtyBitmap *next_kept(Qcow2State *s, BdrvDirtyBitmap *bitmap)
@@ -164,7 +164,7 @@ void qcow2_bitmaps_set_readonly(Qcow2State *s, bool readonly)
     }
 }
 
-/* ---- storing ------------------------------------------------------------------------------- */
+/* ---- storing --------------------------------------------------------------------- */
 
 typedef struct Save {
     Qcow2State *s;
@@ -202,7 +202,7 @@ int qcow2_bitmaps_save(Qcow2State *s, Error **errp)
     return c.ret;
 }
 
-/* ---- for users ----------------------------------------------------------------------------- */
+/* ---- for users ------------------------------------------------------------------- */
 
 typedef struct ReadList {
     Qcow2State *s;

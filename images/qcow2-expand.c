@@ -6,7 +6,7 @@
 #include "miniblk/osdep.h"
 #include "images/qcow2-manage.h"
 
-/* ---- the active disk ------------------------------------------------------------------------ */
+/* ---- the active disk ------------------------------------------------------------- */
 
 int coroutine_fn qcow2_expand_zeroes(Qcow2State *s, Qcow2Progress *progress)
 {
@@ -35,7 +35,7 @@ int coroutine_fn qcow2_expand_zeroes(Qcow2State *s, Qcow2Progress *progress)
     return ret;
 }
 
-/* ---- snapshots --------------------------------------------------------------------------------- */
+/* ---- snapshots ------------------------------------------------------------------- */
 
 /*
  * An L2 table that only snapshots have: the active disk has no zero clusters any more, so a table

@@ -40,7 +40,7 @@ int coroutine_fn qcow2_tree_drop(Qcow2State *s, const uint64_t *l1, uint32_t siz
  */
 int coroutine_fn qcow2_tree_flags(Qcow2State *s, uint64_t *l1, uint32_t size);
 
-/* ---- qcow2-l1.c: lock held --------------------------------------------------------------- */
+/* ---- qcow2-l1.c: lock held ------------------------------------------------------- */
 
 /* Write ENTRIES (host order) into new clusters at *OFFSET; 0 when there are no entries. */
 int coroutine_fn qcow2_l1_store(Qcow2State *s, const uint64_t *entries, uint32_t size,
@@ -56,7 +56,7 @@ int coroutine_fn qcow2_l1_replace(Qcow2State *s, uint64_t *entries, uint32_t siz
 /* Make the active L1 table at least SIZE entries long. */
 int coroutine_fn qcow2_l1_grow(Qcow2State *s, uint64_t size);
 
-/* ---- qcow2-snapshot-table.c -------------------------------------------------------------- */
+/* ---- qcow2-snapshot-table.c ------------------------------------------------------ */
 
 /* Extra data that every snapshot of an image of version 3 has. */
 #define QCOW2_SNAPSHOT_V3_EXTRA_BYTES 16u
@@ -79,7 +79,7 @@ uint64_t *coroutine_mixed_fn qcow2_snapshot_read_l1(Qcow2State *s, const Qcow2Sn
                                                     uint32_t min_size, uint32_t *size,
                                                     int *ret);
 
-/* ---- qcow2-snapshot.c: see BlockDriver ---------------------------------------------------- */
+/* ---- qcow2-snapshot.c: see BlockDriver ------------------------------------------- */
 
 int qcow2_snapshot_create(BlockDriverState *bs, QEMUSnapshotInfo *sn_info);
 int qcow2_snapshot_goto(BlockDriverState *bs, const char *snapshot_id);
@@ -89,14 +89,14 @@ int qcow2_snapshot_list(BlockDriverState *bs, QEMUSnapshotInfo **psn_info);
 int qcow2_snapshot_load_tmp(BlockDriverState *bs, const char *snapshot_id, const char *name,
                             Error **errp);
 
-/* ---- qcow2-vmstate.c ---------------------------------------------------------------------- */
+/* ---- qcow2-vmstate.c ------------------------------------------------------------- */
 
 int coroutine_fn qcow2_co_save_vmstate(BlockDriverState *bs, QEMUIOVector *qiov, int64_t pos);
 int coroutine_fn qcow2_co_load_vmstate(BlockDriverState *bs, QEMUIOVector *qiov, int64_t pos);
 /* Give up the VM state of the active L1 table. Lock held. */
 int coroutine_fn qcow2_vmstate_drop(Qcow2State *s);
 
-/* ---- qcow2-bitmap-dir.c ------------------------------------------------------------------- */
+/* ---- qcow2-bitmap-dir.c ---------------------------------------------------------- */
 
 #define QCOW2_BITMAP_IN_USE         (1u << 0)
 #define QCOW2_BITMAP_AUTO           (1u << 1)
@@ -132,7 +132,7 @@ uint64_t qcow2_bitmap_table_entries(const Qcow2State *s, uint64_t size,
 uint64_t *coroutine_mixed_fn qcow2_bitmap_read_table(Qcow2State *s, const Qcow2Bitmap *b,
                                                      int *ret);
 
-/* ---- qcow2-bitmap-store.c: lock held ------------------------------------------------------- */
+/* ---- qcow2-bitmap-store.c: lock held --------------------------------------------- */
 
 /*
  * Write BITMAPS (BdrvDirtyBitmap *) into the image, in place of those of the same names. 0 or
@@ -144,7 +144,7 @@ int coroutine_fn qcow2_bitmaps_remove(Qcow2State *s, const char *name, Error **e
 /* Before the image is written to: mark what it holds of bitmaps as outdated. 0 or -errno. */
 int coroutine_mixed_fn qcow2_bitmaps_mark_in_use(Qcow2State *s, Error **errp);
 
-/* ---- qcow2-bitmap.c ------------------------------------------------------------------------ */
+/* ---- qcow2-bitmap.c -------------------------------------------------------------- */
 
 /* Make the node's bitmaps from those of the image. Main thread; polls. 0 or -errno. */
 int qcow2_bitmaps_load(Qcow2State *s, Error **errp);
@@ -165,7 +165,7 @@ bool coroutine_fn qcow2_co_can_store_new_dirty_bitmap(BlockDriverState *bs, cons
 int coroutine_fn qcow2_co_remove_persistent_dirty_bitmap(BlockDriverState *bs,
                                                          const char *name, Error **errp);
 
-/* ---- qcow2-refwidth.c, qcow2-expand.c, qcow2-amend.c -------------------------------------------------------- */
+/* ---- qcow2-refwidth.c, qcow2-expand.c, qcow2-amend.c ----------------------------- */
 
 /* Who is told how far a long operation is; see bdrv_amend_options(). */
 typedef struct Qcow2Progress {

@@ -26,7 +26,7 @@ typedef struct Rebuild {
     Error **errp;
 } Rebuild;
 
-/* ---- which blocks there will be ----------------------------------------------------------- */
+/* ---- which blocks there will be -------------------------------------------------- */
 
 static int coroutine_fn find_used_in(Rebuild *r, uint64_t old_block)
 {
@@ -87,7 +87,7 @@ static int plan(Rebuild *r)
     }
 }
 
-/* ---- writing them ------------------------------------------------------------------------- */
+/* ---- writing them ---------------------------------------------------------------- */
 
 static int coroutine_fn fill_block(Rebuild *r, uint64_t block, uint8_t *buf)
 {
@@ -155,7 +155,7 @@ static int coroutine_fn write_table(Rebuild *r)
     return ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
 }
 
-/* ---- changing over ------------------------------------------------------------------------ */
+/* ---- changing over --------------------------------------------------------------- */
 
 /* Give up what made up the old refcounts: OLD and the blocks it points to. */
 static int coroutine_fn drop_old(Qcow2State *s, const Qcow2Root *old)

@@ -24,7 +24,7 @@ typedef struct Qcow2SnapshotCall {
     int ret;
 } Qcow2SnapshotCall;
 
-/* ---- what all changes begin and end with -------------------------------------------------- */
+/* ---- what all changes begin and end with ----------------------------------------- */
 
 static int coroutine_fn begin_change(Qcow2State *s)
 {
@@ -99,7 +99,7 @@ uint64_t *coroutine_mixed_fn qcow2_snapshot_read_l1(Qcow2State *s, const Qcow2Sn
     return l1;
 }
 
-/* ---- create ------------------------------------------------------------------------------- */
+/* ---- create ---------------------------------------------------------------------- */
 
 /* The number after the highest one in use. */
 static int choose_id(const Qcow2State *s, char *id, size_t id_bytes)
@@ -201,7 +201,7 @@ int qcow2_snapshot_create(BlockDriverState *bs, QEMUSnapshotInfo *sn_info)
     return ret < 0 ? ret : run_call(&c);
 }
 
-/* ---- goto --------------------------------------------------------------------------------- */
+/* ---- goto ------------------------------------------------------------------------ */
 
 static int coroutine_fn goto_entry(Qcow2SnapshotCall *c)
 {
@@ -249,7 +249,7 @@ int qcow2_snapshot_goto(BlockDriverState *bs, const char *snapshot_id)
     return c.index < 0 ? -ENOENT : run_call(&c);
 }
 
-/* ---- delete ------------------------------------------------------------------------------- */
+/* ---- delete ---------------------------------------------------------------------- */
 
 static int coroutine_fn delete_entry(Qcow2SnapshotCall *c)
 {
@@ -257,7 +257,8 @@ static int coroutine_fn delete_entry(Qcow2SnapshotCall *c)
     uint32_t size;
     int ret;
 
-    g_autofree uint64_t *l1 = qcow2_snapshot_read_l1(s, &s->snapshots[c->index], 0, &size, &ret);
+    g_autofree uint64_t *l1 = qcow2_snapshot_read_l1(s, &s->snapshots[c->index], 0, &size,
+                                                     &ret);
     if (!l1) {
         error_setg_errno(c->errp, -ret, "Snapshot L1 table cannot be used");
         return ret;
@@ -309,7 +310,7 @@ int qcow2_snapshot_delete(BlockDriverState *bs, const char *snapshot_id, const c
     return ret;
 }
 
-/* ---- looking ------------------------------------------------------------------------------ */
+/* ---- looking --------------------------------------------------------------------- */
 
 int qcow2_snapshot_list(BlockDriverState *bs, QEMUSnapshotInfo **psn_info)
 {

@@ -22,7 +22,7 @@ typedef struct Walk {
     Qcow2Set seen;              /* L2 tables */
 } Walk;
 
-/* ---- runs of clusters --------------------------------------------------------------------- */
+/* ---- runs of clusters ------------------------------------------------------------ */
 
 static int coroutine_fn end_run(Walk *w)
 {
@@ -62,7 +62,7 @@ static int coroutine_fn refer_to(Walk *w, uint64_t offset, uint64_t bytes)
     return ret;
 }
 
-/* ---- the walk ----------------------------------------------------------------------------- */
+/* ---- the walk -------------------------------------------------------------------- */
 
 static int coroutine_fn walk_entry(Walk *w, uint64_t entry)
 {
@@ -74,7 +74,8 @@ static int coroutine_fn walk_entry(Walk *w, uint64_t entry)
     } else if (!offset) {
         return 0;
     } else if (offset & s->cluster_mask) {
-        return qcow2_signal_corruption(s, true, "Cluster offset %#" PRIx64 " unaligned", offset);
+        return qcow2_signal_corruption(s, true, "Cluster offset %#" PRIx64 " unaligned",
+                                       offset);
     }
     return refer_to(w, offset, bytes);
 }
@@ -151,7 +152,7 @@ int coroutine_fn qcow2_tree_drop(Qcow2State *s, const uint64_t *l1, uint32_t siz
     return walk(&w, l1, size);
 }
 
-/* ---- "copied" flags ----------------------------------------------------------------------- */
+/* ---- "copied" flags -------------------------------------------------------------- */
 
 /* ENTRY, which refers to a whole cluster or none, with the flag that it should have. */
 static int coroutine_fn correct_flag(Qcow2State *s, uint64_t entry, uint64_t *corrected)

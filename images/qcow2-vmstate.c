@@ -17,7 +17,7 @@ static int64_t place_of(const Qcow2State *s, uint64_t pos, uint64_t bytes)
            ? -EFBIG : (int64_t)(start + pos);
 }
 
-/* ---- load ----------------------------------------------------------------------------------- */
+/* ---- load ------------------------------------------------------------------------ */
 
 /* Read from the area; where nothing was written are zeroes, and no backing file. */
 static int coroutine_fn read_area(Qcow2State *s, uint64_t offset, uint64_t bytes,
@@ -52,7 +52,7 @@ int coroutine_fn qcow2_co_load_vmstate(BlockDriverState *bs, QEMUIOVector *qiov,
     return offset < 0 ? offset : read_area(s, offset, qiov->size, qiov, 0);
 }
 
-/* ---- save ----------------------------------------------------------------------------------- */
+/* ---- save ------------------------------------------------------------------------ */
 
 /* Write N bytes inside one cluster, with what is around them: copy-on-write ends at the disk. */
 static int coroutine_fn write_in_cluster(Qcow2State *s, uint64_t offset, uint64_t n,
@@ -115,7 +115,7 @@ int coroutine_fn qcow2_co_save_vmstate(BlockDriverState *bs, QEMUIOVector *qiov,
     return ret < 0 || !qiov->size ? ret : write_area(s, offset, qiov);
 }
 
-/* ---- drop ----------------------------------------------------------------------------------- */
+/* ---- drop ------------------------------------------------------------------------ */
 
 int coroutine_fn qcow2_vmstate_drop(Qcow2State *s)
 {

@@ -13,7 +13,7 @@
 #include "block-common.h"
 
 typedef struct QEMUSnapshotInfo {
-    char id_str[128];           /* unique in the image; create: chosen when empty */
+    char id_str[128];           /* unique in the image; chosen by create */
     char name[256];             /* the user's; need not be unique */
     uint64_t vm_state_size;     /* bytes; 0: none was saved */
     uint32_t date_sec;          /* UTC */
@@ -25,9 +25,9 @@ typedef struct QEMUSnapshotInfo {
 /* 1 when snapshots of BS can be taken, 0 when not: a driver without, or a read-only image. */
 int bdrv_can_snapshot(BlockDriverState *bs);
 /*
- * Take a snapshot described by SN_INFO, and fill in its id_str. 0; -ENOMEDIUM; -ENOTSUP; -EFBIG
- * (too many snapshots, or the table is too long); -EINVAL (the image's refcounts are too narrow
- * for one more reference, or the id is in use); -errno of the file.
+ * Take a snapshot described by SN_INFO, and fill in its id_str. 0; -ENOMEDIUM; -ENOTSUP;
+ * -EACCES (read-only); -EFBIG (too many snapshots, or the table is too long); -EINVAL (the
+ * image's refcounts are too narrow for one more reference); -errno of the file.
  */
 int bdrv_snapshot_create(BlockDriverState *bs, QEMUSnapshotInfo *sn_info);
 /*

@@ -367,7 +367,7 @@ static void test_unknown_is_kept(void)
     blk_unref(blk);
 }
 
-/* ---- damage ------------------------------------------------------------------------------ */
+/* ---- damage ---------------------------------------------------------------------- */
 
 static void poke(const char *path, int64_t offset, uint64_t value, size_t n)
 {
@@ -496,7 +496,7 @@ static void test_autoclear_is_off(void)
     blk_unref(blk);
 }
 
-/* ---- the peer ------------------------------------------------------------------------------ */
+/* ---- the peer -------------------------------------------------------------------- */
 
 static void test_with_peer(void)
 {

@@ -118,7 +118,7 @@ static void damage(const char *path, const Damage *d)
     poke64(path, place, (peek64(path, place) & d->keep) ^ d->flip);
 }
 
-/* ---- two opinions ------------------------------------------------------------------------ */
+/* ---- two opinions ---------------------------------------------------------------- */
 
 typedef struct Opinion { int64_t corruptions, leaks, corruptions_fixed, leaks_fixed, end; }
     Opinion;

@@ -350,7 +350,7 @@ static void test_backing_file(void)
     qcow2_assert_peer_finds_no_fault(path);
 }
 
-/* ---- VM state ---------------------------------------------------------------------------- */
+/* ---- VM state -------------------------------------------------------------------- */
 
 static void save_state(BlockBackend *blk, int64_t pos, size_t bytes, uint8_t value)
 {
@@ -427,7 +427,7 @@ static void test_vmstate(void)
     run_vmstate("size=1M");
 }
 
-/* ---- while an IOThread writes ------------------------------------------------------------ */
+/* ---- while an IOThread writes ---------------------------------------------------- */
 
 /*
  *   IOThread:  write write write ...      (a new one whenever one has ended)
@@ -495,7 +495,7 @@ static void test_in_iothread(void)
     qcow2_assert_peer_finds_no_fault(path);
 }
 
-/* ---- images of others ---------------------------------------------------------------------- */
+/* ---- images of others ------------------------------------------------------------ */
 
 enum { H_L1_OFFSET = 40, H_INCOMPAT = 72, H_NB_SNAPSHOTS = 60, H_SNAPSHOTS = 64 };
 
