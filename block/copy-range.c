@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Copying within the host. A request goes down the source's side first, then down the target's:
+ * Copying within the host. A request goes down the source's side first, then down the
+ * target's:
  *
  *     raw  (from) ---.                        .--- (to)  raw
  *                    v                        |           |

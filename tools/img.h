@@ -153,7 +153,9 @@ char *img_describe_create_options(const BlockDriver *drv, const QDict *opts);
 
 /* ---- progress (img-progress.c) ---------------------------------------------------- */
 
-typedef enum ImgProgress { IMG_PROGRESS_OFF, IMG_PROGRESS_HUMAN, IMG_PROGRESS_JSON } ImgProgress;
+typedef enum ImgProgress {
+    IMG_PROGRESS_OFF, IMG_PROGRESS_HUMAN, IMG_PROGRESS_JSON,
+} ImgProgress;
 /* "human" (also for NULL) or "json"; false with a message printed. */
 bool img_parse_progress(const char *arg, ImgProgress *kind);
 /*

@@ -27,8 +27,8 @@ typedef struct Script {
  * - disk size: a file system's business
  * - the block of each child node (since 8.0), and with it "children" in JSON
  * - "compressed" in a JSON map (since 8.2)
- * - who holds a lock, which the peer does not say; dates; names that nodes are given; how long
- *   a benchmark took; the steps of a progress display; the order in which data came to lie in a
+ * - who holds a lock, which the peer does not say; dates; names that nodes are given; how
+ *   long a benchmark took; the steps of a progress display; the order in which data came to lie in a
  *   file, and with it fragmentation
  */
 static const char filter[] =

@@ -317,7 +317,8 @@ static void test_syntax(void)
         return;
     }
     g_autofree char *help = t_run_ok("miniblk-img --help");
-    g_autofree char *peer = t_run_ok("qemu-img --help | sed -n '/^Command syntax/,/^$/s/^  /&/p'");
+    g_autofree char *peer = t_run_ok("qemu-img --help | "
+                                     "sed -n '/^Command syntax/,/^$/s/^  /&/p'");
     g_auto(GStrv) lines = g_strsplit(peer, "\n", -1);
 
     g_assert_cmpuint(g_strv_length(lines), >, 14);
