@@ -183,11 +183,14 @@ static LabEpoll *find_epoll(int epfd)
 
 int lab_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
-    LabEpoll *e = find_epoll(epfd);
-    if (!e) {
+    if (!find_epoll(epfd)) {
         return -1;
     }
     lab_syscall_point(LAB_OP_SYSCALL, epfd, true);
+    LabEpoll *e = find_epoll(epfd);     /* it may have been closed at the point */
+    if (!e) {
+        return -1;
+    }
     int err = change_interest(e, op, fd, event);
     lab_changed();
     errno = err ? err : errno;

@@ -73,13 +73,23 @@ const char *lab__fd_name(int fd)
     return file ? file->ops->name : "descriptor";
 }
 
-int lab_close(int fd)
+/* The point of a call on FD, and the file afterwards: FD may have been closed at the point. */
+static LabFile *file_at_point(int fd, LabOpKind kind)
 {
     LabFile *file = lab__file(fd);
     if (!file) {
+        return NULL;
+    }
+    lab_syscall_point(kind, file->id, true);
+    return lab__file(fd);
+}
+
+int lab_close(int fd)
+{
+    LabFile *file = file_at_point(fd, LAB_OP_SYSCALL);
+    if (!file) {
         return -1;
     }
-    lab_syscall_point(LAB_OP_SYSCALL, file->id, true);
     descriptors[fd - LAB_FD_BASE].file = NULL;
     if (--file->descriptors == 0) {
         for (int i = 0; i < LAB_FDS_MAX && file->watched; i++) {
@@ -132,7 +142,7 @@ int lab_fd_fcntl(int fd, int cmd, long arg)
 
 ssize_t lab_readv(int fd, const struct iovec *iov, int n)
 {
-    LabFile *file = lab__file(fd);
+    LabFile *file = file_at_point(fd, LAB_OP_EVENT_READ);
     if (!file) {
         return -1;
     }
@@ -140,7 +150,6 @@ ssize_t lab_readv(int fd, const struct iovec *iov, int n)
         errno = EINVAL;
         return -1;
     }
-    lab_syscall_point(LAB_OP_EVENT_READ, file->id, true);
     ssize_t ret = file->ops->readv(fd, file->opaque, iov, n);
     if (ret >= 0) {
         lab_busy();
@@ -150,7 +159,7 @@ ssize_t lab_readv(int fd, const struct iovec *iov, int n)
 
 ssize_t lab_writev(int fd, const struct iovec *iov, int n)
 {
-    LabFile *file = lab__file(fd);
+    LabFile *file = file_at_point(fd, LAB_OP_EVENT_WRITE);
     if (!file) {
         return -1;
     }
@@ -158,7 +167,6 @@ ssize_t lab_writev(int fd, const struct iovec *iov, int n)
         errno = EINVAL;
         return -1;
     }
-    lab_syscall_point(LAB_OP_EVENT_WRITE, file->id, true);
     return file->ops->writev(fd, file->opaque, iov, n);
 }
 

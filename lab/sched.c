@@ -178,10 +178,11 @@ static unsigned list_agents(uint64_t enabled)
     unsigned n = 0;
 
     if (eager) {
-        /* a lonely spinner waits for a device or for the time, if for anything */
+        /* a lonely spinner waits for a store, a device or the time, if for anything */
         uint64_t spins = E.yielding & eager;
         bool lonely = eager == spins && !(eager & (eager - 1));
         if (lonely && lab__threads[__builtin_ctzll(eager)].idle_turns > IDLE_PATIENCE) {
+            n = add_flushes(n, enabled);
             n = add_disk(n);
             if (n == 0 && clock &&
                 lab__threads[__builtin_ctzll(eager)].idle_turns > IDLE_JUMP) {

@@ -140,6 +140,18 @@ static void one_place(void)
     run_two(store_thrice, see_one_place);
 }
 
+/* Who finds an initialisation done finds what it has stored. */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static void set_x_once(void)
+{
+    qatomic_set(&x, 1);
+}
+THREAD(initialise, pthread_once(&once, set_x_once); g_assert_cmpint(qatomic_read(&x), ==, 1);)
+static void initialise_once(void)
+{
+    run_two(initialise, initialise);
+}
+
 /* Memory that is freed has no pending stores. */
 THREAD(store_and_free,
        int *p = g_new0(int, 4);
@@ -297,11 +309,36 @@ static void spin_for_each_other(void)
     run_two(set_x_spin_for_y, set_y_spin_for_x);
 }
 
+/* With a hint, after which the stores land soon. */
+THREAD(set_x_wait_for_y, qatomic_set(&x, 1); while (!qatomic_read(&y)) { port_cpu_relax(); })
+THREAD(set_y_wait_for_x, qatomic_set(&y, 1); while (!qatomic_read(&x)) { port_cpu_relax(); })
+static void wait_for_each_other(void)
+{
+    int64_t start_ns = port_clock_ns(false);
+
+    run_two(set_x_wait_for_y, set_y_wait_for_x);
+    g_assert_cmpint(port_clock_ns(false) - start_ns, <, 100000);
+}
+
 /* Alone, without a hint or a look at the clock. */
 THREAD(just_spin_for_y, while (!qatomic_read(&y)) { })
 static void just_spin_for_a_sleeper(void)
 {
     run_two(just_spin_for_y, set_y_slowly);
+}
+
+/* Which comes first is a race, but not one with the lab's own memory. */
+static int fd_to_close;
+THREAD(close_it, g_assert_cmpint(close(fd_to_close), ==, 0);)
+THREAD(read_it,
+       uint64_t value;
+       ssize_t n = read(fd_to_close, &value, sizeof(value));
+       saw(n == sizeof(value));
+       g_assert_true(n == sizeof(value) || errno == EBADF);)
+static void close_or_read(void)
+{
+    fd_to_close = eventfd(1, EFD_NONBLOCK);
+    run_two(close_it, read_it);
 }
 
 THREAD(poll_for_y,
@@ -423,6 +460,7 @@ static const Expectation expectations[] = {
     { "/sc/two-and-two-writes", two_and_two_writes, 3, SC, .outcomes = 0xe },
     { "/tso/own-stores", own_and_others_stores, 3, TSO, .outcomes = 0x19 },
     { "/tso/stores-to-one-place", one_place, 3, TSO, .outcomes = 0xb },
+    { "/tso/once", initialise_once, 3, TSO },
     { "/tso/free", stores_and_free, 3, TSO },
 
     { "/bug/lost-wake-up", lost_wake_up, 2, TSO, .verdict = LAB_DEADLOCK, .words = "futex" },
@@ -450,6 +488,7 @@ static const Expectation expectations[] = {
     { "/no-bug/spin/sleeper", spin_for_a_sleeper, 1, TSO },
     { "/no-bug/spin/sleeper/no-hint", just_spin_for_a_sleeper, 0, TSO },
     { "/no-bug/spin/each-other", spin_for_each_other, 1, TSO },
+    { "/no-bug/spin/each-other/hint", wait_for_each_other, 1, TSO },
     { "/no-bug/poll/sleeper", poll_for_a_sleeper, 1, TSO },
     { "/bug/assertion", false_assertion, 0, SC, .verdict = LAB_ASSERT, .words = "x == 1" },
 
@@ -458,6 +497,7 @@ static const Expectation expectations[] = {
       .verdict = LAB_ASSERT },
     { "/choice/spurious/none", spurious_wake_up, 2, SC },
     { "/choice/timeout", signal_or_timeout, 2, SC, CLOCK, .outcomes = 0x3 },
+    { "/choice/close-or-read", close_or_read, 2, SC, .outcomes = 0x3 },
     { "/choice/ready", order_of_ready, 1, SC, .outcomes = 0x3 },
 };
 
