@@ -73,7 +73,9 @@ static bool run_level(Exploration *e, uint64_t count)
     go_on = run_phase(e, MIN(count, all), plan_level);
     e->phase.children = NULL;
     if (go_on && count >= all) {
-        e->result->complete = lab_levels_depth(e->levels);
+        if (!e->tally.given_up) {
+            e->result->complete = lab_levels_depth(e->levels);
+        }
         return true;
     }
     e->result->level_done = e->tally.done - done;
@@ -87,7 +89,7 @@ static bool next_level(Exploration *e)
     uint64_t count = lab_levels_next_count(e->levels);
 
     if (count == 0) {
-        e->result->exhausted = true;
+        e->result->exhausted = !e->tally.given_up;
         return false;
     }
     if (!lab_levels_next(e->levels)) {
@@ -188,6 +190,7 @@ void lab_explore(const LabConfig *config, unsigned number, LabResult *result)
                          && result->complete < (int)config->bound;
     result->out_of_time = e.tally.out_of_time;
     result->schedules = e.tally.done;
+    result->given_up = e.tally.given_up;
     result->steps = e.tally.steps;
     result->distinct = e.tally.traces->count;
     result->distinct_at_least = e.tally.traces->full;

@@ -116,6 +116,7 @@ typedef struct LabTally {
     uint64_t planned;           /* for the progress line */
     int64_t started_ns, deadline_ns;    /* INT64_MAX: none */
     bool skipped;               /* FAILURE holds the reason */
+    uint64_t given_up;          /* schedules, not the first one, that the case skipped */
     bool out_of_time;
 } LabTally;
 
@@ -148,6 +149,8 @@ typedef struct LabResult {
     bool unfinished;            /* a proof that did not come to its bound */
     bool exhausted;             /* there are no other schedules than these */
     uint64_t schedules, steps, distinct, pairs;
+    uint64_t given_up;          /* of SCHEDULES: the case called g_test_skip(), or what is out
+                                   of the lab's reach. Nothing is complete then */
     double seconds;
     bool distinct_at_least;     /* more than could be remembered */
     int complete;               /* all schedules with up to so many deviations; -1: none */

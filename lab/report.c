@@ -84,7 +84,11 @@ void lab_report_line(unsigned number, const char *path, const LabResult *result)
                         result->unfinished ? "not ok" : "ok", number, path,
                         result->schedules, result->distinct_at_least ? ">=" : "",
                         result->distinct);
-        append_levels(line, result);
+        if (result->given_up) {
+            g_string_append_printf(line, ", %" PRIu64 " skipped", result->given_up);
+        } else {
+            append_levels(line, result);
+        }
     }
     g_string_append_c(line, '\n');
     lab_print(line->str);

@@ -45,7 +45,7 @@ typedef struct Shared {
     _Atomic uint64_t next;
     _Atomic uint64_t lowest_failed;
     _Atomic bool stop;
-    _Atomic uint64_t done, steps, choices_max, alternatives_max;
+    _Atomic uint64_t done, given_up, steps, choices_max, alternatives_max;
     unsigned jobs;
     Worker workers[];
 } Shared;
@@ -190,6 +190,7 @@ static bool run_schedule(Run *run, uint64_t number)
     execute(run, outcome, &failure->deviations, false);
     lab_set_add(run->tally->traces, outcome->trace_hash);
     atomic_fetch_add(&run->shared->steps, outcome->steps);
+    atomic_fetch_add(&run->shared->given_up, outcome->verdict == LAB_SKIP);
     atomic_max(&run->shared->choices_max, chooser->choices);
     atomic_max(&run->shared->alternatives_max, chooser->alternatives);
     if (phase->children) {
@@ -345,8 +346,11 @@ static void reap(const LabPhase *phase, Worker *worker)
 
     while (waitpid(worker->pid, &status, 0) < 0 && errno == EINTR) {
     }
-    if ((WIFEXITED(status) && WEXITSTATUS(status) == 0) || worker->current == UINT64_MAX) {
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
         return;
+    }
+    if (worker->current == UINT64_MAX) {
+        g_error("miniblk-lab: a process ended before its first schedule (status %#x)", status);
     }
     worker->failed = true;
     if (worker->hung && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) {
@@ -382,6 +386,7 @@ static bool collect(const LabPhase *phase, Shared *shared, LabTally *tally,
     }
     tally->done += shared->done;
     tally->steps += shared->steps;
+    tally->given_up += shared->given_up;
     tally->choices_max = MAX(tally->choices_max, shared->choices_max);
     tally->alternatives_max = MAX(tally->alternatives_max, shared->alternatives_max);
     if (lowest) {

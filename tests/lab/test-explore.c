@@ -354,6 +354,30 @@ static void test_skip(void)
     g_assert_cmpstr(failure->outcome.message, ==, "nothing to do");
 }
 
+/* A schedule that was given up half-way has proved nothing. */
+static void test_skips_in_some_schedules(void)
+{
+    Toy toy = lost_update;
+    LabConfig config = config_for(UINT32_MAX);
+    LabResult result;
+
+    toy.trick = TOY_GIVES_UP;
+    config.mode = LAB_MODE_PROVE;
+    config.bound = 1;
+    result = explore(&config, &toy);
+    g_assert_cmpint(result.complete, ==, 1);
+    g_assert_cmpuint(result.given_up, ==, 0);
+    g_assert_false(result.unfinished);
+
+    config.bound = 2;
+    result = explore(&config, &toy);
+    g_assert_false(result.failed);
+    g_assert_false(result.skipped);
+    g_assert_cmpuint(result.given_up, >, 0);
+    g_assert_cmpint(result.complete, ==, 1);
+    g_assert_true(result.unfinished);
+}
+
 static void test_time_limit(void)
 {
     static const Toy fine = { "/toy/fine", 2, { 30, 30 } };
@@ -758,6 +782,7 @@ int main(int argc, char **argv)
     g_test_add_func("/explore/seed", test_seed_matters);
     g_test_add_func("/explore/uncontrolled", test_uncontrolled_is_reported);
     g_test_add_func("/explore/skip", test_skip);
+    g_test_add_func("/explore/skips-in-some-schedules", test_skips_in_some_schedules);
     g_test_add_func("/explore/time-limit", test_time_limit);
     g_test_add_func("/explore/shrink/minimum", test_shrink_to_the_minimum);
     g_test_add_func("/explore/shrink/not-failing", test_shrink_of_what_does_not_fail);

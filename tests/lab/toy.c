@@ -145,6 +145,10 @@ static void finish(const Play *play, LabOutcome *outcome)
         for (;;) {
             pause();
         }
+    case TOY_GIVES_UP:
+        outcome->verdict = LAB_SKIP;
+        strcpy(outcome->message, "out of reach");
+        break;
     default:
         outcome->verdict = LAB_ASSERT;
         snprintf(outcome->message, sizeof(outcome->message), "planted after %u steps",

@@ -24,6 +24,7 @@ typedef enum ToyTrick {
     TOY_HANGS,                  /* ... never comes back */
     TOY_DICE,                   /* a step more or less that no choice decides */
     TOY_SKIPS,
+    TOY_GIVES_UP,               /* with its bug it skips */
 } ToyTrick;
 
 typedef struct Toy {
