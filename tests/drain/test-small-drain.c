@@ -213,6 +213,17 @@ static void test_drain_all(void)
     disk_free(&d);
 }
 
+static void test_drain_all_backends(void)
+{
+    Disk d;
+
+    disk_init(&d, io_ctx[0], 1);
+    submit(&d);
+    blk_drain_all();
+    wait_for(&d, 1);
+    disk_free(&d);
+}
+
 /* One request on an edge below a backend: the token is the node's own. */
 static void coroutine_fn edge_read_entry(void *opaque)
 {
@@ -552,6 +563,7 @@ int main(int argc, char **argv)
     g_test_add_func("/small/drain/nested", test_nested);
     g_test_add_func("/small/drain/synchronous", test_synchronous);
     g_test_add_func("/small/drain/all", test_drain_all);
+    g_test_add_func("/small/drain/all-backends", test_drain_all_backends);
     g_test_add_func("/small/drain/deleted-in-a-global-section", test_deleted_in_global);
     g_test_add_func("/small/drain/last-completion", test_last_completion);
     g_test_add_func("/small/drain/context-lock-held", test_context_lock_held);

@@ -108,6 +108,7 @@ typedef struct ShortLife {
     AioContext *ctx;
     bool end;                   /* home thread */
     QemuEvent ready;
+    QEMUBH *late;
 } ShortLife;
 
 static void short_life_end(void *opaque)
@@ -142,6 +143,118 @@ static void test_context_gone(void)
     aio_bh_schedule_oneshot(s.ctx, short_life_end, &s);
     qemu_thread_join(&thread);
     qemu_event_destroy(&s.ready);
+}
+
+/* The same with one that may run late. */
+static void short_life_late_end(void *opaque)
+{
+    ShortLife *s = opaque;
+
+    qemu_bh_delete(s->late);
+    s->end = true;
+}
+
+static void test_context_gone_late(void)
+{
+    ShortLife s = { .end = false };
+    QemuThread thread;
+
+    qemu_event_init(&s.ready, false);
+    start(&thread, short_life, &s);
+    qemu_event_wait(&s.ready);
+    s.late = aio_bh_new(s.ctx, short_life_late_end, &s);
+    qemu_bh_schedule_idle(s.late);
+    qemu_thread_join(&thread);
+    qemu_event_destroy(&s.ready);
+}
+
+/*
+ *      main                    other                   IOThread
+ *      schedule A idle         schedule B idle
+ *      schedule A                                      takes those that may run late
+ */
+static void idle_bh(void *opaque)
+{
+    qatomic_inc((int *)opaque);
+    aio_wait_kick();
+}
+
+static void *schedule_idle(void *opaque)
+{
+    qemu_bh_schedule_idle(opaque);
+    return NULL;
+}
+
+static void test_idle_hurried(void)
+{
+    int ran = 0;                /* atomic */
+    QEMUBH *a = aio_bh_new(io_ctx[0], idle_bh, &ran);
+    QEMUBH *b = aio_bh_new(io_ctx[0], idle_bh, &ran);
+    QemuThread thread;
+
+    start(&thread, schedule_idle, b);
+    qemu_bh_schedule_idle(a);
+    qemu_bh_schedule(a);
+    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read_sc(&ran) < 2);
+    qemu_thread_join(&thread);
+    qemu_bh_delete(a);
+    qemu_bh_delete(b);
+    aio_wait_bh_oneshot(io_ctx[0], nothing_bh, NULL);
+}
+
+/* It may run late, but it must run, whatever the loop is doing when it comes. */
+static void test_idle_from_elsewhere(void)
+{
+    int ran = 0;                /* atomic */
+    QEMUBH *a = aio_bh_new(io_ctx[0], idle_bh, &ran);
+
+    qemu_bh_schedule_idle(a);
+    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read_sc(&ran) < 1);
+    qemu_bh_delete(a);
+    aio_wait_bh_oneshot(io_ctx[0], nothing_bh, NULL);
+}
+
+/* Another source of GLib's loop schedules one when ours has already looked. */
+typedef struct LateSource {
+    GSource source;
+    QEMUBH *bh;                 /* NULL: scheduled */
+} LateSource;
+
+static gboolean late_prepare(GSource *source, int *timeout_ms)
+{
+    LateSource *l = container_of(source, LateSource, source);
+
+    *timeout_ms = -1;
+    if (l->bh) {
+        qemu_bh_schedule(g_steal_pointer(&l->bh));
+    }
+    return false;
+}
+
+static gboolean late_check(GSource *source)
+{
+    return false;
+}
+
+static void test_scheduled_while_others_prepare(void)
+{
+    static GSourceFuncs funcs = { .prepare = late_prepare, .check = late_check };
+    GSource *source = g_source_new(&funcs, sizeof(LateSource));
+    int ran = 0;
+    QEMUBH *bh = aio_bh_new(qemu_get_aio_context(), idle_bh, &ran);
+
+    while (g_main_context_iteration(NULL, false)) {
+        /* nothing but what is scheduled there shall end the sleep */
+    }
+    container_of(source, LateSource, source)->bh = bh;
+    g_source_set_priority(source, G_PRIORITY_LOW);
+    g_source_attach(source, NULL);
+    while (!ran) {
+        main_loop_wait(false);
+    }
+    g_source_destroy(source);
+    g_source_unref(source);
+    qemu_bh_delete(bh);
 }
 
 /*
@@ -392,6 +505,10 @@ int main(int argc, char **argv)
     g_test_add_func("/small/loop/two-schedule-one", test_two_schedule);
     g_test_add_func("/small/loop/gone-once-scheduled", test_gone_once_scheduled);
     g_test_add_func("/small/loop/context-gone-once-scheduled", test_context_gone);
+    g_test_add_func("/small/loop/context-gone-once-scheduled-late", test_context_gone_late);
+    g_test_add_func("/small/loop/idle-hurried", test_idle_hurried);
+    g_test_add_func("/small/loop/idle-from-elsewhere", test_idle_from_elsewhere);
+    g_test_add_func("/small/loop/others-prepare", test_scheduled_while_others_prepare);
     g_test_add_func("/small/loop/kick", test_kick);
     g_test_add_func("/small/loop/stop", test_stop);
     g_test_add_func("/small/loop/private-flag", test_private_flag);
