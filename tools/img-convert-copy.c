@@ -458,8 +458,8 @@ int convert_copy(const ConvertPlan *plan)
     g_assert(plan->coroutine_count >= 1 && plan->coroutine_count <= CONVERT_COROUTINES_MAX);
     job->plan = plan;
     job->offload = plan->copy_offload && !plan->write_through;
-    job->buffer_bytes = plan->compressed ? plan->target_cluster_bytes :
-                        MAX(CONVERT_BUFFER_BYTES, plan->target_cluster_bytes);
+    /* many clusters in one request: their compression is spread over worker threads */
+    job->buffer_bytes = MAX(CONVERT_BUFFER_BYTES, plan->target_cluster_bytes);
     qemu_co_mutex_init(&job->cursor_lock);
 
     if (plan->show_progress) {

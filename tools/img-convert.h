@@ -33,7 +33,7 @@ typedef struct ConvertPlan {
     int64_t rate_bytes;         /* a second; 0: unlimited */
     int coroutine_count;
     bool copy_offload;          /* have the host copy what it can, without a look at it */
-    bool compressed;            /* one cluster a request */
+    bool compressed;            /* whole clusters, each by itself */
     bool in_order;              /* start writes in ascending order */
     bool write_through;         /* each write is on stable storage when it completes */
     bool salvage;               /* unreadable sectors become zeroes */
