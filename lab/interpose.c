@@ -14,6 +14,7 @@
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include "lab/event.h"
@@ -413,6 +414,31 @@ FILE *popen(const char *command, const char *mode)
 {
     lab_unsupported("popen()");
     return REAL(popen)(command, mode);
+}
+int chdir(const char *path)
+{
+    lab_unsupported("chdir()");
+    return REAL(chdir)(path);
+}
+int fchdir(int fd)
+{
+    lab_unsupported("fchdir()");
+    return REAL(fchdir)(fd);
+}
+mode_t umask(mode_t mask)
+{
+    lab_unsupported("umask()");
+    return REAL(umask)(mask);
+}
+int seteuid(uid_t uid)
+{
+    lab_unsupported("seteuid()");
+    return REAL(seteuid)(uid);
+}
+int setegid(gid_t gid)
+{
+    lab_unsupported("setegid()");
+    return REAL(setegid)(gid);
 }
 int setrlimit(__rlimit_resource_t what, const struct rlimit *limit)
 {

@@ -120,6 +120,11 @@ static void subprocess(void)
     g_test_trap_subprocess(NULL, 0, 0);
 }
 
+static void directory(void)
+{
+    g_assert_cmpint(chdir("/"), ==, 0);
+}
+
 /* Of these the strategy must first find the schedule. */
 
 static void unflushed(void)
@@ -185,6 +190,7 @@ int main(int argc, char **argv)
     g_test_add_func("/broken/exits", exits);
     g_test_add_func("/broken/fails", fails);
     g_test_add_func("/broken/subprocess", subprocess);
+    g_test_add_func("/broken/directory", directory);
     g_test_add_func("/broken/unflushed", unflushed);
     g_test_add_func("/broken/fua-of-others", fua_of_others);
     g_test_add_func("/broken/fault", fault);

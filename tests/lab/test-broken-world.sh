@@ -30,6 +30,7 @@ cases=(
     'exits|assertion|exit(3)'
     'fails|assertion|g_test_fail()'
     'subprocess|SKIP|runs itself in a subprocess'
+    'directory|SKIP|chdir(): out of the lab'
     'unflushed|assertion|unflushed: assertion failed'
     'fua-of-others|assertion|fua_of_others: assertion failed'
     'fault|assertion|fault: assertion failed'

@@ -152,6 +152,32 @@ static void initialise_once(void)
     run_two(initialise, initialise);
 }
 
+/* GLib's locks and queues publish what was stored before. */
+static GMutex glib_lock;
+THREAD(set_both_locked,
+       g_mutex_lock(&glib_lock);
+       qatomic_set(&x, 1);
+       y = 1;
+       g_mutex_unlock(&glib_lock);)
+THREAD(see_both_locked,
+       g_mutex_lock(&glib_lock);
+       saw(y * 2 + qatomic_read(&x));
+       g_mutex_unlock(&glib_lock);)
+static void glib_mutex(void)
+{
+    run_two(set_both_locked, see_both_locked);
+}
+
+static GAsyncQueue *glib_queue;
+THREAD(store_and_push, qatomic_set(&x, 1); g_async_queue_push(glib_queue, &x);)
+THREAD(pop_and_see, saw(qatomic_read((int *)g_async_queue_pop(glib_queue)));)
+static void glib_async_queue(void)
+{
+    glib_queue = g_async_queue_new();
+    run_two(store_and_push, pop_and_see);
+    g_async_queue_unref(glib_queue);
+}
+
 /* Memory that is freed has no pending stores. */
 THREAD(store_and_free,
        int *p = g_new0(int, 4);
@@ -461,6 +487,8 @@ static const Expectation expectations[] = {
     { "/tso/own-stores", own_and_others_stores, 3, TSO, .outcomes = 0x19 },
     { "/tso/stores-to-one-place", one_place, 3, TSO, .outcomes = 0xb },
     { "/tso/once", initialise_once, 3, TSO },
+    { "/tso/glib/mutex", glib_mutex, 3, TSO, .outcomes = 0x9 },
+    { "/tso/glib/queue", glib_async_queue, 3, TSO, .outcomes = 0x2 },
     { "/tso/free", stores_and_free, 3, TSO },
 
     { "/bug/lost-wake-up", lost_wake_up, 2, TSO, .verdict = LAB_DEADLOCK, .words = "futex" },
