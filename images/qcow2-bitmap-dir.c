@@ -69,7 +69,8 @@ static bool constraints_met(const Qcow2State *s, const DiskBitmap *d, const Qcow
            !(b->flags & ~FLAGS_KNOWN) && d->type == TYPE_DIRTY_TRACKING &&
            b->granularity_bits >= QCOW2_BITMAP_GRANULARITY_BITS_MIN &&
            b->granularity_bits <= QCOW2_BITMAP_GRANULARITY_BITS_MAX &&
-           strlen(b->name) <= QCOW2_BITMAP_NAME_BYTES_MAX;
+           strlen(b->name) <= QCOW2_BITMAP_NAME_BYTES_MAX &&
+           strlen(b->name) == GUINT16_FROM_BE(d->name_bytes);
 }
 
 /* The entry at *POS of DIR; NULL with ERRP set. */

@@ -422,6 +422,7 @@ static void test_hostile(void)
         { DIR_, 17, 1, 32, "Bitmap 'bit' doesn't satisfy the constraints" },
         { DIR_, 18, 2, 0, "Broken bitmap directory" },
         { DIR_, 20, 4, 8, "Broken bitmap directory" },
+        { DIR_, 25, 1, 0, "Bitmap 'b' doesn't satisfy the constraints" },   /* "b\0t" */
         { TABLE, 0, 8, 0x200, "Could not read bitmap_table table from image for bitmap 'bit': "
           "Invalid argument" },
         { TABLE, 0, 8, 0x10001, "Could not read bitmap_table table from image for bitmap 'bit'"
