@@ -118,6 +118,46 @@ int coroutine_fn qcow2_refcount_zeroes(Qcow2State *s, uint64_t cluster, uint64_t
             *n = per_slice;
         }
         qcow2_cache_put(slice);
+    } else if (ret >= 0) {
+        uint64_t block = cluster >> s->refblock_bits;
+        uint64_t end = block < s->reftable.size ? (block + 1) << s->refblock_bits : UINT64_MAX;
+        *n = end - cluster;
+    }
+    return ret;
+}
+
+int coroutine_fn qcow2_refcount_next_used(Qcow2State *s, uint64_t *cluster, uint64_t end)
+{
+    while (*cluster < end) {
+        uint64_t free, refcount;
+        int ret = qcow2_refcount_zeroes(s, *cluster, &free);
+        if (ret >= 0 && !free) {
+            free = 1;
+            ret = qcow2_refcount_get(s, *cluster, &refcount);
+            if (ret >= 0 && refcount) {
+                return 1;
+            }
+        }
+        if (ret < 0) {
+            return ret;
+        }
+        *cluster += free;
+    }
+    return 0;
+}
+
+int coroutine_fn qcow2_refcount_used_end(Qcow2State *s, uint64_t end, uint64_t *used_end)
+{
+    int ret = 0;
+
+    *used_end = 0;
+    /* By block, from the last one on: a sparse file has more clusters than can be looked at. */
+    for (uint32_t block = s->reftable.size; block-- > 0 && !*used_end && ret >= 0; ) {
+        uint64_t cluster = (uint64_t)block << s->refblock_bits;
+        uint64_t block_end = MIN(end, cluster + (1ULL << s->refblock_bits));
+        while ((ret = qcow2_refcount_next_used(s, &cluster, block_end)) > 0) {
+            *used_end = ++cluster;
+        }
     }
     return ret;
 }

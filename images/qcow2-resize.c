@@ -110,20 +110,14 @@ static int coroutine_fn reserve_file(Qcow2State *s, uint64_t n, PreallocMode mod
 /* Let the file end behind its last cluster in use. Lock held. */
 static int coroutine_fn trim_file(Qcow2State *s, Error **errp)
 {
-    uint64_t end = s->virgin_offset >> s->cluster_bits, refcount = 0;
+    uint64_t end;
 
-    while (end > 0) {
-        int ret = qcow2_refcount_get(s, end - 1, &refcount);
-        if (ret < 0) {
-            error_setg_errno(errp, -ret, "Failed to find the last cluster");
-            return ret;
-        }
-        if (refcount) {
-            break;
-        }
-        end--;
+    int ret = qcow2_refcount_used_end(s, s->virgin_offset >> s->cluster_bits, &end);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Failed to find the last cluster");
+        return ret;
     }
-    int ret = bdrv_co_truncate(s->bs->file, end << s->cluster_bits, false, PREALLOC_MODE_OFF,
+    ret = bdrv_co_truncate(s->bs->file, end << s->cluster_bits, false, PREALLOC_MODE_OFF,
                                0, errp);
     if (ret >= 0) {
         s->file_bytes = 0;      /* asked for when needed */

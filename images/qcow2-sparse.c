@@ -18,16 +18,14 @@ static uint64_t too_many(uint64_t clusters_on_disk)
 /* Whether LIMIT of the first N clusters, or more, are in use. S->lock is held. */
 static int coroutine_fn uses_so_many(Qcow2State *s, uint64_t limit, uint64_t n)
 {
-    uint64_t used = 0, refcount;
+    uint64_t used = 0;
+    int ret = 1;
 
-    for (uint64_t cluster = 0; cluster < n && used < limit; cluster++) {
-        int ret = qcow2_refcount_get(s, cluster, &refcount);
-        if (ret < 0) {
-            return ret;
-        }
-        used += refcount > 0;
+    for (uint64_t cluster = 0; used < limit && ret > 0; cluster++) {
+        ret = qcow2_refcount_next_used(s, &cluster, n);
+        used += ret > 0;
     }
-    return used >= limit;
+    return ret < 0 ? ret : used >= limit;
 }
 
 bool coroutine_fn qcow2_has_holes(Qcow2State *s)

@@ -390,6 +390,10 @@ void qcow2_refcount_store(uint8_t *block, uint32_t order, uint64_t i, uint64_t v
 int coroutine_fn qcow2_refcount_get(Qcow2State *s, uint64_t cluster, uint64_t *refcount);
 /* How many clusters from CLUSTER on have refcount 0 for sure, without looking far. */
 int coroutine_fn qcow2_refcount_zeroes(Qcow2State *s, uint64_t cluster, uint64_t *n);
+/* 1: *CLUSTER becomes the first one in use of those from it on before END; 0: none is. */
+int coroutine_fn qcow2_refcount_next_used(Qcow2State *s, uint64_t *cluster, uint64_t end);
+/* Where the last cluster before END that is in use ends, in clusters; 0: none is. */
+int coroutine_fn qcow2_refcount_used_end(Qcow2State *s, uint64_t end, uint64_t *used_end);
 /* Set one refcount, making its block if need be. */
 int coroutine_fn qcow2_refcount_set(Qcow2State *s, uint64_t cluster, uint64_t refcount);
 /* Add or take one reference of each; all or (on failure) none. */

@@ -150,11 +150,41 @@ static void test_discards(void)
     }
 }
 
+/* Of the many clusters that a sparse file has, only those in use may take time. */
+static void test_sparse_file(void)
+{
+    g_autofree char *path = scratch_path("sparse.qcow2");
+    int64_t n, map;
+    struct stat st;
+
+    qcow2_create(path, "size=1M,cluster_size=512");
+    BlockBackend *blk = qcow2_open_file(path, "");
+    write_pattern(blk, 0, 64 << 10, 0x55);
+    blk_unref(blk);
+    if (truncate(path, 4LL << 40) < 0) {
+        g_test_skip("there can be no file of 4 TiB here");
+        return;
+    }
+    blk = qcow2_open_file(path, "");
+    int64_t start = g_get_monotonic_time();
+    g_assert_cmpint(bdrv_block_status(blk_bs(blk), 0, 512, &n, &map, NULL), >, 0);
+    g_assert_cmpint(blk_truncate(blk, 512 << 10, false, PREALLOC_MODE_OFF, 0, &error_abort),
+                    ==, 0);
+    /* (it takes a few milliseconds, or else minutes) */
+    g_assert_cmpint(g_get_monotonic_time() - start, <, 10 * G_USEC_PER_SEC);
+    assert_content(blk, 0, 64 << 10, 0x55);
+    blk_unref(blk);
+    g_assert_cmpint(stat(path, &st), ==, 0);
+    g_assert_cmpint(st.st_size, <, 1 << 20);
+    qcow2_assert_peer_finds_no_fault(path);
+}
+
 int main(int argc, char **argv)
 {
     image_test_init(&argc, &argv);
     g_test_add_func("/qcow2/options/reopen", test_reopen);
     g_test_add_func("/qcow2/options/cleaning", test_cleaning);
     g_test_add_func("/qcow2/options/discards", test_discards);
+    g_test_add_func("/qcow2/options/sparse-file", test_sparse_file);
     return image_test_run();
 }
