@@ -164,7 +164,7 @@ void lab__drain(void);
 /* The same where others may see them before what the thread does next: a point if there is
  * any. */
 void lab__drain_at_point(const char *where);
-/* [START, START+SIZE) is being freed: what was stored there has landed. */
+/* [START, START+SIZE) is being freed: what was stored there waits no more. */
 void lab__stores_forget(const void *start, size_t size);
 
 /* ---- clock.c --------------------------------------------------------------------------- */

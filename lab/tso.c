@@ -92,6 +92,10 @@ void lab__drain(void)
     }
 }
 
+/*
+ * Those before and behind them wait on: a free is no barrier. Nobody may look at this memory any
+ * more, so that these are seen out of order does not matter.
+ */
 void lab__stores_forget(const void *start, size_t size)
 {
     if (likely(!lab__engine.buffered)) {
@@ -101,13 +105,15 @@ void lab__stores_forget(const void *start, size_t size)
     for (int i = 0; i < lab__engine.n_threads; i++) {
         LabThread *t = &lab__threads[i];
         unsigned n = t->n_stores;
-        /* stores land in order, so up to the last one that lies in there */
-        while (n > 0 && !(t->stores[n - 1].address < high &&
-                          low < t->stores[n - 1].address + t->stores[n - 1].size)) {
-            n--;
+        t->n_stores = 0;
+        for (unsigned j = 0; j < n; j++) {
+            const LabStore *s = &t->stores[j];
+            if (s->address >= high || low >= s->address + s->size) {
+                t->stores[t->n_stores++] = *s;
+            }
         }
-        if (n) {
-            land(t, n);
+        if (t->n_stores == 0) {
+            lab__engine.buffered &= ~lab__bit(i);
         }
     }
 }

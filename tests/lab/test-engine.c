@@ -91,6 +91,13 @@ LITMUS(load_buffering,
        r0 = qatomic_read(&x); qatomic_set(&y, 1);,
        r1 = qatomic_read(&y); qatomic_set(&x, 1);)
 
+/* Freeing what was stored to is no barrier. */
+LITMUS(store_buffering_freeing,
+       int *p = g_new0(int, 1); qatomic_set(&x, 1); qatomic_set(p, 1); g_free(p);
+       r0 = qatomic_read(&y);,
+       int *p = g_new0(int, 1); qatomic_set(&y, 1); qatomic_set(p, 1); g_free(p);
+       r1 = qatomic_read(&x);)
+
 /* Two stores to each of two places: in the end they cannot both show the first. */
 THREAD(two_two_0, qatomic_set(&x, 1); qatomic_set(&y, 2);)
 THREAD(two_two_1, qatomic_set(&y, 1); qatomic_set(&x, 2);)
@@ -480,6 +487,7 @@ static const Expectation expectations[] = {
     { "/tso/store-buffering/wmb", store_buffering_wmb, 3, TSO, .outcomes = 0xf },
     { "/tso/store-buffering/locked", store_buffering_locked, 2, TSO, .outcomes = 0xe },
     { "/tso/store-buffering/system-call", store_buffering_yielding, 2, TSO, .outcomes = 0xe },
+    { "/tso/store-buffering/freeing", store_buffering_freeing, 3, TSO, .outcomes = 0xf },
     { "/tso/message-passing", message_passing, 3, TSO, .outcomes = 0xb },
     { "/tso/load-buffering", load_buffering, 3, TSO, .outcomes = 0x7 },
     { "/tso/two-and-two-writes", two_and_two_writes, 3, TSO, .outcomes = 0xe },
