@@ -25,7 +25,7 @@ static inline bool lab_in_lab(void)
 }
 
 /*
- * From now on each request to a file may fail with EIO, ENOSPC or EAGAIN or be cut short, as
+ * From now on each request to a file may fail with EIO or ENOSPC or be cut short, as
  * the strategy chooses, or not any more. Only with LAB_FAULTS=on.
  */
 void lab_faults(bool on);
