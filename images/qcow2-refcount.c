@@ -151,7 +151,7 @@ int coroutine_fn qcow2_refcount_used_end(Qcow2State *s, uint64_t end, uint64_t *
     int ret = 0;
 
     *used_end = 0;
-    /* By block, from the last one on: a sparse file has more clusters than can be looked at. */
+    /* By block, from the last one on: of a sparse file, not each cluster can be looked at. */
     for (uint32_t block = s->reftable.size; block-- > 0 && !*used_end && ret >= 0; ) {
         uint64_t cluster = (uint64_t)block << s->refblock_bits;
         uint64_t block_end = MIN(end, cluster + (1ULL << s->refblock_bits));

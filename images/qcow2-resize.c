@@ -245,8 +245,14 @@ static void coroutine_fn drop_l2_tables(Qcow2State *s, uint64_t first)
 static int coroutine_fn shrink_tables(Qcow2State *s, uint64_t old, uint64_t size)
 {
     uint64_t from = ROUND_UP(size, s->cluster_bytes);
-    int ret = from < old ? qcow2_unmap(s, from, old - from) : 0;
 
+    /* A VM state has no place any more: it is looked for right behind the disk. */
+    qemu_co_mutex_lock(&s->lock);
+    int ret = qcow2_vmstate_drop(s);
+    qemu_co_mutex_unlock(&s->lock);
+    if (ret >= 0 && from < old) {
+        ret = qcow2_unmap(s, from, old - from);
+    }
     ret = ret < 0 ? ret : store_size(s, size);
     if (ret >= 0) {
         qemu_co_mutex_lock(&s->lock);

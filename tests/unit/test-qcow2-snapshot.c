@@ -415,6 +415,11 @@ static void run_vmstate(const char *opts)
     }
     assert_deleted(blk, "vm");
     qcow2_assert_consistent(blk, false);
+    /* It shrinks: where the state lay nobody would look for it, so it is given up. */
+    save_state(blk, 0, 100000, 7);
+    g_assert_cmpint(blk_truncate(blk, 512 << 10, false, PREALLOC_MODE_OFF, 0, &error_abort),
+                    ==, 0);
+    qcow2_assert_consistent(blk, false);
     blk_unref(blk);
     qcow2_assert_peer_finds_no_fault(path);
 }
