@@ -48,6 +48,7 @@ struct ThreadPool {
     PoolWorkList queue;
     unsigned queued;            /* length of QUEUE */
     PoolWorkList done;          /* not empty: DELIVER_BH is scheduled, or about to be */
+    unsigned n_done;            /* length of DONE */
     unsigned workers;           /* threads started and not yet gone */
     unsigned idle;              /* of these, the ones that will look at QUEUE next */
     unsigned workers_min, workers_max;
@@ -65,6 +66,7 @@ static bool push_done(ThreadPool *pool, PoolWork *work)
     g_assert(work->state != WORK_DONE);
     work->state = WORK_DONE;
     QTAILQ_INSERT_TAIL(&pool->done, work, next);
+    pool->n_done++;
     return first;
 }
 
@@ -72,16 +74,19 @@ static bool push_done(ThreadPool *pool, PoolWork *work)
  * Complete what is done, one at a time. A callback may poll until another work of this pool
  * is complete, which may be on the list already: so whenever something is left the bottom
  * half is pending while the callback runs, and the nested loop goes on from here.
+ *
+ * Callbacks submit anew, and workers may be as quick as we are: what was not done when we
+ * came is left for the next iteration, or the rest of the loop would never have its turn.
  */
 static void deliver(void *opaque)
 {
     ThreadPool *pool = opaque;
 
     qemu_mutex_lock(&pool->lock);
-    while (!QTAILQ_EMPTY(&pool->done)) {
+    for (unsigned left = pool->n_done; left > 0 && pool->n_done > 0; left--) {
         PoolWork *work = QTAILQ_FIRST(&pool->done);
         QTAILQ_REMOVE(&pool->done, work, next);
-        bool more = !QTAILQ_EMPTY(&pool->done);
+        bool more = --pool->n_done > 0;
         qemu_mutex_unlock(&pool->lock);
 
         if (more) {
@@ -91,12 +96,18 @@ static void deliver(void *opaque)
         work->complete(work);
         qemu_mutex_lock(&pool->lock);
     }
-    /*
-     * Whoever adds to the empty list schedules after adding, so a schedule that is taken
-     * back here was for work that has been delivered above.
-     */
-    qemu_bh_cancel(pool->deliver_bh);
+    bool rest = pool->n_done > 0;
+    if (!rest) {
+        /*
+         * Whoever adds to the empty list schedules after adding, so a schedule that is taken
+         * back here was for work that has been delivered above.
+         */
+        qemu_bh_cancel(pool->deliver_bh);
+    }
     qemu_mutex_unlock(&pool->lock);
+    if (rest) {
+        qemu_bh_schedule(pool->deliver_bh);
+    }
 }
 
 /* ---- workers --------------------------------------------------------------------------- */
@@ -308,7 +319,9 @@ void thread_pool_free(ThreadPool *pool)
     qemu_mutex_unlock(&pool->lock);
 
     /* The loop will not run again, but every callback is owed its one call. */
-    deliver(pool);
+    do {
+        deliver(pool);
+    } while (pool->n_done > 0);     /* a callback has submitted, in vain */
     g_assert(QTAILQ_EMPTY(&pool->queue) && pool->queued == 0 && pool->idle == 0);
     g_assert(pool->in_flight == 0);
     qemu_bh_delete(pool->deliver_bh);

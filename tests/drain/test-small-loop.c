@@ -6,6 +6,7 @@
  */
 #include "drain-driver.h"
 #include "miniblk/coroutine.h"
+#include "miniblk/semaphore.h"
 #include "miniblk/thread-pool.h"
 #include "miniblk/thread.h"
 
@@ -359,6 +360,77 @@ static void test_worker(void)
     }
 }
 
+/*
+ * Two pieces of work take turns for ever, each done before the other's callback has returned:
+ *
+ *      main                            the only worker
+ *      callback of A: schedules BH,
+ *      submits A again                 ends B, begins A
+ *      callback of B: submits B        ends A, begins B
+ *      callback of A, ...              ...
+ *
+ * The bottom half must have its turn.
+ */
+enum { TURNS_MAX = 8 };
+
+typedef struct Turns {
+    QemuSemaphore began;
+    int callbacks, left;
+    bool other_ran;
+} Turns;
+
+static int begin_work(void *opaque)
+{
+    Turns *t = opaque;
+    qemu_sem_post(&t->began);
+    return 0;
+}
+
+static void other_bh(void *opaque)
+{
+    *(bool *)opaque = true;
+}
+
+static void take_turn(Turns *t);
+
+static void turn_done(void *opaque, int ret)
+{
+    Turns *t = opaque;
+
+    if (t->callbacks++ == 0) {
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), other_bh, &t->other_ran);
+    }
+    g_assert_cmpint(t->callbacks, <=, TURNS_MAX);
+    if (t->other_ran) {
+        t->left--;
+    } else {
+        take_turn(t);
+    }
+}
+
+/* When the worker has begun this, it has done what was submitted before. */
+static void take_turn(Turns *t)
+{
+    thread_pool_submit_aio(begin_work, t, turn_done, t);
+    qemu_sem_wait(&t->began);
+}
+
+static void test_workers_and_others(void)
+{
+    ThreadPool *pool = aio_get_thread_pool(qemu_get_aio_context());
+    Turns t = { .left = 2 };
+
+    qemu_sem_init(&t.began, 0);
+    thread_pool_set_limits(pool, 0, 1);
+    take_turn(&t);
+    take_turn(&t);
+    while (t.left > 0) {
+        aio_poll(qemu_get_aio_context(), true);
+    }
+    thread_pool_set_limits(pool, 0, 64);
+    qemu_sem_destroy(&t.began);
+}
+
 /* Two coroutines of two threads want one mutex. */
 typedef struct Contest {
     CoMutex mutex;
@@ -514,6 +586,7 @@ int main(int argc, char **argv)
     g_test_add_func("/small/loop/private-flag", test_private_flag);
     g_test_add_func("/small/loop/timer-from-elsewhere", test_timer_from_elsewhere);
     g_test_add_func("/small/loop/worker", test_worker);
+    g_test_add_func("/small/loop/workers-and-others", test_workers_and_others);
     g_test_add_func("/small/loop/co-mutex", test_comutex);
     g_test_add_func("/small/loop/context-lock", test_context_lock);
     g_test_add_func("/small/loop/lock-order", test_lock_order);
