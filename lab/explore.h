@@ -116,7 +116,8 @@ typedef struct LabTally {
     uint64_t planned;           /* for the progress line */
     int64_t started_ns, deadline_ns;    /* INT64_MAX: none */
     bool skipped;               /* FAILURE holds the reason */
-    uint64_t given_up;          /* schedules, not the first one, that the case skipped */
+    uint64_t given_up;          /* schedules that the case skipped (not the first one), or that
+                                   were cut short: nothing is complete then */
     bool out_of_time;
 } LabTally;
 

@@ -143,6 +143,8 @@ typedef struct LabOutcome {
     uint64_t trace_hash;        /* of every step (agent, kind, object's rank): equal traces
                                    are equal schedules */
     int64_t virtual_ns;
+    bool cut_short;             /* it passed the step bound: from there on everybody had a turn,
+                                   and there were no choices */
     char message[4096];         /* the failure in words, with the wait-for graph */
 } LabOutcome;
 

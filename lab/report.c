@@ -85,7 +85,7 @@ void lab_report_line(unsigned number, const char *path, const LabResult *result)
                         result->schedules, result->distinct_at_least ? ">=" : "",
                         result->distinct);
         if (result->given_up) {
-            g_string_append_printf(line, ", %" PRIu64 " skipped", result->given_up);
+            g_string_append_printf(line, ", %" PRIu64 " given up", result->given_up);
         } else {
             append_levels(line, result);
         }

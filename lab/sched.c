@@ -555,4 +555,5 @@ void lab_execute(unsigned number, const LabStrategy *s, const LabLimits *limits,
     outcome->choices = E.choices;
     outcome->trace_hash = E.hash;
     outcome->virtual_ns = E.now_ns;
+    outcome->cut_short = E.fair;
 }

@@ -190,7 +190,8 @@ static bool run_schedule(Run *run, uint64_t number)
     execute(run, outcome, &failure->deviations, false);
     lab_set_add(run->tally->traces, outcome->trace_hash);
     atomic_fetch_add(&run->shared->steps, outcome->steps);
-    atomic_fetch_add(&run->shared->given_up, outcome->verdict == LAB_SKIP);
+    atomic_fetch_add(&run->shared->given_up,
+                     outcome->verdict == LAB_SKIP || outcome->cut_short);
     atomic_max(&run->shared->choices_max, chooser->choices);
     atomic_max(&run->shared->alternatives_max, chooser->alternatives);
     if (phase->children) {

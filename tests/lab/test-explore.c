@@ -355,13 +355,13 @@ static void test_skip(void)
 }
 
 /* A schedule that was given up half-way has proved nothing. */
-static void test_skips_in_some_schedules(void)
+static void test_some_given_up(gconstpointer trick)
 {
     Toy toy = lost_update;
     LabConfig config = config_for(UINT32_MAX);
     LabResult result;
 
-    toy.trick = TOY_GIVES_UP;
+    toy.trick = GPOINTER_TO_INT(trick);
     config.mode = LAB_MODE_PROVE;
     config.bound = 1;
     result = explore(&config, &toy);
@@ -782,7 +782,10 @@ int main(int argc, char **argv)
     g_test_add_func("/explore/seed", test_seed_matters);
     g_test_add_func("/explore/uncontrolled", test_uncontrolled_is_reported);
     g_test_add_func("/explore/skip", test_skip);
-    g_test_add_func("/explore/skips-in-some-schedules", test_skips_in_some_schedules);
+    g_test_add_data_func("/explore/skips-in-some-schedules", GINT_TO_POINTER(TOY_GIVES_UP),
+                         test_some_given_up);
+    g_test_add_data_func("/explore/cut-short-in-some-schedules",
+                         GINT_TO_POINTER(TOY_CUT_SHORT), test_some_given_up);
     g_test_add_func("/explore/time-limit", test_time_limit);
     g_test_add_func("/explore/shrink/minimum", test_shrink_to_the_minimum);
     g_test_add_func("/explore/shrink/not-failing", test_shrink_of_what_does_not_fail);

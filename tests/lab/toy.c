@@ -145,6 +145,9 @@ static void finish(const Play *play, LabOutcome *outcome)
         for (;;) {
             pause();
         }
+    case TOY_CUT_SHORT:
+        outcome->cut_short = true;
+        break;
     case TOY_GIVES_UP:
         outcome->verdict = LAB_SKIP;
         strcpy(outcome->message, "out of reach");

@@ -25,6 +25,7 @@ typedef enum ToyTrick {
     TOY_DICE,                   /* a step more or less that no choice decides */
     TOY_SKIPS,
     TOY_GIVES_UP,               /* with its bug it skips */
+    TOY_CUT_SHORT,              /* ... it passes the step bound, and ends well */
 } ToyTrick;
 
 typedef struct Toy {
