@@ -323,6 +323,13 @@ static int coroutine_fn write_run(const ConvertPlan *plan, int64_t offset, int64
     return blk_co_pwrite(plan->target, offset, bytes, buf, flags);
 }
 
+/* A compressed cluster without data is left out, however long a hole is to be otherwise. */
+static int64_t shortest_hole(const ConvertPlan *plan)
+{
+    return plan->compressed ? MIN(plan->sparse_bytes, plan->target_cluster_bytes)
+                            : plan->sparse_bytes;
+}
+
 /* Write EXT, whose turn it is; passes the turn on, whatever happens. */
 static void coroutine_fn write_extent(ConvertJob *job, const Extent *ext, const uint8_t *buf)
 {
@@ -335,7 +342,7 @@ static void coroutine_fn write_extent(ConvertJob *job, const Extent *ext, const 
         bool zero = false;
         len = ext->bytes - done;
         if (run && plan->sparse_bytes > 0) {
-            len = convert_run_length(run, len, ext->offset + done, plan->sparse_bytes,
+            len = convert_run_length(run, len, ext->offset + done, shortest_hole(plan),
                                      plan->target_cluster_bytes, &zero);
         }
         if (done + len == ext->bytes) {
