@@ -16,6 +16,16 @@ const char *const qcow2_mutable_opts[] = {
     "l2-cache-entry-size", "refcount-cache-size", "cache-clean-interval", NULL
 };
 
+static void discard_copy(BDRVReopenState *state)
+{
+    Qcow2State *n = state->opaque;
+
+    qcow2_cache_free(&n->l2_cache);
+    qcow2_cache_free(&n->refblock_cache);
+    g_free(n);
+    state->opaque = NULL;
+}
+
 int qcow2_reopen_prepare(BDRVReopenState *state, BlockReopenQueue *queue, Error **errp)
 {
     Qcow2State *s = state->bs->opaque;
@@ -29,33 +39,32 @@ int qcow2_reopen_prepare(BDRVReopenState *state, BlockReopenQueue *queue, Error 
         error_setg(errp, "An image that shows a snapshot cannot be made writable");
         return -EACCES;
     }
-    int ret = state->flags & BDRV_O_RDWR ? 0 : qcow2_bitmaps_save(s, errp);
-    if (ret < 0) {
-        return ret;
-    }
-    ret = qcow2_make_clean(s);
-    if (ret < 0) {
-        error_setg_errno(errp, -ret, "Could not write back the metadata of '%s'",
-                         state->bs->filename);
-        return ret;
-    }
     /* a copy to put what the options make of it in */
     Qcow2State *n = g_new0(Qcow2State, 1);
     n->bs = s->bs;
     n->header = s->header;
     n->cluster_bytes = s->cluster_bytes;
     n->cluster_bits = s->cluster_bits;
+    state->opaque = n;
     if (s->data_file) {
         /* the edge stays as it is */
         qdict_del(state->options, "data-file");
     }
-    ret = qcow2_options_apply(n, state->options, state->flags, errp);
+    int ret = qcow2_options_apply(n, state->options, state->flags, errp);
+    if (ret >= 0 && !(state->flags & BDRV_O_RDWR)) {
+        ret = qcow2_bitmaps_save(s, errp);
+    }
     if (ret < 0) {
-        g_free(n);
+        discard_copy(state);
         return ret;
     }
-    state->opaque = n;
-    return 0;
+    ret = qcow2_make_clean(s);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not write back the metadata of '%s'",
+                         state->bs->filename);
+        qcow2_reopen_abort(state);      /* the bitmaps have been stored */
+    }
+    return ret;
 }
 
 /* An empty cache of the same kind as OTHER in place of CACHE, which has nothing dirty. */
@@ -63,16 +72,6 @@ static void replace_cache(Qcow2Cache *cache, const Qcow2Cache *other)
 {
     qcow2_cache_free(cache);
     qcow2_cache_init(cache, other->slice_bits, other->slices_max << other->slice_bits);
-}
-
-static void discard_copy(BDRVReopenState *state)
-{
-    Qcow2State *n = state->opaque;
-
-    qcow2_cache_free(&n->l2_cache);
-    qcow2_cache_free(&n->refblock_cache);
-    g_free(n);
-    state->opaque = NULL;
 }
 
 void qcow2_reopen_commit(BDRVReopenState *state)
@@ -109,26 +108,19 @@ void qcow2_reopen_commit_post(BDRVReopenState *state)
     }
 }
 
-static void coroutine_fn mark_bitmaps_entry(void *opaque)
-{
-    Qcow2State *s = opaque;
-    Error *err = NULL;
-
-    if (qcow2_bitmaps_mark_in_use(s, &err) < 0) {
-        error_report_err(err);
-        s->corrupt = true;      /* or else the image would pass for up to date */
-    }
-    bdrv_dec_in_flight(s->bs);
-}
-
+/*
+ * Those bitmaps that prepare has stored are outdated with the next write. So they are marked
+ * before there can be one: the node is still drained.
+ */
 void qcow2_reopen_abort(BDRVReopenState *state)
 {
     Qcow2State *s = state->bs->opaque;
+    Error *err = NULL;
 
-    if (s->writable && !(state->flags & BDRV_O_RDWR) && s->header.has_bitmaps) {
-        /* Those that prepare has stored are outdated with the next write. */
-        bdrv_inc_in_flight(s->bs);
-        bdrv_coroutine_enter(s->bs, qemu_coroutine_create(mark_bitmaps_entry, s));
+    if (s->writable && !s->corrupt && !(state->flags & BDRV_O_RDWR) &&
+        qcow2_bitmaps_mark_in_use(s, &err) < 0) {
+        error_report_err(err);
+        s->corrupt = true;      /* no writes: the bitmaps would pass for up to date */
     }
     discard_copy(state);
 }

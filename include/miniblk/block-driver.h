@@ -55,8 +55,9 @@ struct BlockDriver {
     /*
      * Reopen with other options and flags; see BDRVReopenState. Main thread; the node is
      * drained. Prepare does all that can fail, and changes nothing that cannot be undone: it
-     * may poll. Then exactly one of commit and abort, which may not. Without prepare a node
-     * cannot be reopened. Commit_post comes when all nodes have been committed and may poll.
+     * may poll. Then, if it has not failed, exactly one of commit, which may not poll, and
+     * abort, which may. Without prepare a node cannot be reopened. Commit_post comes when all
+     * nodes have been committed and may poll.
      */
     int (*bdrv_reopen_prepare)(BDRVReopenState *reopen_state, BlockReopenQueue *queue,
                                Error **errp);

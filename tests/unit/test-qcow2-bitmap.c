@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* qcow2: dirty bitmaps kept in the image. */
 #include "qcow2-test.h"
+#include "memory-disk.h"
 #include "miniblk/bswap.h"
 #include "miniblk/dirty-bitmap.h"
 
@@ -232,6 +233,65 @@ static void test_reopen(void)
     assert_dirty(find(blk, "b"), 0, 12288);
     blk_unref(blk);
     qcow2_assert_peer_finds_no_fault(path);
+}
+
+/* What a copy of DISK shows, taken as after a power failure. */
+static void assert_in_use_on(const MemoryDisk *disk)
+{
+    MemoryDisk *crashed = memory_disk_new(disk->data->data, disk->data->len);
+
+    memory_disk_to_open = crashed;
+    BlockBackend *blk = open_with_perms(options_of("driver=qcow2,read-only=on,"
+                                                   "file.driver=memory-disk"), 0,
+                                        BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL, &error_abort);
+    assert_bitmaps_info(blk, "[{\"flags\":[\"in-use\",\"auto\"],\"name\":\"b\","
+                        "\"granularity\":4096}]");
+    g_assert_true(bdrv_dirty_bitmap_inconsistent(find(blk, "b")));
+    blk_unref(blk);
+    memory_disk_free(crashed);
+}
+
+/*
+ * Becoming read-only comes to nothing after the bitmaps have been stored. On a disk that takes
+ * its time, too, they are marked again when the call returns, before anybody can write.
+ */
+static void test_reopen_aborted(void)
+{
+    g_autofree char *path = new_image("size=1M");
+    g_autofree char *bytes = NULL;
+    Error *err = NULL;
+    gsize n;
+
+    g_assert_true(g_file_get_contents(path, &bytes, &n, NULL));
+    MemoryDisk *disk = memory_disk_to_open = memory_disk_new(bytes, n);
+    BlockBackend *file = open_with_perms(options_of("driver=memory-disk,node-name=disk"),
+                                         BDRV_O_RDWR, 0, BLK_PERM_ALL, &error_abort);
+    BlockBackend *blk = open_with_perms(options_of("driver=qcow2,file=disk"), BDRV_O_RDWR,
+                                        BLK_PERM_ALL, BLK_PERM_ALL, &error_abort);
+    BlockBackend *other = open_with_perms(options_of("driver=null-co"), BDRV_O_RDWR, 0,
+                                          BLK_PERM_ALL, &error_abort);
+    add(blk, "b", GRANULARITY);
+    write_pattern(blk, 0, 4096, 1);
+    g_assert_cmpint(blk_set_perm(blk, BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL, &error_abort),
+                    ==, 0);
+    disk->late = g_rand_new_with_seed(1);
+    BlockReopenQueue *queue = bdrv_reopen_queue(NULL, blk_bs(blk),
+                                                options_of("read-only=on"), true);
+    queue = bdrv_reopen_queue(queue, blk_bs(other), options_of("no-such-option=1"), true);
+    g_assert_cmpint(bdrv_reopen_multiple(queue, &err), <, 0);
+    g_assert_cmpstr(error_get_pretty(err), ==, "Cannot change the option 'no-such-option'");
+    error_free(err);
+    assert_in_use_on(disk);
+    /* it goes on where it was */
+    g_assert_false(bdrv_dirty_bitmap_readonly(find(blk, "b")));
+    g_assert_cmpint(blk_set_perm(blk, BLK_PERM_ALL, BLK_PERM_ALL, &error_abort), ==, 0);
+    write_pattern(blk, 4096, 4096, 1);
+    assert_dirty(find(blk, "b"), 0, 8192);
+    qcow2_assert_consistent(blk, true);
+    blk_unref(other);
+    blk_unref(blk);
+    blk_unref(file);
+    memory_disk_free(disk);
 }
 
 static void test_handed_over(void)
@@ -538,10 +598,12 @@ static void test_with_peer(void)
 int main(int argc, char **argv)
 {
     image_test_init(&argc, &argv);
+    bdrv_register(&memory_disk_driver);
     g_test_add_func("/qcow2/bitmap/life", test_life);
     g_test_add_func("/qcow2/bitmap/sizes", test_sizes);
     g_test_add_func("/qcow2/bitmap/inconsistent", test_inconsistent);
     g_test_add_func("/qcow2/bitmap/reopen", test_reopen);
+    g_test_add_func("/qcow2/bitmap/reopen-aborted", test_reopen_aborted);
     g_test_add_func("/qcow2/bitmap/handed-over", test_handed_over);
     g_test_add_func("/qcow2/bitmap/resize", test_resize);
     g_test_add_func("/qcow2/bitmap/limits", test_limits);
