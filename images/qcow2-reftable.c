@@ -285,22 +285,17 @@ typedef struct IdleBlock {
 static int coroutine_fn is_idle(Qcow2State *s, uint64_t block)
 {
     uint64_t own = (s->reftable.entries[block] & QCOW2_REFTABLE_MASK) >> s->cluster_bits;
-    uint64_t end = (block + 1) << s->refblock_bits;
+    uint64_t c = block << s->refblock_bits, end = (block + 1) << s->refblock_bits;
+    uint64_t refcount;
+    int ret;
 
-    for (uint64_t c = block << s->refblock_bits; c < end; ) {
-        uint64_t zeroes, refcount;
-        int ret = qcow2_refcount_zeroes(s, c, &zeroes);
-        if (ret >= 0 && zeroes) {
-            c += zeroes;
-            continue;
-        }
-        ret = ret < 0 ? ret : qcow2_refcount_get(s, c, &refcount);
-        if (ret < 0 || (refcount && (c != own || refcount > 1))) {
+    for (; (ret = qcow2_refcount_next_used(s, &c, end)) > 0; c++) {
+        ret = c == own ? qcow2_refcount_get(s, c, &refcount) : 0;
+        if (ret < 0 || c != own || refcount > 1) {
             return ret;
         }
-        c++;
     }
-    return 1;
+    return ret < 0 ? ret : 1;
 }
 
 /* Take the idle blocks out of the table; their entries are put into GONE. */

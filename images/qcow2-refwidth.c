@@ -32,21 +32,11 @@ static int coroutine_fn find_used_in(Rebuild *r, uint64_t old_block)
 {
     Qcow2State *s = r->s;
     uint64_t c = old_block << s->refblock_bits, end = c + (1ULL << s->refblock_bits);
-    int ret = 0;
+    int ret;
 
-    while (c < end && ret >= 0) {
-        uint64_t zeroes, refcount = 0;
-        ret = qcow2_refcount_zeroes(s, c, &zeroes);
-        if (ret >= 0 && zeroes) {
-            c += zeroes;
-            continue;
-        }
-        ret = ret < 0 ? ret : qcow2_refcount_get(s, c, &refcount);
-        c++;
-        if (refcount) {
-            r->used[(c - 1) >> r->block_bits] = true;
-            r->start = MAX(r->start, c);
-        }
+    for (; (ret = qcow2_refcount_next_used(s, &c, end)) > 0; c++) {
+        r->used[c >> r->block_bits] = true;
+        r->start = MAX(r->start, c + 1);
     }
     return ret;
 }
