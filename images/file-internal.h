@@ -79,7 +79,7 @@ void file_locks_abort(FileLocks *locks, int fd);
 /* Lock in NEW_FD, the same file opened again, all that is locked right now. 0 or -errno. */
 int file_locks_copy(const FileLocks *locks, int new_fd);
 
-/* ---- images/file-copy.c ------------------------------------------------------------------ */
+/* ---- images/file-copy.c ----------------------------------------------------------------- */
 
 int coroutine_fn file_co_copy_range_from(BlockDriverState *bs, BdrvChild *src,
                                          int64_t src_offset, BdrvChild *dst,
@@ -92,7 +92,7 @@ int coroutine_fn file_co_copy_range_to(BlockDriverState *bs, BdrvChild *src,
                                        BdrvRequestFlags read_flags,
                                        BdrvRequestFlags write_flags);
 
-/* ---- images/file-holder.c ---------------------------------------------------------------- */
+/* ---- images/file-holder.c --------------------------------------------------------------- */
 
 /*
  * "process 1234 'name'" of one who has byte BYTE of FD's file locked, through another open

@@ -131,8 +131,8 @@ static bool check_old_version(const Amend *a, Error **errp)
                        "1.1 or above (use compat=1.1 or greater)");
         }
     } else if (a->lazy && (h->version == 2 || a->has_lazy)) {
-        error_setg(errp, "Lazy refcounts only supported with compatibility level 1.1 and above "
-                   "(use compat=1.1 or greater)");
+        error_setg(errp, "Lazy refcounts only supported with compatibility level 1.1 and "
+                   "above (use compat=1.1 or greater)");
     } else if (incompat & QCOW2_INCOMPAT_DATA_FILE) {
         error_setg(errp, "Cannot downgrade an image with a data file");
     } else if (incompat) {
@@ -165,7 +165,8 @@ static bool check_data_file(const Amend *a, Error **errp)
     const Qcow2Header *h = &a->s->header;
 
     if (a->has_data_file && !(h->incompat & QCOW2_INCOMPAT_DATA_FILE)) {
-        error_setg(errp, "data-file can only be set for images that use an external data file");
+        error_setg(errp, "data-file can only be set for images that use an external data "
+                   "file");
         return false;
     }
     if (a->data_raw && !(h->autoclear & QCOW2_AUTOCLEAR_DATA_RAW)) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Dirty bitmaps kept in qcow2 images: from opening, when they are loaded, to closing, when they
- * are stored, or as long as the image is read-only.
+ * Dirty bitmaps kept in qcow2 images: from opening, when they are loaded, to closing, when
+ * they are stored, or as long as the image is read-only.
  */
 #include "miniblk/osdep.h"
 #include "miniblk/dirty-bitmap.h"
@@ -96,7 +96,7 @@ static int load_one(Qcow2State *s, const Qcow2Bitmap *b, Error **errp)
     return ret;                 /* after an error all are released */
 }
 
-/* Whether all the bits of LIST may be in memory. An inconsistent bitmap has none of meaning. */
+/* Whether all the bits of LIST may be in memory. Those of an inconsistent one are void. */
 static bool fits_memory(Qcow2State *s, GPtrArray *list, Error **errp)
 {
     uint64_t bytes = 0;

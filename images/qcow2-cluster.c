@@ -89,7 +89,7 @@ static int coroutine_fn report_entry(Qcow2State *s, const Place *p, Qcow2Entry e
                                    what, p->table, p->index_in_table);
 }
 
-/* Whether host clusters that began with that of FIRST go on, COUNT clusters later, with E's. */
+/* Whether host clusters that began with FIRST's go on, COUNT clusters later, with E's. */
 static inline bool host_goes_on(uint64_t first, uint64_t e, uint64_t count,
                                 const Qcow2State *s)
 {

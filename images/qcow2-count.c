@@ -253,8 +253,8 @@ static int count_compressed(Qcow2Check *c, const Qcow2TableRef *t, uint64_t entr
 }
 
 /*
- * Entry number I of table T has no data, but a place for it that cannot be used. With repair it
- * loses the place: 1; else 0, or -errno.
+ * Entry number I of table T has no data, but a place for it that cannot be used. With repair
+ * it loses the place: 1; else 0, or -errno.
  */
 static int coroutine_fn drop_bad_place(Qcow2Check *c, const Qcow2TableRef *t, uint32_t i,
                                        uint64_t host)

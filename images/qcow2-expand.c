@@ -38,8 +38,8 @@ int coroutine_fn qcow2_expand_zeroes(Qcow2State *s, Qcow2Progress *progress)
 /* ---- snapshots ------------------------------------------------------------------- */
 
 /*
- * An L2 table that only snapshots have: the active disk has no zero clusters any more, so a table
- * with one is not its. USERS of them share it, and each has a reference to its clusters.
+ * An L2 table that only snapshots have: the active disk has no zero clusters any more, so a
+ * table with one is not its. USERS of them share it, and each has a reference to its clusters.
  */
 typedef struct Table {
     Qcow2State *s;
@@ -78,8 +78,8 @@ static int coroutine_fn replace_entries(Table *t, GArray *freed)
             continue;
         }
         if (host & s->cluster_mask) {
-            return qcow2_signal_corruption(s, true, "Preallocated zero cluster offset %#" PRIx64
-                                           " unaligned", host);
+            return qcow2_signal_corruption(s, true, "Preallocated zero cluster offset %#"
+                                           PRIx64 " unaligned", host);
         }
         ret = s->bs->backing ? make_zeroes(t, &new) : 0;
         t->entries[i] = GUINT64_TO_BE(new);

@@ -2,8 +2,8 @@
 /*
  * Replacing the header and what goes with it, so that a power failure leaves the one or the
  * other. Only a single sector of 512 bytes is written whole or not at all, and all that
- * matters is in the first one: the fields, and the extensions but for the names of features and
- * those that nobody knows (and perhaps a very long name of a data file). So:
+ * matters is in the first one: the fields, and the extensions but for the names of features
+ * and those that nobody knows (and perhaps a very long name of a data file). So:
  *
  *   1. the new name of the backing file, where neither old name nor old extensions are
  *   2. the first sector, with the chain of extensions cut where it leaves the sector
@@ -80,7 +80,7 @@ static int coroutine_mixed_fn write_stages(Qcow2State *s, uint8_t *now, const ui
     return ret < 0 ? ret : write_stage(s, now, final, bytes);
 }
 
-/* Build the header H. The backing file's name stays where it is, or comes where nothing was. */
+/* Build the header H. The backing file's name stays, or comes where nothing was. */
 static uint8_t *build(Qcow2State *s, Qcow2Header *h, Qcow2HeaderNames names,
                       const uint8_t *now, size_t *bytes, int *ret)
 {

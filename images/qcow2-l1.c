@@ -105,7 +105,7 @@ int coroutine_fn qcow2_l1_replace(Qcow2State *s, uint64_t *entries, uint32_t siz
     qcow2_root_init(&s->l1, entries, size, offset);
     protect(s, offset, size, true);
     protect(s, old.offset, old.size, false);
-    /* The header's new pointer is durable, so the old table may go at once: or it is leaked. */
+    /* The header's new pointer is durable, so the old table may go at once, or is leaked. */
     qcow2_l1_forget(s, old.offset, old.size);
     qcow2_root_free(&old);
     return 0;

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Internal snapshots. A snapshot is an L1 table of its own with a reference of its own to all
- * that can be reached from it; the clusters lose their "copied" flag, so that whoever writes to
- * them makes a copy.
+ * that can be reached from it; the clusters lose their "copied" flag, so that whoever writes
+ * to them makes a copy.
  *
  * A power failure at any moment leaves the image as it was or as it is to be. References are
  * added before the pointer to them is written, and taken away after it was removed; what is
- * wrong between is that refcounts are too high and flags do not match them. So meanwhile images
- * of version 3 carry the dirty bit, which has refcounts and flags repaired. (Those of version 2
- * have none. They leak clusters, and a check will find flags that are wrong without danger.)
+ * wrong between is that refcounts are too high and flags do not match them. So meanwhile
+ * images of version 3 carry the dirty bit, which has refcounts and flags repaired. (Those of
+ * version 2 have none. They leak clusters, and a check will find flags that are wrong
+ * without danger.)
  */
 #include "miniblk/osdep.h"
 #include "block/block-internal.h"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * All that an L1 table refers to: its L2 tables, and clusters by way of them. Each of these has
- * one reference from each L1 table. For snapshots; all with the lock held, no request running,
- * and what is cached written back.
+ * All that an L1 table refers to: its L2 tables, and clusters by way of them. Each of these
+ * has one reference from each L1 table. For snapshots; all with the lock held, no request
+ * running, and what is cached written back.
  */
 #include "miniblk/osdep.h"
 #include "images/qcow2-manage.h"

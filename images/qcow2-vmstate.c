@@ -54,7 +54,7 @@ int coroutine_fn qcow2_co_load_vmstate(BlockDriverState *bs, QEMUIOVector *qiov,
 
 /* ---- save ------------------------------------------------------------------------ */
 
-/* Write N bytes inside one cluster, with what is around them: copy-on-write ends at the disk. */
+/* Write N bytes inside a cluster, with what is around them: copy-on-write ends at the disk. */
 static int coroutine_fn write_in_cluster(Qcow2State *s, uint64_t offset, uint64_t n,
                                          QEMUIOVector *qiov, size_t qiov_offset)
 {

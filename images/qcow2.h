@@ -545,7 +545,7 @@ int coroutine_fn qcow2_co_create_opts(BlockDriver *drv, const char *filename, QD
 /* Take our runtime options out of OPTIONS and set up the caches. */
 int qcow2_options_apply(Qcow2State *s, QDict *options, int flags, Error **errp);
 
-/* ---- qcow2-data-file.c ---------------------------------------------------------------------- */
+/* ---- qcow2-data-file.c ------------------------------------------------------------------ */
 
 /* The edge through which guest data is read and written. */
 static inline BdrvChild *qcow2_data(const Qcow2State *s)
@@ -571,18 +571,18 @@ static inline bool qcow2_data_file_grows_zeroed(const Qcow2State *s)
            (s->data_file->bs->supported_truncate_flags & BDRV_REQ_ZERO_WRITE);
 }
 
-/* ---- qcow2.c, main thread: polls ------------------------------------------------------------ */
+/* ---- qcow2.c, main thread: polls -------------------------------------------------------- */
 
 /* What has to be done to the file before it is written to. 0 or -errno. */
 int qcow2_prepare_writing(Qcow2State *s, int flags, Error **errp);
 /* Write back everything, after which the image needs no repair. 0 or -errno. */
 int qcow2_make_clean(Qcow2State *s);
 
-/* ---- qcow2-empty.c ---------------------------------------------------------------------------- */
+/* ---- qcow2-empty.c ---------------------------------------------------------------------- */
 
 int qcow2_make_empty(BlockDriverState *bs);
 
-/* ---- qcow2-reopen.c: see BlockDriver ---------------------------------------------------------- */
+/* ---- qcow2-reopen.c: see BlockDriver ---------------------------------------------------- */
 
 extern const char *const qcow2_mutable_opts[];
 int qcow2_reopen_prepare(BDRVReopenState *state, BlockReopenQueue *queue, Error **errp);
