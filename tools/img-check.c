@@ -111,6 +111,18 @@ static int check(const ImgSource *src, BlockDriverState *bs, BdrvCheckMode fix,
            res.leaks ? CHECK_LEAKS : CHECK_CLEAN;
 }
 
+/* The value of -r; exits if there is no such. */
+static BdrvCheckMode parse_repair(const char *value)
+{
+    if (!strcmp(value, "leaks")) {
+        return BDRV_FIX_LEAKS;
+    }
+    if (!strcmp(value, "all")) {
+        return BDRV_FIX_LEAKS | BDRV_FIX_ERRORS;
+    }
+    img_usage_error("Unknown option value for -r (expecting 'leaks' or 'all'): %s", value);
+}
+
 int img_check(int argc, char **argv)
 {
     static const struct option longopts[] = {
@@ -138,14 +150,7 @@ int img_check(int argc, char **argv)
             break;
         case 'r':
             flags |= BDRV_O_RDWR;
-            if (!strcmp(optarg, "leaks")) {
-                fix = BDRV_FIX_LEAKS;
-            } else if (!strcmp(optarg, "all")) {
-                fix = BDRV_FIX_LEAKS | BDRV_FIX_ERRORS;
-            } else {
-                img_usage_error("Unknown option value for -r (expecting 'leaks' or 'all'): "
-                                "%s", optarg);
-            }
+            fix = parse_repair(optarg);
             break;
         case 'T':
             cache = optarg;

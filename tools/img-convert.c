@@ -285,31 +285,13 @@ static bool create_target(ConvertArgs *args)
     return true;
 }
 
-static bool open_target(ConvertArgs *args)
+/* Whether the target, which is open, can take what is to be written; note what it is like. */
+static bool examine_target(ConvertArgs *args)
 {
     ConvertPlan *plan = &args->plan;
-    ImgSource target = {
-        .name = args->target_name,
-        .image_opts = args->target_image_opts,
-        .format = args->target_format,
-    };
-    int flags = BDRV_O_RDWR | (plan->sparse_bytes > 0 ? BDRV_O_UNMAP : 0);
     BlockDriverInfo bdi = { 0 };
-
-    if (!img_parse_cache(args->target_cache, &flags, &plan->write_through)) {
-        error_report("Invalid cache option: %s", args->target_cache);
-        return false;
-    }
-    if (!args->skip_create && !create_target(args)) {
-        return false;
-    }
-    plan->target_name = args->target_name;
-    plan->target = img_open(&target, flags);
-    if (!plan->target) {
-        return false;
-    }
-
     BlockDriverState *bs = blk_bs(plan->target);
+
     if (args->bitmaps && !bdrv_supports_persistent_dirty_bitmap(bs)) {
         error_report("Format driver '%s' does not support bitmaps", bs->drv->format_name);
         return false;
@@ -347,6 +329,28 @@ static bool open_target(ConvertArgs *args)
         return false;
     }
     return true;
+}
+
+static bool open_target(ConvertArgs *args)
+{
+    ConvertPlan *plan = &args->plan;
+    ImgSource target = {
+        .name = args->target_name,
+        .image_opts = args->target_image_opts,
+        .format = args->target_format,
+    };
+    int flags = BDRV_O_RDWR | (plan->sparse_bytes > 0 ? BDRV_O_UNMAP : 0);
+
+    if (!img_parse_cache(args->target_cache, &flags, &plan->write_through)) {
+        error_report("Invalid cache option: %s", args->target_cache);
+        return false;
+    }
+    if (!args->skip_create && !create_target(args)) {
+        return false;
+    }
+    plan->target_name = args->target_name;
+    plan->target = img_open(&target, flags);
+    return plan->target && examine_target(args);
 }
 
 /* ---- all of it -------------------------------------------------------------------- */

@@ -12,25 +12,18 @@ static void put(json_t *info, const char *key, json_t *value)
     json_object_set_new(info, key, value);
 }
 
+static json_t *node_info(BlockDriverState *bs, Error **errp);
+
 /* NULL with ERRP set. */
-static json_t *node_info(BlockDriverState *bs, Error **errp)
+static json_t *children_info(BlockDriverState *bs, Error **errp)
 {
-    BlockDriverInfo bdi = { 0 };
-    int64_t length = bdrv_getlength(bs);
-    json_t *info, *children;
+    json_t *children = json_array();
     BdrvChild *child;
 
-    if (length < 0) {
-        error_setg_errno(errp, (int)-length, "Can't get image size '%s'", bs->exact_filename);
-        return NULL;
-    }
-    info = json_object();
-    children = json_array();
-    put(info, "children", children);
     QLIST_FOREACH(child, &bs->children, next) {
         json_t *below = node_info(child->bs, errp);
         if (!below) {
-            json_decref(info);
+            json_decref(children);
             return NULL;
         }
         json_t *entry = json_object();
@@ -38,7 +31,25 @@ static json_t *node_info(BlockDriverState *bs, Error **errp)
         put(entry, "info", below);
         json_array_append_new(children, entry);
     }
+    return children;
+}
 
+/* NULL with ERRP set. */
+static json_t *node_info(BlockDriverState *bs, Error **errp)
+{
+    BlockDriverInfo bdi = { 0 };
+    int64_t length = bdrv_getlength(bs);
+
+    if (length < 0) {
+        error_setg_errno(errp, (int)-length, "Can't get image size '%s'", bs->exact_filename);
+        return NULL;
+    }
+    json_t *children = children_info(bs, errp);
+    if (!children) {
+        return NULL;
+    }
+    json_t *info = json_object();
+    put(info, "children", children);
     bool has_backing = bs->backing_file && *bs->backing_file;
     if (has_backing && bs->backing_format && *bs->backing_format) {
         put(info, "backing-filename-format", img_json_string(bs->backing_format));
@@ -226,6 +237,21 @@ static void print_json(const json_t *value)
     printf("%s\n", text);
 }
 
+/* Of the whole chain, or of the one image alone. */
+static void print_infos(const json_t *infos, bool chain, ImgOutput output)
+{
+    if (output == IMG_OUTPUT_JSON) {
+        print_json(chain ? infos : json_array_get(infos, 0));
+        return;
+    }
+    for (size_t i = 0; i < json_array_size(infos); i++) {
+        const json_t *info = json_array_get(infos, i);
+        printf("%s", i ? "\n" : "");
+        print_node(info, 0, false);
+        print_children(info, "", 0);
+    }
+}
+
 int img_info(int argc, char **argv)
 {
     static const struct option longopts[] = {
@@ -276,16 +302,7 @@ int img_info(int argc, char **argv)
     if (!infos) {
         return EXIT_FAILURE;
     }
-    if (output == IMG_OUTPUT_JSON) {
-        print_json(chain ? infos : json_array_get(infos, 0));
-    } else {
-        for (size_t i = 0; i < json_array_size(infos); i++) {
-            const json_t *info = json_array_get(infos, i);
-            printf("%s", i ? "\n" : "");
-            print_node(info, 0, false);
-            print_children(info, "", 0);
-        }
-    }
+    print_infos(infos, chain, output);
     json_decref(infos);
     return EXIT_SUCCESS;
 }

@@ -209,6 +209,24 @@ static void print_measure(const Measure *m, ImgOutput output)
     json_decref(value);
 }
 
+/* Whether it is said once what to measure: an image, or a LENGTH (-1: not given). */
+static bool check_source(const ImgSource *src, const char *snapshot, int64_t length)
+{
+    if (!src->name && (src->image_opts || src->format || snapshot)) {
+        error_report("--image-opts, -f, and -l require a filename argument.");
+        return false;
+    }
+    if (!src->name && length < 0) {
+        error_report("Either --size N or one filename must be specified.");
+        return false;
+    }
+    if (src->name && length >= 0) {
+        error_report("--size N cannot be used together with a filename.");
+        return false;
+    }
+    return true;
+}
+
 int img_measure(int argc, char **argv)
 {
     static const struct option longopts[] = {
@@ -261,19 +279,7 @@ int img_measure(int argc, char **argv)
         error_report("At most one filename argument is allowed.");
         return EXIT_FAILURE;
     }
-    if (!src.name && (src.image_opts || src.format || snapshot)) {
-        error_report("--image-opts, -f, and -l require a filename argument.");
-        return EXIT_FAILURE;
-    }
-    if (!src.name && length < 0) {
-        error_report("Either --size N or one filename must be specified.");
-        return EXIT_FAILURE;
-    }
-    if (src.name && length >= 0) {
-        error_report("--size N cannot be used together with a filename.");
-        return EXIT_FAILURE;
-    }
-    if (img_source_conflict(&src)) {
+    if (!check_source(&src, snapshot, length) || img_source_conflict(&src)) {
         return EXIT_FAILURE;
     }
 
