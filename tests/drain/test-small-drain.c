@@ -11,7 +11,6 @@
 
 static IOThread *io[2];
 static AioContext *io_ctx[2];
-static char buffer[512];
 
 static void nothing_bh(void *opaque)
 {
@@ -31,13 +30,15 @@ typedef struct Disk {
     BlockDriverState *bs;
     BlockBackend *blk;
     QEMUIOVector qiov;
+    char buffer[512];           /* its own: two disks may be in two threads */
     int done;                   /* atomic */
 } Disk;
 
 static void disk_init(Disk *d, AioContext *ctx, int hops)
 {
     *d = (Disk) { .bs = test_node("d") };
-    d->qiov = (QEMUIOVector)QEMU_IOVEC_INIT_BUF(d->qiov, buffer, sizeof(buffer));
+    d->qiov = (QEMUIOVector)QEMU_IOVEC_INIT_BUF(d->qiov, d->buffer,
+                                                  sizeof(d->buffer));
     d->blk = test_backend(d->bs);
     test_state(d->bs)->sleep_hops = hops;
     move(d->blk, ctx);
@@ -185,8 +186,8 @@ static void test_synchronous(void)
     Disk d;
 
     disk_init(&d, io_ctx[0], 0);
-    g_assert_cmpint(blk_pread(d.blk, 0, sizeof(buffer), buffer, 0), ==, 0);
-    g_assert_cmpint(blk_pread(d.blk, -512, sizeof(buffer), buffer, 0), ==, -EIO);
+    g_assert_cmpint(blk_pread(d.blk, 0, sizeof(d.buffer), d.buffer, 0), ==, 0);
+    g_assert_cmpint(blk_pread(d.blk, -512, sizeof(d.buffer), d.buffer, 0), ==, -EIO);
     disk_free(&d);
 }
 
@@ -196,7 +197,7 @@ static void test_drain_all(void)
 
     disk_init(&d, io_ctx[0], 1);
     e = (Disk) { .bs = test_node("e") };
-    e.qiov = (QEMUIOVector)QEMU_IOVEC_INIT_BUF(e.qiov, buffer, sizeof(buffer));
+    e.qiov = (QEMUIOVector)QEMU_IOVEC_INIT_BUF(e.qiov, e.buffer, sizeof(e.buffer));
     e.blk = test_backend(e.bs);
     move(e.blk, io_ctx[1]);
     submit(&d);
@@ -229,7 +230,7 @@ static void coroutine_fn edge_read_entry(void *opaque)
 {
     Disk *d = opaque;
 
-    bdrv_co_pread(blk_root(d->blk), 0, sizeof(buffer), buffer, 0);
+    bdrv_co_pread(blk_root(d->blk), 0, sizeof(d->buffer), d->buffer, 0);
     bdrv_dec_in_flight(d->bs);
 }
 
