@@ -19,7 +19,7 @@ typedef struct Rate {
     gboolean write;
     struct nbd_handle *nbd;
     uint64_t blocks, random, answered, failed;
-    int64_t end_ns;
+    int64_t end_ns, answer_ns, gap_ns;  /* the end; the last answer; longest time without */
     unsigned in_flight;
 } Rate;
 
@@ -32,11 +32,15 @@ typedef struct Lane {
 static int lane_done(void *opaque, int *error)
 {
     Lane *lane = opaque;
+    Rate *r = lane->rate;
+    int64_t now_ns = bench_now_ns();
 
+    r->gap_ns = MAX(r->gap_ns, now_ns - r->answer_ns);
+    r->answer_ns = now_ns;
     lane->active = false;
-    lane->rate->in_flight--;
-    lane->rate->answered++;
-    lane->rate->failed += *error != 0;
+    r->in_flight--;
+    r->answered++;
+    r->failed += *error != 0;
     return 1;
 }
 
@@ -133,7 +137,7 @@ int main(int argc, char **argv)
     }
     r.blocks = MAX(nbd_get_size(r.nbd) / REQUEST_BYTES, 1);
     cpu_s = server_cpu_s(r.server_pid);
-    begin_ns = bench_now_ns();
+    begin_ns = r.answer_ns = bench_now_ns();
     r.end_ns = begin_ns + r.seconds * 1e9;
     ok = run(&r);
     seconds = (bench_now_ns() - begin_ns) / 1e9;
@@ -146,6 +150,7 @@ int main(int argc, char **argv)
         return 1;
     }
     bench_figure("requests", r.answered / seconds / 1000, "k/s");
+    bench_figure("longest gap", r.gap_ns / 1e6, "ms");
     if (cpu_s > 0) {
         bench_figure("server CPU per request", cpu_s * 1e6 / r.answered, "us");
     }
