@@ -46,6 +46,7 @@ static void fail_first_pending(RawQueue *q, int ret)
 
     req->ret = ret;
     QSIMPLEQ_INSERT_TAIL(&q->failed, req, next);
+    q->failed_count++;
     arm_complete_bh(q);
 }
 
@@ -142,6 +143,7 @@ static RawRequest *next_complete(RawQueue *q)
 
     if (unlikely(req)) {
         QSIMPLEQ_REMOVE_HEAD(&q->failed, next);
+        q->failed_count--;
         return req;
     }
     do {
@@ -161,26 +163,35 @@ static RawRequest *next_complete(RawQueue *q)
  */
 static bool must_return(RawQueue *q)
 {
-    return q->blocked || !QSIMPLEQ_EMPTY(&q->failed) || q->ops->ready(q);
+    return q->blocked || q->failed_count > 0 || q->ops->ready(q);
 }
 
 /*
  * What is woken may poll; then the rest must not be stuck behind it in this suspended loop:
  * hence the bottom half, pending while there is a rest, by which the nested loop comes here
  * and goes on.
+ *
+ * What is woken submits anew, which may be complete before we look again: no more are woken
+ * than were under way when we came, or the rest of the loop would never have its turn.
  */
 void raw_queue_complete(RawQueue *q)
 {
-    RawRequest *req;
+    RawRequest *req = NULL;
 
-    while ((req = next_complete(q))) {
+    for (unsigned left = q->in_flight + q->failed_count; left > 0; left--) {
+        req = next_complete(q);
+        if (!req) {
+            break;
+        }
         if (must_return(q)) {
             arm_complete_bh(q);
         }
         req->done = true;
         aio_co_wake(req->co);
     }
-    if (q->complete_bh_armed) {
+    if (req && must_return(q)) {
+        arm_complete_bh(q);
+    } else if (q->complete_bh_armed) {
         q->complete_bh_armed = false;
         qemu_bh_cancel(q->complete_bh);
     }
@@ -287,12 +298,8 @@ void raw_queue_attach(RawQueue *q, AioContext *ctx)
 
 void raw_queue_detach(RawQueue *q, AioContext *ctx, const char *call)
 {
-    unsigned busy = q->in_flight + q->pending_count;
-    RawRequest *req;
+    unsigned busy = q->in_flight + q->pending_count + q->failed_count;
 
-    QSIMPLEQ_FOREACH(req, &q->failed, next) {
-        busy++;
-    }
     if (ctx != q->ctx || busy) {
         fprintf(stderr, "miniblk: %s: ", call);
         if (ctx != q->ctx) {

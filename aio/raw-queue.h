@@ -52,9 +52,9 @@ struct RawQueue {
     QEMUBH *retry_bh;           /* for when it is blocked with nothing in flight */
     unsigned batch;             /* most requests per system call, as last asked for */
     unsigned in_flight;         /* with the kernel, or complete and not taken */
-    unsigned pending_count;
+    unsigned pending_count, failed_count;
     RawRequestList pending;
-    RawRequestList failed;       /* refused, to be completed by the loop */
+    RawRequestList failed;      /* refused, to be completed by the loop */
 };
 
 void raw_queue_init(RawQueue *q, const RawQueueOps *ops);

@@ -609,6 +609,65 @@ static void test_nested_loop_unblocks_a_full_ring(gconstpointer data)
     close(fd);
 }
 
+/* ---- who has their turn ---------------------------------------------------------------- */
+
+/*
+ *      loop: wakes A, which submits again; that is complete, or refused, at once
+ *            wakes B, which submits again; so is that
+ *            wakes A, ...
+ *
+ * The bottom half that the first of them has scheduled must have its turn.
+ */
+enum { TURNS_MAX = 8 };
+
+typedef struct Turns {
+    Req req;
+    int woken, left;
+    bool other_ran;
+} Turns;
+
+static void let_other_run(void *opaque)
+{
+    ((Turns *)opaque)->other_ran = true;
+}
+
+static void coroutine_fn turns_entry(void *opaque)
+{
+    Turns *t = opaque;
+    Req *r = &t->req;
+
+    while (!t->other_ran) {
+        int ret = r->e->co_submit(r->fd, 0, r->qiov, QEMU_AIO_READ, 1);
+        g_assert_cmpint(ret, ==, r->ret);
+        if (t->woken++ == 0) {
+            aio_bh_schedule_oneshot(ctx, let_other_run, t);
+        }
+        g_assert_cmpint(t->woken, <=, TURNS_MAX);
+    }
+    t->left--;
+}
+
+static void test_others_have_their_turn(gconstpointer data)
+{
+    const Engine *e = data;
+    uint8_t buf[512] = { 1 };
+    QEMUIOVector qiov = QEMU_IOVEC_INIT_BUF(qiov, buf, sizeof(buf));
+    int fd = open_empty(0);
+
+    g_assert_cmpint(run(e, fd, 0, &qiov, QEMU_AIO_WRITE), ==, 0);
+    for (int refused = 0; refused < 2; refused++) {
+        Turns t = { .req = { .e = e, .fd = refused ? -1 : fd, .qiov = &qiov,
+                             .ret = refused ? -EBADF : 0 }, .left = 2 };
+        for (int i = 0; i < 2; i++) {
+            qemu_coroutine_enter(qemu_coroutine_create(turns_entry, &t));
+        }
+        while (t.left > 0) {
+            aio_poll(ctx, true);
+        }
+    }
+    close(fd);
+}
+
 /* ---- contexts -------------------------------------------------------------------------- */
 
 typedef struct Worker {
@@ -763,6 +822,7 @@ int main(int argc, char **argv)
         { "QB-11/nested-loop-goes-on-with-the-delivery",
           test_nested_loop_goes_on_with_the_delivery },
         { "QB-11/nested-loop-unblocks-a-full-ring", test_nested_loop_unblocks_a_full_ring },
+        { "others-have-their-turn", test_others_have_their_turn },
         { "many-contexts", test_many_contexts },
         { "registered-files", test_registered_files },
         { "busy-polling", test_busy_polling },
