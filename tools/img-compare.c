@@ -254,8 +254,10 @@ int img_compare(int argc, char **argv)
             }
             break;
         case OPT_OBJECT:
-            img_reject_object(optarg);
-            return COMPARE_OPEN_FAILED;
+            if (!img_add_object(optarg)) {
+                return COMPARE_OPEN_FAILED;
+            }
+            break;
         case 'U':
             sources[0].force_share = sources[1].force_share = true;
             break;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Command-line parts that the subcommands of miniblk-img share. */
 #include "miniblk/osdep.h"
+#include "qmp/qmp.h"
 #include "tools/img.h"
 
 void img_usage_error(const char *fmt, ...)
@@ -34,8 +35,13 @@ int img_getopt(int argc, char **argv, const char *shortopts, const struct option
 {
     /* Complaints are ours: ':' first tells getopt, and tells apart the missing argument. */
     g_autofree char *letters = g_strconcat(":h", shortopts, NULL);
-    int c = getopt_long(argc, argv, letters, longopts, NULL);
+    int c;
 
+    while ((c = getopt_long(argc, argv, letters, longopts, NULL)) == IMG_OPT_OBJECT) {
+        if (!img_add_object(optarg)) {
+            exit(EXIT_FAILURE);
+        }
+    }
     switch (c) {
     case ':':
         img_usage_error("missing argument for option '%s'", bad_option(argv));
@@ -44,20 +50,20 @@ int img_getopt(int argc, char **argv, const char *shortopts, const struct option
     case 'h':
         img_print_help();
         exit(EXIT_SUCCESS);
-    case IMG_OPT_OBJECT:
-        img_reject_object(optarg);
-        exit(EXIT_FAILURE);
     default:
         return c;
     }
 }
 
-void img_reject_object(const char *definition)
+bool img_add_object(const char *definition)
 {
-    g_autofree char *type = g_strndup(definition, strcspn(definition, ","));
+    Error *err = NULL;
 
-    error_report("Parameter 'qom-type' does not accept value '%s'",
-                 g_str_has_prefix(type, "qom-type=") ? type + strlen("qom-type=") : type);
+    if (!qmp_command_line_option("object", definition, &err)) {
+        error_report_err(err);
+        return false;
+    }
+    return true;
 }
 
 bool img_parse_output(const char *arg, ImgOutput *output)

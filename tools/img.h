@@ -62,12 +62,12 @@ enum {
 /* Print the message and where to find help; exit status 1. */
 void img_usage_error(const char *fmt, ...) G_GNUC_PRINTF(1, 2) QEMU_NORETURN;
 /*
- * getopt_long(), except that -h (and --help) prints the help text and exits, and that a bad
- * option or an --object ends the program with a message.
+ * getopt_long(), except that -h (and --help) prints the help text and exits, that a bad option
+ * ends the program with a message, and that every --object is made on the way.
  */
 int img_getopt(int argc, char **argv, const char *shortopts, const struct option *longopts);
-/* No kind of --object is built in: say so. */
-void img_reject_object(const char *definition);
+/* Make the object of an --object option; false with a message printed. */
+bool img_add_object(const char *definition);
 void img_print_help(void);
 
 typedef enum ImgOutput { IMG_OUTPUT_HUMAN, IMG_OUTPUT_JSON } ImgOutput;

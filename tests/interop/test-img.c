@@ -149,6 +149,11 @@ static const Script scripts[] = {
       "q map --start-offset=-1 raw; q map --max-length=x raw; q map --output=x raw\n"
       "q map --start-offset=100 --output=json --max-length=200 raw\n"
       "q map --start-offset=100 --max-length=200 raw\n"
+      "tg=throttle-group,id=tg0; of=driver=throttle,throttle-group=tg0,file.driver=file\n"
+      "q map --object $tg,x-iops-total=1000 --image-opts $of,file.filename=raw\n"
+      "q map --object $tg,x-iops-total=x --image-opts $of,file.filename=raw\n"
+      "q map --object $tg --object $tg raw; q map --object throttle-group raw\n"
+      "q map --image-opts $of,file.filename=raw\n"
       "truncate -s 0 none; q map none; q map --output=json none\n" },
     { "resize",
       "truncate -s 1M one; q resize one; q resize one foo; q resize -f raw one 2M\n"
