@@ -36,6 +36,15 @@ void qcow2_cache_free(Qcow2Cache *c)
     c->nb_slices = 0;
 }
 
+void qcow2_cache_reset(Qcow2Cache *c)
+{
+    uint32_t slice_bits = c->slice_bits;
+    size_t bytes_max = c->slices_max << slice_bits;
+
+    qcow2_cache_free(c);
+    qcow2_cache_init(c, slice_bits, bytes_max);
+}
+
 static inline Qcow2Slice **bucket(Qcow2Cache *c, uint64_t offset)
 {
     uint64_t h = (offset >> c->slice_bits) * 0x9e3779b97f4a7c15ULL;

@@ -1,7 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Putting another L1 table in the place of the active one. */
+/* Storing L1 tables; a longer active one. */
 #include "miniblk/osdep.h"
 #include "images/qcow2-manage.h"
+
+/* Give up the clusters of an L1 table; a failure leaks them. */
+static void coroutine_fn forget(Qcow2State *s, uint64_t offset, uint32_t size)
+{
+    uint64_t clusters = qcow2_clusters(s, (uint64_t)size * 8);
+
+    if (clusters) {
+        qcow2_refcount_change(s, offset >> s->cluster_bits, clusters, -1);
+    }
+}
 
 int coroutine_fn qcow2_l1_store(Qcow2State *s, const uint64_t *entries, uint32_t size,
                                 uint64_t *offset)
@@ -29,46 +39,31 @@ int coroutine_fn qcow2_l1_store(Qcow2State *s, const uint64_t *entries, uint32_t
         BLKDBG_EVENT(s->bs->file, BLKDBG_L1_GROW_WRITE_TABLE);
         ret = bdrv_co_pwrite(s->bs->file, *offset, bytes, buf, 0);
         if (ret < 0) {
-            qcow2_l1_forget(s, *offset, size);
+            forget(s, *offset, size);
         }
     }
     qemu_vfree(buf);
     return ret;
 }
 
-int coroutine_fn qcow2_l1_forget(Qcow2State *s, uint64_t offset, uint32_t size)
+/* The table's size and its offset lie in one sector. */
+static int coroutine_fn switch_header(Qcow2State *s, uint64_t offset, uint32_t size)
 {
-    uint64_t clusters = qcow2_clusters(s, (uint64_t)size * 8);
-
-    return clusters ? qcow2_refcount_change(s, offset >> s->cluster_bits, clusters, -1) : 0;
-}
-
-/* The disk's size, the L1 table's size and its offset lie in one sector. */
-static int coroutine_fn switch_header(Qcow2State *s, uint64_t offset, uint32_t size,
-                                      uint64_t guest_bytes)
-{
-    struct QEMU_PACKED {
-        uint64_t guest_bytes;
-        uint32_t crypt_method, size;
-        uint64_t offset;
-    } field = {
-        GUINT64_TO_BE(guest_bytes), GUINT32_TO_BE(s->header.crypt_method),
+    struct QEMU_PACKED { uint32_t size; uint64_t offset; } field = {
         GUINT32_TO_BE(size), GUINT64_TO_BE(offset),
     };
-    G_STATIC_ASSERT(sizeof(field) == 24);
 
     int ret = bdrv_co_flush(s->bs->file->bs);
     if (ret < 0) {
         return ret;
     }
     BLKDBG_EVENT(s->bs->file, BLKDBG_L1_GROW_ACTIVATE_TABLE);
-    ret = qcow2_header_patch(s, 24, &field, sizeof(field));
+    ret = qcow2_header_patch(s, 36, &field, sizeof(field));
     ret = ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
     if (ret < 0) {
         s->corrupt = true;      /* nobody knows which of the tables the file has */
         return ret;
     }
-    s->header.size = guest_bytes;
     s->header.l1_size = size;
     s->header.l1_offset = offset;
     return 0;
@@ -84,8 +79,8 @@ static void protect(Qcow2State *s, uint64_t offset, uint32_t size, bool on)
     }
 }
 
-int coroutine_fn qcow2_l1_replace(Qcow2State *s, uint64_t *entries, uint32_t size,
-                                  uint64_t guest_bytes)
+/* Make ENTRIES (consumed) the active table, in one step on disk. */
+static int coroutine_fn replace(Qcow2State *s, uint64_t *entries, uint32_t size)
 {
     uint64_t offset;
 
@@ -96,7 +91,7 @@ int coroutine_fn qcow2_l1_replace(Qcow2State *s, uint64_t *entries, uint32_t siz
     }
     /* What the entries point to, and the new table's refcounts, must be there first. */
     ret = qcow2_writeback(s);
-    ret = ret < 0 ? ret : switch_header(s, offset, size, guest_bytes);
+    ret = ret < 0 ? ret : switch_header(s, offset, size);
     if (ret < 0) {
         g_free(entries);        /* its clusters leak: the header may point to them */
         return ret;
@@ -106,7 +101,7 @@ int coroutine_fn qcow2_l1_replace(Qcow2State *s, uint64_t *entries, uint32_t siz
     protect(s, offset, size, true);
     protect(s, old.offset, old.size, false);
     /* The header's new pointer is durable, so the old table may go at once, or is leaked. */
-    qcow2_l1_forget(s, old.offset, old.size);
+    forget(s, old.offset, old.size);
     qcow2_root_free(&old);
     return 0;
 }
@@ -124,5 +119,5 @@ int coroutine_fn qcow2_l1_grow(Qcow2State *s, uint64_t size)
         return -ENOMEM;
     }
     memcpy(entries, s->l1.entries, (size_t)s->l1.size * 8);
-    return qcow2_l1_replace(s, entries, size, s->header.size);
+    return replace(s, entries, size);
 }

@@ -28,31 +28,43 @@ Qcow2HeaderNames qcow2_header_names(const Qcow2State *s);
 int coroutine_mixed_fn qcow2_header_update(Qcow2State *s, Qcow2Header *h,
                                            const Qcow2HeaderNames *names);
 
-/* ---- qcow2-tree.c: lock held, all written back ------------------------------------------ */
+/* ---- qcow2-shadow.c: lock held, no request running -------------------------------------- */
 
-/* One reference more to all that the L1 table refers to (or, on failure, none to any). */
+/*
+ * Begin to make another image of this one, in a copy of its refcounts: from now on they
+ * change there, and what is allocated is so in the other image only. Nothing that the file
+ * refers to may be changed. 0; -errno when nothing has changed.
+ */
+int coroutine_fn qcow2_shadow_begin(Qcow2State *s);
+/* The other image has one reference less to each cluster of the range. */
+int coroutine_fn qcow2_shadow_drop(Qcow2State *s, uint64_t offset, uint64_t bytes);
+/*
+ * Put the other image in force, in one step on disk. H, a copy of s->header, has its size, L1
+ * table and snapshot table; L1 (consumed, but for a failure) is that table, one entry longer.
+ * 0; -errno, after which only qcow2_shadow_abort() is possible.
+ */
+int coroutine_fn qcow2_shadow_commit(Qcow2State *s, Qcow2Header *h, uint64_t *l1);
+/* Forget the other image. */
+void coroutine_fn qcow2_shadow_abort(Qcow2State *s);
+
+/* ---- qcow2-tree.c: lock held, L2 tables written back ------------------------------------ */
+
+/* One reference more to all that the L1 table refers to. Between shadow_begin and its end. */
 int coroutine_fn qcow2_tree_add(Qcow2State *s, const uint64_t *l1, uint32_t size);
-/* One reference less; the pointer to the table is durably gone. Frees are deferred ones. */
+/* One reference less; else, the pointer to the table is durably gone. Frees are deferred. */
 int coroutine_fn qcow2_tree_drop(Qcow2State *s, const uint64_t *l1, uint32_t size);
 /*
- * Make the "copied" flags in L1 (s->l1.entries, or a table to be the active one) and in its L2
- * tables agree with the refcounts.
+ * Make the "copied" flags in L1, a table to be the active one, and in its L2 tables agree with
+ * the refcounts, to all of which MORE will be added. L2 tables that must change are replaced.
+ * Between shadow_begin and its end.
  */
-int coroutine_fn qcow2_tree_flags(Qcow2State *s, uint64_t *l1, uint32_t size);
+int coroutine_fn qcow2_tree_flags(Qcow2State *s, uint64_t *l1, uint32_t size, uint64_t more);
 
 /* ---- qcow2-l1.c: lock held ------------------------------------------------------- */
 
 /* Write ENTRIES (host order) into new clusters at *OFFSET; 0 when there are no entries. */
 int coroutine_fn qcow2_l1_store(Qcow2State *s, const uint64_t *entries, uint32_t size,
                                 uint64_t *offset);
-/* The opposite: give up the clusters of an L1 table. */
-int coroutine_fn qcow2_l1_forget(Qcow2State *s, uint64_t offset, uint32_t size);
-/*
- * Make ENTRIES (consumed, one more than SIZE allocated) the active L1 table, and GUEST_BYTES
- * the size of the disk, in one step on disk. What they refer to has its references.
- */
-int coroutine_fn qcow2_l1_replace(Qcow2State *s, uint64_t *entries, uint32_t size,
-                                  uint64_t guest_bytes);
 /* Make the active L1 table at least SIZE entries long. */
 int coroutine_fn qcow2_l1_grow(Qcow2State *s, uint64_t size);
 
@@ -62,10 +74,14 @@ int coroutine_fn qcow2_l1_grow(Qcow2State *s, uint64_t size);
 #define QCOW2_SNAPSHOT_V3_EXTRA_BYTES 16u
 
 /*
- * Write the table of the snapshots in memory to a new place and have the header point there;
- * the old one is given up. Lock held.
+ * Write the table of the snapshots in memory to new clusters at *OFFSET, *BYTES long; 0 and 0
+ * when there are none. Lock held.
  */
+int coroutine_fn qcow2_snapshots_store(Qcow2State *s, uint64_t *offset, uint64_t *bytes);
+/* Then have the header point there; the old one is given up. Lock held. */
 int coroutine_fn qcow2_snapshots_write(Qcow2State *s);
+/* The table, BYTES at OFFSET, is in force. */
+void qcow2_snapshots_stored(Qcow2State *s, uint64_t offset, uint64_t bytes);
 /* The first that matches what is not NULL, or -1. */
 int qcow2_snapshot_find(const Qcow2State *s, const char *id, const char *name);
 /* By id, or else by name. */

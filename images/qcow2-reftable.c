@@ -164,6 +164,9 @@ static int coroutine_fn switch_table(Qcow2State *s, const NewArea *a)
         GUINT64_TO_BE(a->start << s->cluster_bits), GUINT32_TO_BE(a->table),
     };
 
+    if (s->shadow) {
+        return 0;               /* the header will point to it in the end */
+    }
     int ret = bdrv_co_flush(s->bs->file->bs);
     BLKDBG_EVENT(s->bs->file, BLKDBG_REFBLOCK_ALLOC_SWITCH_TABLE);
     ret = ret < 0 ? ret : qcow2_header_patch(s, 48, &field, sizeof(field));

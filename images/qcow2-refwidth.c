@@ -176,13 +176,10 @@ static int coroutine_fn change_over(Rebuild *r)
         return ret;
     }
     Qcow2Root old = s->reftable;
-    uint32_t slice_bits = s->refblock_cache.slice_bits;
-    size_t cache_bytes = s->refblock_cache.slices_max << slice_bits;
     qcow2_root_init(&s->reftable, g_steal_pointer(&r->entries),
                     (r->table << s->cluster_bits) / 8, h.reftable_offset);
     /* all of it is clean, and of no meaning now */
-    qcow2_cache_free(&s->refblock_cache);
-    qcow2_cache_init(&s->refblock_cache, slice_bits, cache_bytes);
+    qcow2_cache_reset(&s->refblock_cache);
     qcow2_header_set_geometry(s);
     s->virgin_offset = (r->start + r->table + r->blocks) << s->cluster_bits;
     s->free_hint = 0;

@@ -179,17 +179,13 @@ static int coroutine_fn switch_table(Qcow2State *s, uint64_t offset)
     return ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
 }
 
-/* Write TABLE to new clusters at *OFFSET; 0 when it is empty. */
+/* Write TABLE to new clusters at *OFFSET; it is not empty. */
 static int coroutine_fn store_table(Qcow2State *s, GByteArray *table, uint64_t *offset)
 {
     uint64_t clusters = qcow2_clusters(s, table->len), got;
+    uint32_t bytes = table->len;
     bool fresh;
 
-    *offset = 0;
-    if (!clusters) {
-        return 0;
-    }
-    uint32_t bytes = table->len;
     g_byte_array_set_size(table, clusters << s->cluster_bits);
     memset(table->data + bytes, 0, table->len - bytes);
     int ret = qcow2_alloc_clusters(s, clusters, clusters, offset, &got, &fresh);
@@ -205,10 +201,9 @@ static int coroutine_fn store_table(Qcow2State *s, GByteArray *table, uint64_t *
     return ret;
 }
 
-int coroutine_fn qcow2_snapshots_write(Qcow2State *s)
+int coroutine_fn qcow2_snapshots_store(Qcow2State *s, uint64_t *offset, uint64_t *bytes)
 {
     g_autoptr(GByteArray) table = g_byte_array_new();
-    uint64_t offset, old_bytes = s->snapshots_bytes, old = s->header.snapshots_offset;
 
     for (uint32_t i = 0; i < s->header.nb_snapshots; i++) {
         append_one(table, &s->snapshots[i]);
@@ -216,12 +211,30 @@ int coroutine_fn qcow2_snapshots_write(Qcow2State *s)
             return -EFBIG;
         }
     }
-    uint32_t bytes = table->len;
-    int ret = store_table(s, table, &offset);
+    *offset = 0;
+    *bytes = table->len;
+    return table->len ? store_table(s, table, offset) : 0;
+}
+
+void qcow2_snapshots_stored(Qcow2State *s, uint64_t offset, uint64_t bytes)
+{
+    s->header.snapshots_offset = offset;
+    s->snapshots_bytes = bytes;
+    for (uint32_t i = 0; i < s->header.nb_snapshots; i++) {
+        s->snapshots[i].extra_bytes = MAX(s->snapshots[i].extra_bytes, sizeof(DiskExtra));
+    }
+}
+
+int coroutine_fn qcow2_snapshots_write(Qcow2State *s)
+{
+    uint64_t offset, bytes;
+    uint64_t old = s->header.snapshots_offset, old_bytes = s->snapshots_bytes;
+
+    int ret = qcow2_snapshots_store(s, &offset, &bytes);
     if (ret < 0) {
         return ret;
     }
-    /* Refcounts, and what the entries refer to, before the header's pointer. */
+    /* Refcounts before the header's pointer. */
     ret = qcow2_writeback(s);
     ret = ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
     if (ret < 0) {
@@ -232,11 +245,7 @@ int coroutine_fn qcow2_snapshots_write(Qcow2State *s)
         s->corrupt = true;      /* nobody knows which of the tables is in force */
         return ret;
     }
-    s->header.snapshots_offset = offset;
-    s->snapshots_bytes = bytes;
-    for (uint32_t i = 0; i < s->header.nb_snapshots; i++) {
-        s->snapshots[i].extra_bytes = MAX(s->snapshots[i].extra_bytes, sizeof(DiskExtra));
-    }
+    qcow2_snapshots_stored(s, offset, bytes);
     uint64_t old_clusters = qcow2_clusters(s, old_bytes);
     if (old_clusters) {
         qcow2_refcount_change(s, old >> s->cluster_bits, old_clusters, -1);

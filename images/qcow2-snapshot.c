@@ -4,12 +4,9 @@
  * that can be reached from it; the clusters lose their "copied" flag, so that whoever writes
  * to them makes a copy.
  *
- * A power failure at any moment leaves the image as it was or as it is to be. References are
- * added before the pointer to them is written, and taken away after it was removed; what is
- * wrong between is that refcounts are too high and flags do not match them. So meanwhile
- * images of version 3 carry the dirty bit, which has refcounts and flags repaired. (Those of
- * version 2 have none. They leak clusters, and a check will find flags that are wrong
- * without danger.)
+ * Each change makes another image beside the one in force, and puts it in force in one step
+ * (qcow2-shadow.c). So a power failure at any moment leaves the image as it was or as it is to
+ * be, and a failure leaves it as it was.
  */
 #include "miniblk/osdep.h"
 #include "block/block-internal.h"
@@ -18,38 +15,66 @@
 typedef struct Qcow2SnapshotCall {
     Qcow2State *s;
     QEMUSnapshotInfo *info;     /* create */
-    int index;                  /* goto, delete, load_tmp */
-    int coroutine_fn (*fn)(struct Qcow2SnapshotCall *c);
+    int index;                  /* goto, delete */
     Error **errp;
-    bool half_done;             /* a failure from here on leaves refcounts or flags wrong */
+
+    /* What the other image will have; filled in, as far as they change it, by: */
+    int coroutine_fn (*prepare)(struct Qcow2SnapshotCall *c);
+    uint64_t *l1;               /* a copy of the active table before */
+    uint32_t l1_size;
+    uint64_t disk_bytes;
+    Qcow2Snapshot *snapshots;   /* NULL: those there are now */
+    uint32_t nb_snapshots;
+    Qcow2Snapshot changed;      /* the one created or deleted */
     int ret;
 } Qcow2SnapshotCall;
 
 /* ---- what all changes begin and end with ----------------------------------------- */
 
-static int coroutine_fn begin_change(Qcow2State *s)
+/* Exchange the snapshots in memory for those that C has. */
+static void swap_snapshots(Qcow2SnapshotCall *c)
 {
-    int ret = s->corrupt ? -EIO : qcow2_writeback_all(s);
+    Qcow2State *s = c->s;
+    Qcow2Snapshot *snapshots = s->snapshots;
+    uint32_t n = s->header.nb_snapshots;
 
-    if (ret >= 0 && s->header.version >= 3 && !(s->header.incompat & QCOW2_INCOMPAT_DIRTY)) {
-        ret = qcow2_header_set_incompat(s, s->header.incompat | QCOW2_INCOMPAT_DIRTY);
-    }
-    return ret;
+    s->snapshots = c->snapshots;
+    s->header.nb_snapshots = c->nb_snapshots;
+    c->snapshots = snapshots;
+    c->nb_snapshots = n;
 }
 
-/* RET: of the change. When it has failed half way, the dirty bit remains. */
-static int coroutine_fn end_change(Qcow2State *s, int ret, bool half_done)
+/* Store the tables that the header points to and put the other image in force. */
+static int coroutine_fn commit(Qcow2SnapshotCall *c)
 {
-    int written = s->corrupt ? -EIO : qcow2_writeback_all(s);
+    Qcow2State *s = c->s;
+    uint64_t offset = s->header.snapshots_offset, bytes = s->snapshots_bytes;
+    uint64_t l1_offset, old = offset, old_bytes = bytes;
+    bool other_snapshots = c->snapshots;
+    int ret = 0;
 
-    qcow2_overlap_collect(s);
-    if (written < 0 || (ret < 0 && half_done)) {
-        s->unrepaired = s->header.version >= 3;
-    } else if (!s->lazy_refcounts && (s->header.incompat & QCOW2_INCOMPAT_DIRTY) &&
-               !s->unrepaired) {
-        written = qcow2_header_set_incompat(s, s->header.incompat & ~QCOW2_INCOMPAT_DIRTY);
+    if (other_snapshots) {
+        swap_snapshots(c);
+        ret = qcow2_snapshots_store(s, &offset, &bytes);
+        ret = ret < 0 ? ret : qcow2_shadow_drop(s, old, old_bytes);
     }
-    return ret < 0 ? ret : written;
+    ret = ret < 0 ? ret : qcow2_l1_store(s, c->l1, c->l1_size, &l1_offset);
+    ret = ret < 0 ? ret : qcow2_shadow_drop(s, s->l1.offset, (uint64_t)s->l1.size * 8);
+    if (ret >= 0) {
+        Qcow2Header h = s->header;
+        h.size = c->disk_bytes;
+        h.l1_size = c->l1_size;
+        h.l1_offset = l1_offset;
+        h.snapshots_offset = offset;
+        ret = qcow2_shadow_commit(s, &h, c->l1);
+    }
+    if (ret < 0 && other_snapshots) {
+        swap_snapshots(c);
+    } else if (ret >= 0) {
+        c->l1 = NULL;
+        qcow2_snapshots_stored(s, offset, bytes);
+    }
+    return ret;
 }
 
 static void coroutine_fn call_entry(void *opaque)
@@ -58,10 +83,19 @@ static void coroutine_fn call_entry(void *opaque)
     Qcow2State *s = c->s;
 
     qemu_co_mutex_lock(&s->lock);
-    c->ret = begin_change(s);
+    c->ret = qcow2_shadow_begin(s);
     if (c->ret >= 0) {
-        c->ret = c->fn(c);
-        c->ret = end_change(s, c->ret, c->half_done);
+        c->l1_size = s->l1.size;
+        c->l1 = g_memdup2(s->l1.entries, ((size_t)c->l1_size + 1) * 8);
+        c->disk_bytes = s->header.size;
+        c->ret = c->prepare(c);
+        c->ret = c->ret < 0 ? c->ret : commit(c);
+        if (c->ret < 0) {
+            qcow2_shadow_abort(s);
+        }
+        qcow2_overlap_collect(s);
+        g_free(c->l1);
+        g_free(c->snapshots);
     }
     qemu_co_mutex_unlock(&s->lock);
 }
@@ -124,70 +158,38 @@ static Qcow2Snapshot describe(const Qcow2State *s, const QEMUSnapshotInfo *info)
     };
 }
 
-/* Have the active L1 table share all that it refers to with a copy of it. */
-static int coroutine_fn share_active(Qcow2SnapshotCall *c, Qcow2Snapshot *sn)
+/*
+ * All that the disk has gets a second reference. What lies behind it, the VM state, goes over
+ * to the snapshot with its references: in the active table it would be carried on from
+ * snapshot to snapshot.
+ */
+static int coroutine_fn prepare_create(Qcow2SnapshotCall *c)
 {
     Qcow2State *s = c->s;
-
-    int ret = qcow2_l1_store(s, s->l1.entries, s->l1.size, &sn->l1_offset);
-    if (ret < 0) {
-        return ret;
-    }
-    ret = qcow2_tree_add(s, s->l1.entries, s->l1.size);
-    if (ret < 0) {
-        qcow2_l1_forget(s, sn->l1_offset, sn->l1_size);
-        return ret;
-    }
-    c->half_done = true;
-    ret = qcow2_tree_flags(s, s->l1.entries, s->l1.size);
-    /* On disk before the snapshot is: shared tables are read from there. */
-    return ret < 0 ? ret : qcow2_writeback(s);
-}
-
-static void insert_snapshot(Qcow2State *s, uint32_t at, Qcow2Snapshot sn)
-{
-    uint32_t n = s->header.nb_snapshots++;
-
-    s->snapshots = g_renew(Qcow2Snapshot, s->snapshots, n + 1);
-    memmove(&s->snapshots[at + 1], &s->snapshots[at], (n - at) * sizeof(sn));
-    s->snapshots[at] = sn;
-}
-
-static Qcow2Snapshot remove_snapshot(Qcow2State *s, uint32_t at)
-{
-    Qcow2Snapshot sn = s->snapshots[at];
-    uint32_t n = --s->header.nb_snapshots;
-
-    memmove(&s->snapshots[at], &s->snapshots[at + 1], (n - at) * sizeof(sn));
-    return sn;
-}
-
-static int coroutine_fn create_entry(Qcow2SnapshotCall *c)
-{
-    Qcow2State *s = c->s;
+    uint32_t n = s->header.nb_snapshots;
+    uint32_t disk = MIN(qcow2_l1_entries_for(&s->header, c->disk_bytes), c->l1_size);
     Qcow2Snapshot sn = describe(s, c->info);
 
-    int ret = share_active(c, &sn);
+    int ret = qcow2_tree_flags(s, c->l1, disk, 1);
+    ret = ret < 0 ? ret : qcow2_tree_add(s, c->l1, disk);
+    ret = ret < 0 ? ret : qcow2_l1_store(s, c->l1, c->l1_size, &sn.l1_offset);
     if (ret < 0) {
         qcow2_snapshot_clear(&sn);
         return ret;
     }
-    insert_snapshot(s, s->header.nb_snapshots, sn);
-    ret = qcow2_snapshots_write(s);
-    if (ret < 0) {
-        /* Leaked rather than freed: a table that refers to it may be in force. */
-        sn = remove_snapshot(s, s->header.nb_snapshots - 1);
-        qcow2_snapshot_clear(&sn);
-        return ret;
-    }
-    /* The copy keeps it; in the active table it would be carried on from copy to copy. */
-    return qcow2_vmstate_drop(s);
+    memset(c->l1 + disk, 0, (size_t)(c->l1_size - disk) * 8);
+    c->changed = sn;
+    c->nb_snapshots = n + 1;
+    c->snapshots = g_new(Qcow2Snapshot, n + 1);
+    memcpy(c->snapshots, s->snapshots, n * sizeof(sn));
+    c->snapshots[n] = sn;
+    return 0;
 }
 
 int qcow2_snapshot_create(BlockDriverState *bs, QEMUSnapshotInfo *sn_info)
 {
     Qcow2State *s = bs->opaque;
-    Qcow2SnapshotCall c = { .s = s, .info = sn_info, .fn = create_entry };
+    Qcow2SnapshotCall c = { .s = s, .info = sn_info, .prepare = prepare_create };
 
     if (s->header.incompat & QCOW2_INCOMPAT_DATA_FILE) {
         return -ENOTSUP;        /* the clusters of a data file have no refcounts */
@@ -199,46 +201,40 @@ int qcow2_snapshot_create(BlockDriverState *bs, QEMUSnapshotInfo *sn_info)
         return -EFBIG;
     }
     int ret = choose_id(s, sn_info->id_str, sizeof(sn_info->id_str));
-    return ret < 0 ? ret : run_call(&c);
+    ret = ret < 0 ? ret : run_call(&c);
+    if (ret < 0) {
+        qcow2_snapshot_clear(&c.changed);
+    }
+    return ret;
 }
 
 /* ---- goto ------------------------------------------------------------------------ */
 
-static int coroutine_fn goto_entry(Qcow2SnapshotCall *c)
+static int coroutine_fn prepare_goto(Qcow2SnapshotCall *c)
 {
     Qcow2State *s = c->s;
     const Qcow2Snapshot *sn = &s->snapshots[c->index];
-    uint32_t size, old_size = s->l1.size;
     int ret;
 
     if (sn->disk_bytes > BDRV_MAX_LENGTH) {
         return -EFBIG;
     }
     uint64_t entries = qcow2_l1_entries_for(&s->header, sn->disk_bytes);
-    uint64_t *l1 = qcow2_snapshot_read_l1(s, sn, MIN(entries, UINT32_MAX), &size, &ret);
-    if (!l1) {
+    g_free(c->l1);
+    c->l1 = qcow2_snapshot_read_l1(s, sn, MIN(entries, UINT32_MAX), &c->l1_size, &ret);
+    c->disk_bytes = sn->disk_bytes;
+    if (!c->l1) {
         return ret;
     }
-    ret = qcow2_tree_add(s, l1, size);
-    c->half_done = ret >= 0;
-    ret = ret < 0 ? ret : qcow2_tree_flags(s, l1, size);
-    if (ret < 0) {
-        g_free(l1);
-        return ret;
-    }
-    g_autofree uint64_t *old = g_memdup2(s->l1.entries, ((size_t)old_size + 1) * 8);
-    ret = qcow2_l1_replace(s, l1, size, sn->disk_bytes);
-    if (ret < 0) {
-        return ret;
-    }
-    s->bs->total_sectors = DIV_ROUND_UP(sn->disk_bytes, BDRV_SECTOR_SIZE);
-    return qcow2_tree_drop(s, old, old_size);
+    ret = qcow2_tree_add(s, c->l1, c->l1_size);
+    ret = ret < 0 ? ret : qcow2_tree_drop(s, s->l1.entries, s->l1.size);
+    return ret < 0 ? ret : qcow2_tree_flags(s, c->l1, c->l1_size, 0);
 }
 
 int qcow2_snapshot_goto(BlockDriverState *bs, const char *snapshot_id)
 {
     Qcow2State *s = bs->opaque;
-    Qcow2SnapshotCall c = { .s = s, .fn = goto_entry,
+    Qcow2SnapshotCall c = { .s = s, .prepare = prepare_goto,
                             .index = qcow2_snapshot_find_any(s, snapshot_id) };
 
     if (s->header.incompat & QCOW2_INCOMPAT_DATA_FILE) {
@@ -247,45 +243,41 @@ int qcow2_snapshot_goto(BlockDriverState *bs, const char *snapshot_id)
     if (!s->writable) {
         return -EACCES;
     }
-    return c.index < 0 ? -ENOENT : run_call(&c);
+    int ret = c.index < 0 ? -ENOENT : run_call(&c);
+    if (ret >= 0) {
+        bs->total_sectors = DIV_ROUND_UP(s->header.size, BDRV_SECTOR_SIZE);
+    }
+    return ret;
 }
 
 /* ---- delete ---------------------------------------------------------------------- */
 
-static int coroutine_fn delete_entry(Qcow2SnapshotCall *c)
+static int coroutine_fn prepare_delete(Qcow2SnapshotCall *c)
 {
     Qcow2State *s = c->s;
-    uint32_t size;
+    const Qcow2Snapshot *sn = &s->snapshots[c->index];
+    uint32_t size, n = s->header.nb_snapshots;
     int ret;
 
-    g_autofree uint64_t *l1 = qcow2_snapshot_read_l1(s, &s->snapshots[c->index], 0, &size,
-                                                     &ret);
+    g_autofree uint64_t *l1 = qcow2_snapshot_read_l1(s, sn, 0, &size, &ret);
     if (!l1) {
         error_setg_errno(c->errp, -ret, "Snapshot L1 table cannot be used");
         return ret;
     }
-    Qcow2Snapshot sn = remove_snapshot(s, c->index);
-    c->half_done = true;
-    ret = qcow2_snapshots_write(s);
-    if (ret < 0) {
-        error_setg_errno(c->errp, -ret, "Failed to remove snapshot from snapshot list");
-        insert_snapshot(s, c->index, sn);
-        return ret;
-    }
     ret = qcow2_tree_drop(s, l1, size);
-    ret = ret < 0 ? ret : qcow2_l1_forget(s, sn.l1_offset, sn.l1_size);
-    ret = ret < 0 ? ret : qcow2_writeback_all(s);
+    ret = ret < 0 ? ret : qcow2_shadow_drop(s, sn->l1_offset, (uint64_t)sn->l1_size * 8);
+    /* What only the active table refers to now may be written in place again. */
+    ret = ret < 0 ? ret : qcow2_tree_flags(s, c->l1, c->l1_size, 0);
     if (ret < 0) {
         error_setg_errno(c->errp, -ret, "Failed to free the cluster and L1 table");
-    } else {
-        /* What only the active table refers to now may be written in place again. */
-        ret = qcow2_tree_flags(s, s->l1.entries, s->l1.size);
-        if (ret < 0) {
-            error_setg_errno(c->errp, -ret, "Failed to update snapshot status in disk");
-        }
+        return ret;
     }
-    qcow2_snapshot_clear(&sn);
-    return ret;
+    c->nb_snapshots = n - 1;
+    c->snapshots = g_new(Qcow2Snapshot, n);
+    memcpy(c->snapshots, s->snapshots, c->index * sizeof(*sn));
+    memcpy(c->snapshots + c->index, sn + 1, (n - 1 - c->index) * sizeof(*sn));
+    c->changed = *sn;
+    return 0;
 }
 
 int qcow2_snapshot_delete(BlockDriverState *bs, const char *snapshot_id, const char *name,
@@ -293,7 +285,7 @@ int qcow2_snapshot_delete(BlockDriverState *bs, const char *snapshot_id, const c
 {
     ERRP_GUARD();
     Qcow2State *s = bs->opaque;
-    Qcow2SnapshotCall c = { .s = s, .fn = delete_entry, .errp = errp,
+    Qcow2SnapshotCall c = { .s = s, .prepare = prepare_delete, .errp = errp,
                             .index = qcow2_snapshot_find(s, snapshot_id, name) };
 
     if (c.index < 0) {
@@ -305,8 +297,10 @@ int qcow2_snapshot_delete(BlockDriverState *bs, const char *snapshot_id, const c
         return -EACCES;
     }
     int ret = run_call(&c);
-    if (ret < 0 && !*errp) {
-        error_setg_errno(errp, -ret, "Failed to write back the metadata");
+    if (ret >= 0) {
+        qcow2_snapshot_clear(&c.changed);
+    } else if (!*errp) {
+        error_setg_errno(errp, -ret, "Failed to remove snapshot from snapshot list");
     }
     return ret;
 }

@@ -2,23 +2,15 @@
 /*
  * All that an L1 table refers to: its L2 tables, and clusters by way of them. Each of these
  * has one reference from each L1 table. For snapshots; all with the lock held, no request
- * running, and what is cached written back.
+ * running, and what is cached of L2 tables written back.
  */
 #include "miniblk/osdep.h"
 #include "images/qcow2-manage.h"
 
-typedef enum Qcow2WalkKind {
-    WALK_ADD,                   /* a reference to each */
-    WALK_UNDO,                  /* take back what a walk has added */
-    WALK_DROP,                  /* a reference of each, later */
-} Qcow2WalkKind;
-
 typedef struct Walk {
     Qcow2State *s;
-    Qcow2WalkKind kind;
+    bool add;                   /* a reference to each; else take one away */
     uint64_t cluster, n;        /* a run of neighbours not dealt with yet */
-    uint64_t runs_done;
-    uint64_t runs_max;          /* of an undo: all that had been added */
     Qcow2Set seen;              /* L2 tables */
 } Walk;
 
@@ -27,20 +19,20 @@ typedef struct Walk {
 static int coroutine_fn end_run(Walk *w)
 {
     Qcow2State *s = w->s;
-    int ret = 0;
+    uint64_t n = w->n, offset = w->cluster << s->cluster_bits, bytes = n << s->cluster_bits;
 
-    if (!w->n || w->runs_done == w->runs_max) {
+    w->n = 0;
+    if (!n) {
         return 0;
     }
-    if (w->kind == WALK_DROP) {
-        qcow2_free_later(s, w->cluster << s->cluster_bits, w->n << s->cluster_bits,
-                         QCOW2_DISCARD_SNAPSHOT);
-    } else {
-        ret = qcow2_refcount_change(s, w->cluster, w->n, w->kind == WALK_ADD ? 1 : -1);
+    if (w->add) {
+        return qcow2_refcount_change(s, w->cluster, n, 1);
     }
-    w->n = 0;
-    w->runs_done += ret >= 0;
-    return ret;
+    if (s->shadow) {
+        return qcow2_shadow_drop(s, offset, bytes);
+    }
+    qcow2_free_later(s, offset, bytes, QCOW2_DISCARD_SNAPSHOT);
+    return 0;
 }
 
 /* One reference to each cluster of BYTES at OFFSET. */
@@ -114,13 +106,13 @@ static int coroutine_fn walk(Walk *w, const uint64_t *l1, uint32_t size)
     uint64_t *buf = qemu_try_blockalign(w->s->bs->file->bs, w->s->cluster_bytes);
     int ret = buf ? 0 : -ENOMEM;
 
-    for (uint32_t i = 0; i < size && ret >= 0 && w->runs_done < w->runs_max; i++) {
+    for (uint32_t i = 0; i < size && ret >= 0; i++) {
         uint64_t table = l1[i] & QCOW2_OFFSET_MASK;
         if (!table) {
             continue;
         }
         ret = walk_table(w, table, buf);
-        if (ret >= 0 && w->kind == WALK_DROP) {
+        if (ret >= 0 && !w->add && !w->s->shadow) {
             ret = end_run(w);
             ret = ret < 0 ? ret : qcow2_limit_frees(w->s);
         }
@@ -135,95 +127,108 @@ static int coroutine_fn walk(Walk *w, const uint64_t *l1, uint32_t size)
 
 int coroutine_fn qcow2_tree_add(Qcow2State *s, const uint64_t *l1, uint32_t size)
 {
-    Walk w = { .s = s, .kind = WALK_ADD, .runs_max = UINT64_MAX };
+    Walk w = { .s = s, .add = true };
 
-    int ret = walk(&w, l1, size);
-    if (ret < 0) {
-        Walk undo = { .s = s, .kind = WALK_UNDO, .runs_max = w.runs_done };
-        walk(&undo, l1, size);  /* a failure leaks clusters; the first error counts */
-    }
-    return ret;
+    return walk(&w, l1, size);
 }
 
 int coroutine_fn qcow2_tree_drop(Qcow2State *s, const uint64_t *l1, uint32_t size)
 {
-    Walk w = { .s = s, .kind = WALK_DROP, .runs_max = UINT64_MAX };
+    Walk w = { .s = s };
 
     return walk(&w, l1, size);
 }
 
 /* ---- "copied" flags -------------------------------------------------------------- */
 
+typedef struct Flags {
+    Qcow2State *s;
+    uint64_t more;              /* references that everything is about to get */
+    uint64_t *buf;              /* an L2 table, as in the file */
+    Qcow2Set seen;              /* L2 tables */
+} Flags;
+
 /* ENTRY, which refers to a whole cluster or none, with the flag that it should have. */
-static int coroutine_fn correct_flag(Qcow2State *s, uint64_t entry, uint64_t *corrected)
+static int coroutine_fn correct_flag(Flags *f, uint64_t entry, uint64_t *corrected)
 {
     uint64_t offset = entry & QCOW2_OFFSET_MASK, refcount = 0;
     int ret = 0;
 
     if (offset) {
-        ret = qcow2_refcount_get(s, offset >> s->cluster_bits, &refcount);
+        ret = qcow2_refcount_get(f->s, offset >> f->s->cluster_bits, &refcount);
     }
-    *corrected = refcount == 1 ? entry | QCOW2_COPIED : entry & ~QCOW2_COPIED;
+    bool alone = refcount && refcount + f->more == 1;
+    *corrected = alone ? entry | QCOW2_COPIED : entry & ~QCOW2_COPIED;
     return ret;
 }
 
-static int coroutine_fn correct_slice(Qcow2State *s, Qcow2Slice *slice)
+/* Correct the table in F's buffer; *CHANGED: there was something to be corrected. */
+static int coroutine_fn correct_entries(Flags *f, bool *changed)
 {
-    uint64_t *words = (uint64_t *)slice->data;
-    uint32_t nb_words = 1u << (s->l2_cache.slice_bits - 3);
+    Qcow2State *s = f->s;
     int ret = 0;
 
-    for (uint32_t i = 0; i < nb_words && ret >= 0; i += qcow2_l2_words(s)) {
-        uint64_t entry = GUINT64_FROM_BE(words[i]), corrected;
+    *changed = false;
+    for (uint64_t i = 0; i < s->cluster_bytes / 8 && ret >= 0; i += qcow2_l2_words(s)) {
+        uint64_t entry = GUINT64_FROM_BE(f->buf[i]), corrected;
         if (entry & QCOW2_COMPRESSED) {
             continue;
         }
-        ret = correct_flag(s, entry, &corrected);
+        ret = correct_flag(f, entry, &corrected);
         if (ret >= 0 && corrected != entry) {
-            words[i] = GUINT64_TO_BE(corrected);
-            qcow2_cache_mark_dirty(&s->l2_cache, slice);
+            f->buf[i] = GUINT64_TO_BE(corrected);
+            *changed = true;
         }
     }
     return ret;
 }
 
-static int coroutine_fn correct_table(Qcow2State *s, uint64_t table, uint32_t owner)
+/* Store the table in F's buffer anew; *TABLE was its place and becomes the new one. */
+static int coroutine_fn move_table(Flags *f, uint64_t *table)
 {
-    uint32_t slice_bytes = 1u << s->l2_cache.slice_bits;
-    int ret = 0;
+    Qcow2State *s = f->s;
+    uint64_t offset, n;
+    bool fresh;
 
-    for (uint64_t o = table; o < table + s->cluster_bytes && ret >= 0; o += slice_bytes) {
-        Qcow2Slice *slice;
-        ret = qcow2_cache_get(s, &s->l2_cache, o, owner, &slice);
-        if (ret >= 0) {
-            ret = correct_slice(s, slice);
-            qcow2_cache_put(slice);
-        }
+    int ret = qcow2_alloc_clusters(s, 1, 1, &offset, &n, &fresh);
+    if (ret < 0) {
+        return ret;
     }
+    qcow2_cache_drop(&s->l2_cache, offset, s->cluster_bytes);
+    qcow2_cache_drop(&s->refblock_cache, offset, s->cluster_bytes);
+    ret = bdrv_co_pwrite(s->bs->file, offset, s->cluster_bytes, f->buf, 0);
+    ret = ret < 0 ? ret : qcow2_shadow_drop(s, *table, s->cluster_bytes);
+    *table = offset;
     return ret;
 }
 
-int coroutine_fn qcow2_tree_flags(Qcow2State *s, uint64_t *l1, uint32_t size)
+static int coroutine_fn correct_table(Flags *f, uint64_t *l1_entry)
 {
-    Qcow2Set seen = { NULL };
-    int ret = 0;
+    Qcow2State *s = f->s;
+    uint64_t table = *l1_entry & QCOW2_OFFSET_MASK;
+    bool changed;
+
+    int ret = check_table(s, &f->seen, table);
+    ret = ret < 0 ? ret : qcow2_file_read(s, table, s->cluster_bytes, f->buf);
+    ret = ret < 0 ? ret : correct_entries(f, &changed);
+    if (ret >= 0 && changed) {
+        ret = move_table(f, &table);
+    }
+    return ret < 0 ? ret : correct_flag(f, table, l1_entry);
+}
+
+int coroutine_fn qcow2_tree_flags(Qcow2State *s, uint64_t *l1, uint32_t size, uint64_t more)
+{
+    Flags f = { .s = s, .more = more,
+                .buf = qemu_try_blockalign(s->bs->file->bs, s->cluster_bytes) };
+    int ret = f.buf ? 0 : -ENOMEM;
 
     for (uint32_t i = 0; i < size && ret >= 0; i++) {
-        uint64_t table = l1[i] & QCOW2_OFFSET_MASK, corrected;
-        if (!table) {
-            continue;
-        }
-        ret = check_table(s, &seen, table);
-        ret = ret < 0 ? ret : correct_table(s, table, i);
-        ret = ret < 0 ? ret : correct_flag(s, l1[i], &corrected);
-        if (ret >= 0 && corrected != l1[i]) {
-            if (l1 == s->l1.entries) {
-                qcow2_root_set(&s->l1, i, corrected);
-            } else {
-                l1[i] = corrected;
-            }
+        if (l1[i] & QCOW2_OFFSET_MASK) {
+            ret = correct_table(&f, &l1[i]);
         }
     }
-    qcow2_set_clear(&seen);
+    qcow2_set_clear(&f.seen);
+    qemu_vfree(f.buf);
     return ret;
 }

@@ -77,7 +77,7 @@ typedef struct Qcow2Header {
     uint64_t bitmap_dir_bytes, bitmap_dir_offset;
 } Qcow2Header;
 
-/* A set of host clusters; 64 neighbours share one slot. qcow2-overlap.c */
+/* A set of host clusters; 64 neighbours share one slot. qcow2-set.c */
 typedef struct Qcow2Set {
     struct Qcow2SetSlot { uint64_t key, mask; } *slots; /* key: group + 1, 0 is free */
     size_t nb_slots, used;
@@ -235,6 +235,8 @@ typedef struct Qcow2State {
     /* qcow2-alloc.c */
     QTAILQ_HEAD(, Qcow2Alloc) allocs;
 
+    struct Qcow2Shadow *shadow; /* refcounts are those of the image to be; qcow2-shadow.c */
+
     /* deferred frees; qcow2-writeback.c */
     GArray *freed;              /* Qcow2Free: the pointer is not durably gone */
     GArray *resting;            /* Qcow2Free: gone, but old requests may be using them */
@@ -336,6 +338,8 @@ int coroutine_fn qcow2_root_write(Qcow2State *s, Qcow2Root *root);
 
 void qcow2_cache_init(Qcow2Cache *c, uint32_t slice_bits, size_t bytes_max);
 void qcow2_cache_free(Qcow2Cache *c);
+/* Forget all that is in it, without writing. */
+void qcow2_cache_reset(Qcow2Cache *c);
 /* The slice at OFFSET if it is in memory. Good until the next yield. */
 Qcow2Slice *qcow2_cache_peek(Qcow2Cache *c, uint64_t offset);
 /* The same, read from the file if need be; pinned until qcow2_cache_put(). Lock held. */
@@ -366,12 +370,17 @@ static inline bool qcow2_cache_is_clean(const Qcow2Cache *c)
     return QTAILQ_EMPTY(&c->dirty);
 }
 
-/* ---- qcow2-overlap.c --------------------------------------------------------------- */
+/* ---- qcow2-set.c ------------------------------------------------------------------- */
 
 void qcow2_set_add(Qcow2Set *set, uint64_t cluster);
 void qcow2_set_remove(Qcow2Set *set, uint64_t cluster);
 bool qcow2_set_has(const Qcow2Set *set, uint64_t cluster);
 void qcow2_set_clear(Qcow2Set *set);
+/* Put the slots in use first, in order. After that SET is only good to be cleared. */
+void qcow2_set_sort(Qcow2Set *set);
+
+/* ---- qcow2-overlap.c --------------------------------------------------------------- */
+
 /* Note all metadata of the image just opened. */
 void qcow2_overlap_collect(Qcow2State *s);
 /* 0, or -EIO after signalling corruption: guest data may not be written there. */

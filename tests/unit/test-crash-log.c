@@ -9,8 +9,8 @@
  *                                             kind 2: and of these, any sectors
  *
  * What is then on the disk must be an image that our checker, and now and then the peer's,
- * find without corruption (leaks are fine). Only in the middle of work on snapshots flags and
- * refcounts, which cannot change at once, may disagree: then a repair must mend that. Its
+ * find without corruption, as it lies there (leaks are fine; with lazy refcounts, after it was
+ * opened for writing). A repair leaves no leaks, and loses nothing. Its
  * size and each of its sectors must be as after the last flush the guest saw the end of, or
  * as after something done since; and each snapshot must show what it was taken of. Rounds go
  * on until the time is over; MINIBLK_SEED=N repeats one, MINIBLK_CRASH_SECONDS=N makes the
@@ -36,7 +36,6 @@ typedef struct Step {
     char *what;
     uint64_t log_begin, log_end;        /* bytes of the log when it began and had ended */
     bool flush;                         /* all before it is durable when it has ended */
-    bool snapshot;                      /* work on a snapshot */
     int64_t disk_bytes;                 /* of the image: the log does not tell of cuts */
     View after;
 } Step;
@@ -75,12 +74,11 @@ static void read_view(BlockBackend *blk, View *view)
     }
 }
 
-typedef enum StepKind { STEP_CHANGE, STEP_SNAPSHOT, STEP_FLUSH } StepKind;
+typedef enum StepKind { STEP_CHANGE, STEP_FLUSH } StepKind;
 
 static void end_step(Round *r, BlockBackend *blk, char *what, StepKind kind)
 {
-    Step step = { .what = what, .flush = kind == STEP_FLUSH,
-                  .snapshot = kind == STEP_SNAPSHOT };
+    Step step = { .what = what, .flush = kind == STEP_FLUSH };
 
     if (r->steps->len) {
         step.log_begin = g_array_index(r->steps, Step, r->steps->len - 1).log_end;
@@ -154,6 +152,7 @@ static void step_resize(Round *r, BlockBackend *blk)
     end_step(r, blk, g_strdup_printf("resize to %d: %d", sectors, ret), STEP_CHANGE);
 }
 
+/* (durable when the call returns) */
 static void step_snapshot(Round *r, BlockBackend *blk)
 {
     BlockDriverState *bs = blk_bs(blk);
@@ -165,14 +164,14 @@ static void step_snapshot(Round *r, BlockBackend *blk)
     if (n > 0 && one_in(r, 3)) {
         int ret = bdrv_snapshot_delete(bs, list[which].id_str, NULL, &error_abort);
         g_assert_cmpint(ret, ==, 0);
-        end_step(r, blk, g_strdup_printf("delete %s", list[which].name), STEP_SNAPSHOT);
+        end_step(r, blk, g_strdup_printf("delete %s", list[which].name), STEP_FLUSH);
     } else if (n > 0 && one_in(r, 2)) {
         Error *err = NULL;
         int ret = bdrv_snapshot_goto(bs, list[which].id_str, &err);
         g_assert_true(ret == 0 || ret == -EINVAL);      /* counts of few bits */
         error_free(err);
         end_step(r, blk, g_strdup_printf("go to %s: %d", list[which].name, ret),
-                 STEP_SNAPSHOT);
+                 ret == 0 ? STEP_FLUSH : STEP_CHANGE);
     } else {
         QEMUSnapshotInfo sn = { .icount = UINT64_MAX };
         View *view = g_new(View, 1);
@@ -182,7 +181,7 @@ static void step_snapshot(Round *r, BlockBackend *blk)
         int ret = bdrv_snapshot_create(bs, &sn);
         g_assert_true(ret == 0 || ret == -EINVAL);      /* counts of few bits */
         end_step(r, blk, g_strdup_printf("create %s: %d", sn.name, ret),
-                 STEP_SNAPSHOT);
+                 ret == 0 ? STEP_FLUSH : STEP_CHANGE);
     }
 }
 
@@ -411,39 +410,38 @@ static void check_by_peer(MemoryDisk *disk, const char *where)
     }
 }
 
-/* Whether power fails in the middle of work on a snapshot. */
-static bool within_snapshot(Round *r, uint64_t log_bytes)
-{
-    for (guint i = 0; i < r->steps->len; i++) {
-        Step *s = &g_array_index(r->steps, Step, i);
-        if (s->snapshot && s->log_begin <= log_bytes && log_bytes < s->log_end) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Our checker finds nothing wrong; with REPAIR after it has mended what is. */
-static void check_by_us(BlockBackend *blk, bool repair, const char *where)
+static void assert_sound(BlockBackend *blk, bool leaks_allowed, const char *where)
 {
     BdrvCheckResult res;
 
-    if (repair) {
-        g_assert_cmpint(bdrv_check(blk_bs(blk), &res, BDRV_FIX_LEAKS | BDRV_FIX_ERRORS), ==,
-                        0);
-    }
     g_assert_cmpint(bdrv_check(blk_bs(blk), &res, 0), ==, 0);
-    if (res.corruptions || res.check_errors || (repair && res.leaks)) {
+    if (res.corruptions || res.check_errors || (!leaks_allowed && res.leaks)) {
         g_error("%s: %d corruptions, %d errors, %d leaks", where, res.corruptions,
                 res.check_errors, res.leaks);
     }
+}
+
+/* A repair of DISK leaves an image without leaks that shows VIEW. */
+static void check_repair(Round *r, MemoryDisk *disk, const View *view, const char *where)
+{
+    BlockBackend *blk = open_disk(disk, true);
+    BdrvCheckResult res;
+    View now;
+
+    g_assert_cmpint(bdrv_check(blk_bs(blk), &res, BDRV_FIX_LEAKS | BDRV_FIX_ERRORS), ==, 0);
+    assert_sound(blk, false, where);
+    read_view(blk, &now);
+    if (now.sectors != view->sectors || memcmp(now.value, view->value, now.sectors) != 0) {
+        g_error("%s: the repair changes what the guest sees", where);
+    }
+    blk_unref(blk);
+    check_snapshots(r, disk, where);
 }
 
 static void fail_power(Round *r, guint place, int kind)
 {
     uint64_t log_bytes = place ? g_array_index(r->log.entries, LogEntry, place - 1).end : 0;
     bool lazy = strstr(r->create, "lazy_refcounts=on");
-    bool repair = within_snapshot(r, log_bytes);
     MemoryDisk *d = disk_after_failure(r, place, kind);
     guint first, end = possible_steps(r, log_bytes, &first);
     g_autofree char *where = g_strdup_printf(
@@ -453,12 +451,12 @@ static void fail_power(Round *r, guint place, int kind)
         g_array_index(r->steps, Step, end - 1).what);
     View view;
 
-    if (!lazy && !repair && one_in(r, 16)) {
+    if (!lazy && one_in(r, 16)) {
         check_by_peer(d, where);
     }
     /* An image that was marked dirty is repaired when it is opened for writing. */
-    BlockBackend *blk = open_disk(d, lazy || repair);
-    check_by_us(blk, repair, where);
+    BlockBackend *blk = open_disk(d, lazy);
+    assert_sound(blk, true, where);
     read_view(blk, &view);
     g_autofree char *wrong = judge(r, &view, first, end);
     if (*wrong) {
@@ -466,6 +464,9 @@ static void fail_power(Round *r, guint place, int kind)
     }
     blk_unref(blk);
     check_snapshots(r, d, where);
+    if (one_in(r, 4)) {
+        check_repair(r, d, &view, where);
+    }
     memory_disk_free(d);
 }
 
