@@ -4,7 +4,7 @@
  * wake-up shows as a test that does not end.
  */
 #include "drain-driver.h"
-#include "miniblk/thread.h"
+#include "loop-parts.h"
 #include "tests/unit/trap.h"
 
 static IOThread *io;
@@ -245,19 +245,12 @@ static void test_qb04_race(gconstpointer opaque)
  *                              anybody waiting?
  *      sleep                   yes: kick
  */
-static void *open_gate(void *opaque)
-{
-    qatomic_set_mb((bool *)opaque, true);
-    aio_wait_kick();
-    return NULL;
-}
-
 static bool is_closed(bool *open)
 {
     bool closed = !qatomic_read_sc(open);
 
     if (closed) {
-        meanwhile(open_gate, open);
+        meanwhile(test_open_gate, open);
     }
     return closed;
 }
@@ -295,23 +288,6 @@ static void test_qb07(void)
  *                                      run: the callback deletes the bottom half
  *      (still inside schedule)
  */
-typedef struct Suicide {
-    QEMUBH *bh;
-    int *left;                  /* atomic */
-} Suicide;
-
-static void suicide_bh(void *opaque)
-{
-    Suicide *s = opaque;
-    int *left = s->left;
-
-    qemu_bh_delete(s->bh);
-    memset(s, 0xff, sizeof(*s));
-    g_free(s);
-    qatomic_dec(left);
-    aio_wait_kick();
-}
-
 /* The thread is awake all the time, so that it runs what is scheduled at once. */
 enum { AWAKE, END, ENDED };
 static int awake;               /* atomic */
@@ -332,10 +308,7 @@ static void test_qb09_bh(void)
     qatomic_set(&awake, AWAKE);
     aio_bh_schedule_oneshot(io_ctx, awake_bh, NULL);
     for (int i = 0; i < count; i++) {
-        Suicide *s = g_new(Suicide, 1);
-        QEMUBH *bh = aio_bh_new(io_ctx, suicide_bh, s);
-        *s = (Suicide) { bh, &left };
-        qemu_bh_schedule(bh);
+        test_schedule_suicide(io_ctx, &left);
     }
     AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read_sc(&left) > 0);
     qatomic_set(&awake, END);
@@ -349,45 +322,14 @@ static void test_qb09_bh(void)
  *                                      drop the last reference to the context
  *      ring its bell: the context must still be there
  */
-typedef struct ShortLife {
-    AioContext *ctx;
-    bool end;                   /* home thread */
-    QemuEvent ready;
-} ShortLife;
-
-static void short_life_end(void *opaque)
-{
-    ((ShortLife *)opaque)->end = true;
-}
-
-static void *short_life(void *opaque)
-{
-    ShortLife *s = opaque;
-    AioContext *ctx = aio_context_new(&error_abort);
-
-    qemu_set_current_aio_context(ctx);
-    s->ctx = ctx;
-    qemu_event_set(&s->ready);
-    while (!s->end) {
-        aio_poll(ctx, false);   /* awake, so that it runs what is scheduled at once */
-    }
-    qemu_set_current_aio_context(NULL);
-    aio_context_unref(ctx);
-    return NULL;
-}
-
 static void test_qb09_context(void)
 {
     for (int i = 0; i < test_rounds(250); i++) {
-        ShortLife s = { .end = false };
-        QemuThread thread;
+        TestShortLife s;
 
-        qemu_event_init(&s.ready, false);
-        qemu_thread_create(&thread, "short", short_life, &s, QEMU_THREAD_JOINABLE);
-        qemu_event_wait(&s.ready);
-        aio_bh_schedule_oneshot(s.ctx, short_life_end, &s);
-        qemu_thread_join(&thread);
-        qemu_event_destroy(&s.ready);
+        test_short_life_start(&s, true);        /* it runs what is scheduled at once */
+        aio_bh_schedule_oneshot(s.ctx, test_short_life_end_bh, &s);
+        test_short_life_join(&s);
     }
 }
 

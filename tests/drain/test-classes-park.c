@@ -4,6 +4,7 @@
  * sections.
  */
 #include "drain-driver.h"
+#include "loop-parts.h"
 #include "miniblk/coroutine.h"
 #include "miniblk/thread.h"
 
@@ -238,10 +239,6 @@ static void block_thread(void *opaque)
     qemu_event_wait(&l->go);
 }
 
-static void nothing_bh(void *opaque)
-{
-}
-
 static void test_qb30(void)
 {
     Latecomer l = { .d = test_disk_new("d", io_ctx) };
@@ -254,7 +251,7 @@ static void test_qb30(void)
         bdrv_drained_begin(l.d.bs);
         qatomic_set(&s->submit_forbidden, true);
         aio_co_schedule(io_ctx, qemu_coroutine_create(latecomer_entry, &l));
-        aio_wait_bh_oneshot(io_ctx, nothing_bh, NULL);      /* it has parked */
+        aio_wait_bh_oneshot(io_ctx, test_nothing_bh, NULL);      /* it has parked */
         aio_bh_schedule_oneshot(io_ctx, block_thread, &l);
         AIO_WAIT_WHILE_UNLOCKED(NULL, !qatomic_read_sc(&l.blocked));
         for (int n = 0; n <= i % 3; n++) {
@@ -262,8 +259,8 @@ static void test_qb30(void)
             bdrv_drained_begin(l.d.bs);
         }
         qemu_event_set(&l.go);
-        aio_wait_bh_oneshot(io_ctx, nothing_bh, NULL);
-        aio_wait_bh_oneshot(io_ctx, nothing_bh, NULL);
+        aio_wait_bh_oneshot(io_ctx, test_nothing_bh, NULL);
+        aio_wait_bh_oneshot(io_ctx, test_nothing_bh, NULL);
         g_assert_false(qatomic_read(&l.done));
         qatomic_set(&s->submit_forbidden, false);
         bdrv_drained_end(l.d.bs);

@@ -4,6 +4,7 @@
  * what must not run inside a wait does not.
  */
 #include "drain-driver.h"
+#include "loop-parts.h"
 #include "miniblk/thread-pool.h"
 #include <unistd.h>
 
@@ -176,69 +177,25 @@ static void test_qb11(gconstpointer opaque)
  *
  * and, with no further event from the guest, each time.
  */
-typedef struct Ring {
-    EventNotifier doorbell;
-    int requests, served;       /* atomic */
-} Ring;
-
-static Ring ring;
-
-static void ring_serve(EventNotifier *e)
+static void test_qb57(gconstpointer poll_max_ns)
 {
-    event_notifier_test_and_clear(e);
-    qatomic_set_mb(&ring.served, qatomic_read_sc(&ring.requests));
-    aio_wait_kick();
-}
+    TestRing ring;
 
-static bool ring_poll(void *opaque)
-{
-    return qatomic_read(&ring.requests) != qatomic_read(&ring.served);
-}
-
-static void ring_detach(void *opaque)
-{
-    aio_set_event_notifier(io_ctx, &ring.doorbell, NULL, NULL, NULL);
-}
-
-static void ring_attach(void *opaque)
-{
-    aio_set_event_notifier(io_ctx, &ring.doorbell, ring_serve, ring_poll, ring_serve);
-}
-
-static void ring_request(void)
-{
-    qatomic_inc(&ring.requests);
-    event_notifier_set(&ring.doorbell);
-}
-
-static void wait_until_served(void)
-{
-    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read_sc(&ring.served) !=
-                                  qatomic_read_sc(&ring.requests));
-}
-
-static void test_qb57(gconstpointer opaque)
-{
-    ring = (Ring) { .requests = 0 };
-    g_assert_cmpint(event_notifier_init(&ring.doorbell, 0), ==, 0);
-    aio_context_set_poll_params(io_ctx, GPOINTER_TO_INT(opaque), 0, 0, &error_abort);
-    ring_attach(NULL);
+    test_ring_init(&ring, io_ctx, GPOINTER_TO_INT(poll_max_ns));
     for (int i = 0; i < test_rounds(500); i++) {
-        aio_wait_bh_oneshot(io_ctx, ring_detach, NULL);
+        aio_wait_bh_oneshot(io_ctx, test_ring_detach_bh, &ring);
         if (i & 1) {
-            ring_request();     /* inside the section */
+            test_ring_request(&ring);   /* inside the section */
         }
-        aio_bh_schedule_oneshot(io_ctx, ring_attach, NULL);
+        aio_bh_schedule_oneshot(io_ctx, test_ring_attach_bh, &ring);
         if (i & 2) {
-            ring_request();     /* at its end */
+            test_ring_request(&ring);   /* at its end */
         }
-        wait_until_served();
-        ring_request();
-        wait_until_served();
+        test_ring_wait(&ring);
+        test_ring_request(&ring);
+        test_ring_wait(&ring);
     }
-    aio_wait_bh_oneshot(io_ctx, ring_detach, NULL);
-    aio_context_set_poll_params(io_ctx, 0, 0, 0, &error_abort);
-    event_notifier_cleanup(&ring.doorbell);
+    test_ring_free(&ring);
 }
 
 /* ---- QB-59: a command does not start inside a wait -------------------------------------- */
@@ -262,10 +219,6 @@ static void arrive_bh(void *opaque)
     aio_bh_schedule_oneshot(iohandler_get_aio_context(), command_bh, NULL);
 }
 
-static void nothing_bh(void *opaque)
-{
-}
-
 static void test_qb59(void)
 {
     BlockDriverState *bs = test_node("bs");
@@ -273,7 +226,7 @@ static void test_qb59(void)
     for (int i = 0; i < test_rounds(100); i++) {
         command_ran = may_run = false;
         aio_wait_bh_oneshot(io_ctx, arrive_bh, NULL);
-        aio_wait_bh_oneshot(io_ctx, nothing_bh, NULL);
+        aio_wait_bh_oneshot(io_ctx, test_nothing_bh, NULL);
         bdrv_drain(bs);
         bdrv_drain_all();
         aio_poll(qemu_get_aio_context(), false);

@@ -1,20 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The smallest cases of drained sections, moves and jobs, one request or two each, so that a
- * controlled scheduler can try many of their interleavings. Natively each is one roll of the
- * dice. A drain that hangs shows as a case that does not end.
+ * The smallest cases of drained sections, moves and graph changes, one request or two each,
+ * so that a controlled scheduler can try many of their interleavings. Natively each is one
+ * roll of the dice. A drain that hangs shows as a case that does not end.
  */
 #include "drain-driver.h"
-#include "miniblk/blockjob.h"
+#include "loop-parts.h"
 #include "miniblk/coroutine.h"
 #include "miniblk/graph-lock.h"
+#include "miniblk/throttle-groups.h"
 
 static IOThread *io[2];
 static AioContext *io_ctx[2];
-
-static void nothing_bh(void *opaque)
-{
-}
 
 static void move(BlockBackend *blk, AioContext *ctx)
 {
@@ -81,7 +78,7 @@ static void section(Disk *d)
     int started = qatomic_read(&s->requests_started);
     g_assert_cmpint(qatomic_read(&s->requests_finished), ==, started);
     qatomic_set(&s->submit_forbidden, true);
-    aio_wait_bh_oneshot(blk_get_aio_context(d->blk), nothing_bh, NULL);
+    aio_wait_bh_oneshot(blk_get_aio_context(d->blk), test_nothing_bh, NULL);
     qatomic_set(&s->submit_forbidden, false);
     bdrv_drained_end(d->bs);
 }
@@ -135,7 +132,7 @@ static void test_parked_between(void)
     disk_init(&d, io_ctx[0], 0);
     bdrv_drained_begin(d.bs);
     submit(&d);
-    aio_wait_bh_oneshot(io_ctx[0], nothing_bh, NULL);
+    aio_wait_bh_oneshot(io_ctx[0], test_nothing_bh, NULL);
     bdrv_drained_end(d.bs);
     section(&d);
     wait_for(&d, 1);
@@ -307,6 +304,38 @@ static void test_move_busy(void)
     disk_free(&d);
 }
 
+/*
+ * A member of a throttle group leaves it while a request passes, or waits until the end of
+ * time.
+ *
+ *      main                    IOThread
+ *                              request: passes, or waits for its turn
+ *      section: all pass
+ *                              request ends
+ *      the member leaves
+ *                              nobody looks at the group for its sake
+ */
+static void test_member_leaves(gconstpointer ops)
+{
+    ThrottleConfig cfg;
+    Disk d;
+
+    disk_init(&d, io_ctx[0], 1);
+    blk_io_limits_enable(d.blk, "group");
+    throttle_config_init(&cfg);
+    cfg.buckets[THROTTLE_OPS_TOTAL] = (LeakyBucket) { .avg = 1, .max = GPOINTER_TO_INT(ops),
+                                                      .burst_length = 1 };
+    blk_set_io_limits(d.blk, &cfg);
+    submit(&d);
+    submit(&d);
+    aio_wait_bh_oneshot(io_ctx[0], test_nothing_bh, NULL);   /* they have begun */
+    blk_io_limits_disable(d.blk);
+    g_assert_cmpint(qatomic_read(&d.done), ==, 2);
+    g_assert_false(throttle_group_exists("group"));
+    aio_wait_bh_oneshot(io_ctx[0], test_nothing_bh, NULL);   /* what was left has run */
+    disk_free(&d);
+}
+
 /* What runs in the waits of a move sees both nodes in one context. */
 typedef struct Chain {
     BlockDriverState *top, *base;
@@ -345,6 +374,40 @@ static void test_nobody_sees_half(void)
     aio_context_release(io_ctx[0]);
     bdrv_unref(c.top);
     bdrv_unref(c.base);
+}
+
+/*
+ * A node whose other references all go while its graph moves.
+ *
+ *      main: move of base      IOThread
+ *      quiesces top, base      ends the request that the move waits for
+ *      the wait: top goes
+ *      moves base alone, and is done with top
+ */
+static void unref_bh(void *opaque)
+{
+    bdrv_unref(opaque);
+}
+
+static void test_node_goes(void)
+{
+    BlockDriverState *top = test_node("top"), *base = test_node("base");
+
+    bdrv_set_backing_hd(top, base, &error_abort);
+    bdrv_inc_in_flight(base);
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), unref_bh, top);
+    aio_bh_schedule_oneshot(io_ctx[1], (QEMUBHFunc *)bdrv_dec_in_flight, base);
+    bdrv_try_change_aio_context(base, io_ctx[0], NULL, &error_abort);
+    while (aio_poll(qemu_get_aio_context(), false)) {
+        /* it may go after the move, too */
+    }
+    g_assert_null(bdrv_find_node("top"));
+    g_assert_true(QLIST_EMPTY(&base->parents));
+    g_assert_cmpint(base->quiesce_counter, ==, 0);
+    aio_context_acquire(io_ctx[0]);
+    bdrv_try_change_aio_context(base, qemu_get_aio_context(), NULL, &error_abort);
+    aio_context_release(io_ctx[0]);
+    bdrv_unref(base);
 }
 
 /* A bottom half that will submit holds a token. */
@@ -421,137 +484,11 @@ static void test_replaced(void)
     disk_free(&d);
 }
 
-/* A job that sleeps, and a section that pauses it. */
-typedef struct SleepyJob {
-    BlockJob common;
-    bool finish;                /* atomic */
-} SleepyJob;
-
-static int coroutine_fn sleepy_run(Job *job, Error **errp)
-{
-    SleepyJob *s = container_of(job, SleepyJob, common.job);
-
-    while (!qatomic_read(&s->finish)) {
-        job_sleep_ns(job, 1000);
-    }
-    return 0;
-}
-
-static const BlockJobDriver sleepy_job = {
-    .job_driver = {
-        .instance_size = sizeof(SleepyJob),
-        .free = block_job_free,
-        .user_resume = block_job_user_resume,
-        .run = sleepy_run,
-    },
-};
-
-static SleepyJob *sleepy_start(BlockDriverState *bs)
-{
-    SleepyJob *s = block_job_create("job0", &sleepy_job, NULL, bs, 0, BLK_PERM_ALL, 0,
-                                    JOB_DEFAULT, NULL, NULL, &error_abort);
-    job_start(&s->common.job);
-    return s;
-}
-
-static void sleepy_finish(SleepyJob *s)
-{
-    qatomic_set(&s->finish, true);
-    WITH_JOB_LOCK_GUARD() {
-        g_assert_cmpint(job_finish_sync_locked(&s->common.job, NULL, &error_abort), ==, 0);
-    }
-}
-
-static BlockDriverState *job_node(gconstpointer in_iothread)
-{
-    BlockDriverState *bs = test_node("d");
-
-    if (in_iothread) {
-        bdrv_try_change_aio_context(bs, io_ctx[0], NULL, &error_abort);
-    }
-    return bs;
-}
-
-static void job_node_free(BlockDriverState *bs)
-{
-    AioContext *ctx = bdrv_get_aio_context(bs);
-
-    aio_context_acquire(ctx);
-    bdrv_try_change_aio_context(bs, qemu_get_aio_context(), NULL, &error_abort);
-    aio_context_release(ctx);
-    bdrv_unref(bs);
-}
-
-static void test_job_paused(gconstpointer in_iothread)
-{
-    BlockDriverState *bs = job_node(in_iothread);
-    SleepyJob *s = sleepy_start(bs);
-
-    bdrv_drained_begin(bs);
-    g_assert_true(job_is_paused(&s->common.job));
-    bdrv_drained_end(bs);
-    sleepy_finish(s);
-    job_node_free(bs);
-}
-
-/*
- *      job                     main
- *      has nothing left to do
- *                              begin: the job has ended with all that follows, or is paused
- *                              nothing happens to it in the section
- */
-static void test_job_end(gconstpointer in_iothread)
-{
-    BlockDriverState *bs = job_node(in_iothread);
-    SleepyJob *s = sleepy_start(bs);
-
-    WITH_JOB_LOCK_GUARD() {
-        job_ref_locked(&s->common.job);
-    }
-    qatomic_set(&s->finish, true);
-    bdrv_drained_begin(bs);
-    bool ended = job_is_completed(&s->common.job);
-    g_assert_true(ended || job_is_paused(&s->common.job));
-    aio_poll(qemu_get_aio_context(), false);
-    g_assert_cmpint(job_is_completed(&s->common.job), ==, ended);
-    bdrv_drained_end(bs);
-    WITH_JOB_LOCK_GUARD() {
-        job_finish_sync_locked(&s->common.job, NULL, &error_abort);
-        job_unref_locked(&s->common.job);
-    }
-    job_node_free(bs);
-}
-
-/* A job is paused, and somebody wants to write to the graph. */
-static void test_job_writer(gconstpointer in_iothread)
-{
-    BlockDriverState *bs = job_node(in_iothread);
-    SleepyJob *s = sleepy_start(bs);
-
-    bdrv_drained_begin(bs);
-    bdrv_graph_wrlock();
-    bdrv_graph_wrunlock();
-    bdrv_drained_end(bs);
-    sleepy_finish(s);
-    job_node_free(bs);
-}
-
 int main(int argc, char **argv)
 {
-    static const struct {
-        const char *path;
-        void (*fn)(gconstpointer in_iothread);
-    } jobs[] = {
-        { "paused", test_job_paused }, { "end-in-a-section", test_job_end },
-        { "writer", test_job_writer },
-    };
-
-    g_test_init(&argc, &argv, NULL);
-    qemu_init_main_loop(&error_abort);
-    bdrv_init();
+    test_init(&argc, &argv);
+    test_threads_start(io, io_ctx, 2);
     for (int i = 0; i < 2; i++) {
-        io[i] = iothread_create(i ? "io1" : "io0", &error_abort);
-        io_ctx[i] = iothread_get_aio_context(io[i]);
         aio_context_set_poll_params(io_ctx[i], 0, 0, 0, &error_abort);
     }
     g_test_add_func("/small/drain/idle", test_idle);
@@ -570,18 +507,16 @@ int main(int argc, char **argv)
     g_test_add_func("/small/drain/context-lock-held", test_context_lock_held);
     g_test_add_func("/small/drain/from-a-coroutine", test_from_coroutine);
     g_test_add_func("/small/drain/counted-work", test_counted_work);
+    g_test_add_data_func("/small/drain/throttled-passes-and-leaves", GINT_TO_POINTER(10),
+                         test_member_leaves);
+    g_test_add_data_func("/small/drain/throttled-waits-and-leaves", GINT_TO_POINTER(0),
+                         test_member_leaves);
     g_test_add_func("/small/move/busy", test_move_busy);
     g_test_add_func("/small/move/nobody-sees-half-of-it", test_nobody_sees_half);
+    g_test_add_func("/small/move/a-node-goes-meanwhile", test_node_goes);
     g_test_add_func("/small/graph/reader-and-writer", test_graph_lock);
     g_test_add_func("/small/graph/replaced-under-a-request", test_replaced);
-    for (unsigned i = 0; i < 2 * ARRAY_SIZE(jobs); i++) {
-        g_autofree char *path = g_strdup_printf("/small/job/%s/%s", jobs[i / 2].path,
-                                                i & 1 ? "iothread" : "main-loop");
-        g_test_add_data_func(path, i & 1 ? "iothread" : NULL, jobs[i / 2].fn);
-    }
     int ret = g_test_run();
-    for (int i = 0; i < 2; i++) {
-        iothread_destroy(io[i]);
-    }
+    test_threads_stop(io, 2);
     return ret;
 }

@@ -5,17 +5,13 @@
  * case that does not end.
  */
 #include "drain-driver.h"
+#include "loop-parts.h"
 #include "miniblk/coroutine.h"
 #include "miniblk/semaphore.h"
 #include "miniblk/thread-pool.h"
-#include "miniblk/thread.h"
 
 static IOThread *io[2];
 static AioContext *io_ctx[2];
-
-static void nothing_bh(void *opaque)
-{
-}
 
 /* Start FN(OPAQUE) in a thread; the caller joins it. */
 static void start(QemuThread *thread, void *(*fn)(void *opaque), void *opaque)
@@ -31,7 +27,7 @@ static void start(QemuThread *thread, void *(*fn)(void *opaque), void *opaque)
  */
 static void test_there_and_back(void)
 {
-    aio_wait_bh_oneshot(io_ctx[0], nothing_bh, NULL);
+    aio_wait_bh_oneshot(io_ctx[0], test_nothing_bh, NULL);
 }
 
 /*
@@ -71,102 +67,52 @@ static void test_two_schedule(void)
     AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read_sc(&w.seen) != 2);
     qemu_thread_join(&thread);
     qemu_bh_delete(w.bh);
-    aio_wait_bh_oneshot(io_ctx[0], nothing_bh, NULL);
+    aio_wait_bh_oneshot(io_ctx[0], test_nothing_bh, NULL);
 }
 
 /* The bottom half deletes itself as soon as it runs; who schedules it must be done with it. */
-typedef struct Suicide {
-    QEMUBH *bh;
-    bool *gone;                 /* atomic */
-} Suicide;
-
-static void suicide_bh(void *opaque)
-{
-    Suicide *s = opaque;
-    bool *gone = s->gone;
-
-    qemu_bh_delete(s->bh);
-    g_free(s);
-    qatomic_set_mb(gone, true);
-    aio_wait_kick();
-}
-
 static void test_gone_once_scheduled(void)
 {
-    Suicide *s = g_new(Suicide, 1);
-    QEMUBH *bh = aio_bh_new(io_ctx[0], suicide_bh, s);
-    bool gone = false;
+    int left = 1;               /* atomic */
 
-    *s = (Suicide) { bh, &gone };
-    aio_bh_schedule_oneshot(io_ctx[0], nothing_bh, NULL);       /* it is awake */
-    qemu_bh_schedule(bh);
-    AIO_WAIT_WHILE_UNLOCKED(NULL, !qatomic_read_sc(&gone));
-    aio_wait_bh_oneshot(io_ctx[0], nothing_bh, NULL);           /* it is freed */
+    aio_bh_schedule_oneshot(io_ctx[0], test_nothing_bh, NULL);  /* it is awake */
+    test_schedule_suicide(io_ctx[0], &left);
+    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read_sc(&left) > 0);
+    aio_wait_bh_oneshot(io_ctx[0], test_nothing_bh, NULL);      /* it is freed */
 }
 
 /* The same with the context: its thread ends, and drops it, on what it is sent. */
-typedef struct ShortLife {
-    AioContext *ctx;
-    bool end;                   /* home thread */
-    QemuEvent ready;
-    QEMUBH *late;
-} ShortLife;
-
-static void short_life_end(void *opaque)
-{
-    ((ShortLife *)opaque)->end = true;
-}
-
-static void *short_life(void *opaque)
-{
-    ShortLife *s = opaque;
-    AioContext *ctx = aio_context_new(&error_abort);
-
-    qemu_set_current_aio_context(ctx);
-    s->ctx = ctx;
-    qemu_event_set(&s->ready);
-    while (!s->end) {
-        aio_poll(ctx, true);
-    }
-    qemu_set_current_aio_context(NULL);
-    aio_context_unref(ctx);
-    return NULL;
-}
-
 static void test_context_gone(void)
 {
-    ShortLife s = { .end = false };
-    QemuThread thread;
+    TestShortLife s;
 
-    qemu_event_init(&s.ready, false);
-    start(&thread, short_life, &s);
-    qemu_event_wait(&s.ready);
-    aio_bh_schedule_oneshot(s.ctx, short_life_end, &s);
-    qemu_thread_join(&thread);
-    qemu_event_destroy(&s.ready);
+    test_short_life_start(&s, false);
+    aio_bh_schedule_oneshot(s.ctx, test_short_life_end_bh, &s);
+    test_short_life_join(&s);
 }
 
 /* The same with one that may run late. */
-static void short_life_late_end(void *opaque)
-{
-    ShortLife *s = opaque;
+typedef struct LateEnd {
+    TestShortLife life;
+    QEMUBH *bh;
+} LateEnd;
 
-    qemu_bh_delete(s->late);
-    s->end = true;
+static void late_end_bh(void *opaque)
+{
+    LateEnd *l = opaque;
+
+    qemu_bh_delete(l->bh);
+    test_short_life_end_bh(&l->life);
 }
 
 static void test_context_gone_late(void)
 {
-    ShortLife s = { .end = false };
-    QemuThread thread;
+    LateEnd l;
 
-    qemu_event_init(&s.ready, false);
-    start(&thread, short_life, &s);
-    qemu_event_wait(&s.ready);
-    s.late = aio_bh_new(s.ctx, short_life_late_end, &s);
-    qemu_bh_schedule_idle(s.late);
-    qemu_thread_join(&thread);
-    qemu_event_destroy(&s.ready);
+    test_short_life_start(&l.life, false);
+    l.bh = aio_bh_new(l.life.ctx, late_end_bh, &l);
+    qemu_bh_schedule_idle(l.bh);
+    test_short_life_join(&l.life);
 }
 
 /*
@@ -200,7 +146,7 @@ static void test_idle_hurried(void)
     qemu_thread_join(&thread);
     qemu_bh_delete(a);
     qemu_bh_delete(b);
-    aio_wait_bh_oneshot(io_ctx[0], nothing_bh, NULL);
+    aio_wait_bh_oneshot(io_ctx[0], test_nothing_bh, NULL);
 }
 
 /* It may run late, but it must run, whatever the loop is doing when it comes. */
@@ -212,7 +158,7 @@ static void test_idle_from_elsewhere(void)
     qemu_bh_schedule_idle(a);
     AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read_sc(&ran) < 1);
     qemu_bh_delete(a);
-    aio_wait_bh_oneshot(io_ctx[0], nothing_bh, NULL);
+    aio_wait_bh_oneshot(io_ctx[0], test_nothing_bh, NULL);
 }
 
 /* Another source of GLib's loop schedules one when ours has already looked. */
@@ -264,21 +210,52 @@ static void test_scheduled_while_others_prepare(void)
  *                              open; anybody waiting?
  *      sleep                   kick
  */
-static void *open_gate(void *opaque)
-{
-    qatomic_set_mb((bool *)opaque, true);
-    aio_wait_kick();
-    return NULL;
-}
-
 static void test_kick(void)
 {
     bool open = false;
     QemuThread thread;
 
-    start(&thread, open_gate, &open);
+    start(&thread, test_open_gate, &open);
     AIO_WAIT_WHILE_UNLOCKED(NULL, !qatomic_read_sc(&open));
     qemu_thread_join(&thread);
+}
+
+/*
+ * Two threads wait, each in its own loop, join the list of those who do and leave it. Whoever
+ * is lost from it sleeps for ever. The lab changes threads at no point of its insertion; so
+ * this is one for real processors.
+ */
+typedef struct Waiting {
+    int away, busy, left;       /* atomic; threads */
+    bool open;                  /* atomic */
+} Waiting;
+
+static void wait_bh(void *opaque)
+{
+    Waiting *w = opaque;
+
+    qatomic_dec(&w->away);
+    aio_wait_kick();
+    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read_sc(&w->away) > 0);
+    for (int i = 0; i < test_rounds(1000000); i++) {
+        AIO_WAIT_WHILE_UNLOCKED(NULL, false);
+    }
+    qatomic_dec(&w->busy);
+    aio_wait_kick();
+    AIO_WAIT_WHILE_UNLOCKED(NULL, !qatomic_read_sc(&w->open));
+    qatomic_dec(&w->left);
+    aio_wait_kick();
+}
+
+static void test_two_wait(void)
+{
+    Waiting w = { .away = 2, .busy = 2, .left = 2 };
+
+    aio_bh_schedule_oneshot(io_ctx[0], wait_bh, &w);
+    aio_bh_schedule_oneshot(io_ctx[1], wait_bh, &w);
+    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read_sc(&w.busy) > 0);
+    test_open_gate(&w.open);
+    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read_sc(&w.left) > 0);
 }
 
 /* A thread is told to end just before it sleeps. */
@@ -519,58 +496,24 @@ static void test_lock_order(void)
  *      request; ring
  *                              must find the request
  */
-typedef struct Ring {
-    EventNotifier doorbell;
-    int requests, served;       /* atomic */
-} Ring;
-
-static Ring ring;
-
-static void ring_serve(EventNotifier *e)
+static void test_ring(gconstpointer poll_max_ns)
 {
-    event_notifier_test_and_clear(e);
-    qatomic_set_mb(&ring.served, qatomic_read_sc(&ring.requests));
-    aio_wait_kick();
-}
+    TestRing ring;
 
-static bool ring_poll(void *opaque)
-{
-    return qatomic_read(&ring.requests) != qatomic_read(&ring.served);
-}
-
-static void ring_detach(void *opaque)
-{
-    aio_set_event_notifier(io_ctx[0], &ring.doorbell, NULL, NULL, NULL);
-}
-
-static void ring_attach(void *opaque)
-{
-    aio_set_event_notifier(io_ctx[0], &ring.doorbell, ring_serve, ring_poll, ring_serve);
-}
-
-static void test_ring(gconstpointer opaque)
-{
-    ring = (Ring) { .requests = 0 };
-    g_assert_cmpint(event_notifier_init(&ring.doorbell, 0), ==, 0);
-    aio_context_set_poll_params(io_ctx[0], GPOINTER_TO_INT(opaque), 0, 0, &error_abort);
-    ring_attach(NULL);
-    aio_wait_bh_oneshot(io_ctx[0], ring_detach, NULL);
-    aio_bh_schedule_oneshot(io_ctx[0], ring_attach, NULL);
-    qatomic_inc(&ring.requests);
-    event_notifier_set(&ring.doorbell);
-    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read_sc(&ring.served) != 1);
-    aio_wait_bh_oneshot(io_ctx[0], ring_detach, NULL);
-    aio_context_set_poll_params(io_ctx[0], 0, 0, 0, &error_abort);
-    event_notifier_cleanup(&ring.doorbell);
+    test_ring_init(&ring, io_ctx[0], GPOINTER_TO_INT(poll_max_ns));
+    aio_wait_bh_oneshot(io_ctx[0], test_ring_detach_bh, &ring);
+    aio_bh_schedule_oneshot(io_ctx[0], test_ring_attach_bh, &ring);
+    test_ring_request(&ring);
+    test_ring_wait(&ring);
+    test_ring_free(&ring);
 }
 
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     qemu_init_main_loop(&error_abort);
+    test_threads_start(io, io_ctx, 2);
     for (int i = 0; i < 2; i++) {
-        io[i] = iothread_create(i ? "io1" : "io0", &error_abort);
-        io_ctx[i] = iothread_get_aio_context(io[i]);
         aio_context_set_poll_params(io_ctx[i], 0, 0, 0, &error_abort);
     }
     g_test_add_func("/small/loop/there-and-back", test_there_and_back);
@@ -582,6 +525,7 @@ int main(int argc, char **argv)
     g_test_add_func("/small/loop/idle-from-elsewhere", test_idle_from_elsewhere);
     g_test_add_func("/small/loop/others-prepare", test_scheduled_while_others_prepare);
     g_test_add_func("/small/loop/kick", test_kick);
+    g_test_add_func("/small/loop/two-wait", test_two_wait);
     g_test_add_func("/small/loop/stop", test_stop);
     g_test_add_func("/small/loop/private-flag", test_private_flag);
     g_test_add_func("/small/loop/timer-from-elsewhere", test_timer_from_elsewhere);
@@ -593,8 +537,6 @@ int main(int argc, char **argv)
     g_test_add_data_func("/small/loop/doorbell", GINT_TO_POINTER(0), test_ring);
     g_test_add_data_func("/small/loop/doorbell-polled", GINT_TO_POINTER(5000), test_ring);
     int ret = g_test_run();
-    for (int i = 0; i < 2; i++) {
-        iothread_destroy(io[i]);
-    }
+    test_threads_stop(io, 2);
     return ret;
 }
