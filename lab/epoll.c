@@ -171,27 +171,26 @@ static int change_interest(LabEpoll *e, int op, int fd, const struct epoll_event
     return 0;
 }
 
-static LabEpoll *find_epoll(int epfd)
+/* lab__file_get() of what must be an epoll descriptor. */
+static LabFile *get_epoll(int epfd, LabOpKind kind)
 {
-    LabFile *file = lab__file(epfd);
+    LabFile *file = lab__file_get(epfd, kind, 0);
     if (file && file->ops != &lab__epoll_ops) {
+        lab__file_put(file);
         errno = EINVAL;
         return NULL;
     }
-    return file ? file->opaque : NULL;
+    return file;
 }
 
 int lab_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
-    if (!find_epoll(epfd)) {
+    LabFile *file = get_epoll(epfd, LAB_OP_SYSCALL);
+    if (!file) {
         return -1;
     }
-    lab_syscall_point(LAB_OP_SYSCALL, epfd, true);
-    LabEpoll *e = find_epoll(epfd);     /* it may have been closed at the point */
-    if (!e) {
-        return -1;
-    }
-    int err = change_interest(e, op, fd, event);
+    int err = change_interest(file->opaque, op, fd, event);
+    lab__file_put(file);
     lab_changed();
     errno = err ? err : errno;
     return err ? -1 : 0;
@@ -221,11 +220,10 @@ static int collect(LabEpoll *e, struct epoll_event *events, int max)
     return n;
 }
 
-/* Block in OP until READY(OPAQUE) or TIMEOUT_NS have passed. */
+/* Wait until READY(OPAQUE) or TIMEOUT_NS have passed. */
 static void wait_for(bool (*ready)(const void *), const void *opaque, uintptr_t object,
                      int64_t timeout_ns)
 {
-    lab_syscall_point(LAB_OP_POLL, object, false);
     if (timeout_ns != 0) {
         LabBlock block = {
             .op = { .kind = LAB_OP_POLL_RETURN, .object = object },
@@ -249,16 +247,20 @@ static int polled(int n, int64_t timeout_ns)
 
 int lab_epoll_wait(int epfd, struct epoll_event *events, int max, int64_t timeout_ns)
 {
-    LabEpoll *e = find_epoll(epfd);
-    if (!e) {
+    LabFile *file = get_epoll(epfd, LAB_OP_POLL);
+    int n = -1;
+
+    if (!file) {
         return -1;
     }
-    if (max <= 0) {
+    if (max > 0) {
+        wait_for(any_ready, file->opaque, file->id, timeout_ns);
+        n = polled(collect(file->opaque, events, max), timeout_ns);
+    } else {
         errno = EINVAL;
-        return -1;
     }
-    wait_for(any_ready, e, epfd, timeout_ns);
-    return polled(collect(e, events, max), timeout_ns);
+    lab__file_put(file);
+    return n;
 }
 
 /* ---- poll ------------------------------------------------------------------------------ */
@@ -300,6 +302,7 @@ int lab_poll(struct pollfd *fds, nfds_t n, int64_t timeout_ns)
     PollSet set = { fds, n };
     int count = 0;
 
+    lab_syscall_point(LAB_OP_POLL, 0, false);
     wait_for(any_polled, &set, 0, timeout_ns);
     for (nfds_t i = 0; i < n; i++) {
         fds[i].revents = poll_ready(&fds[i]);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Shared by event.c, stream.c and epoll.c. */
+/* Shared by event.c, stream.c, socket.c and epoll.c. */
 #ifndef LAB_EVENT_INTERNAL_H
 #define LAB_EVENT_INTERNAL_H
 
@@ -7,24 +7,40 @@
 #include "lab/engine.h"
 
 /* An open file description. */
-typedef struct LabFile {
+struct LabFile {
     const LabFdOps *ops;
     void *opaque;
     int flags;                  /* O_NONBLOCK */
-    int descriptors;            /* that refer to it */
+    int users;                  /* descriptors, and calls under way */
     int watched;                /* by so many epoll instances */
-    int id;                     /* the object of its points: its first descriptor */
-} LabFile;
+    int id;                     /* the object of its points: its first descriptor, or that of
+                                   the other end */
+};
 
 /* NULL and EBADF. */
 LabFile *lab__file(int fd);
 const char *lab__fd_name(int fd);
 
 /*
- * In a read or write of FD: wait until CAN(OPAQUE). False and EAGAIN when it does not, now,
- * and FD does not block.
+ * A call of FD begins: its point, whose object is OBJECT or, when that is 0, the file; then
+ * the file, as FD may have been closed or opened again at the point. Until lab__file_put() it
+ * stays whole, whoever closes FD. NULL and EBADF.
  */
-bool lab__wait_or_again(int fd, LabOpKind kind, bool (*can)(const void *), void *opaque);
+LabFile *lab__file_get(int fd, LabOpKind kind, uintptr_t object);
+void lab__file_put(LabFile *file);
+
+/*
+ * In a call of FILE: wait until CAN(OPAQUE). False and EAGAIN when it does not, now, and FILE
+ * does not block, or DONTWAIT is set. WHERE names the call; NULL: its kind does.
+ */
+bool lab__wait_or_again(const LabFile *file, bool dontwait, LabOpKind kind, const char *where,
+                        bool (*can)(const void *), const void *opaque);
+
+/* What is done to one of two connected ends is seen at the other: one object for both. */
+static inline void lab__file_joins(int fd, int object)
+{
+    lab__file(fd)->id = object;
+}
 
 extern const LabFdOps lab__epoll_ops;
 struct LabEpoll;

@@ -28,7 +28,7 @@ static int install(LabFile *file, int lowest, int fd_flags)
     for (int i = MAX(lowest - LAB_FD_BASE, 0); i < LAB_FDS_MAX; i++) {
         if (!descriptors[i].file) {
             descriptors[i] = (Descriptor) { file, fd_flags };
-            file->descriptors++;
+            file->users++;
             return LAB_FD_BASE + i;
         }
     }
@@ -61,10 +61,10 @@ void *lab_fd_lookup(int fd, const LabFdOps *ops)
     return file ? file->opaque : NULL;
 }
 
-bool lab_fd_nonblocking(int fd)
+int lab_fd_type(int fd)
 {
     LabFile *file = lab__file(fd);
-    return file && (file->flags & O_NONBLOCK);
+    return file ? (int)file->ops->type : -1;
 }
 
 const char *lab__fd_name(int fd)
@@ -73,36 +73,50 @@ const char *lab__fd_name(int fd)
     return file ? file->ops->name : "descriptor";
 }
 
-/* The point of a call on FD, and the file afterwards: FD may have been closed at the point. */
-static LabFile *file_at_point(int fd, LabOpKind kind)
+LabFile *lab__file_get(int fd, LabOpKind kind, uintptr_t object)
 {
     LabFile *file = lab__file(fd);
-    if (!file) {
-        return NULL;
+    if (file) {
+        lab_syscall_point(kind, object ? object : file->id, kind != LAB_OP_POLL);
+        file = lab__file(fd);
     }
-    lab_syscall_point(kind, file->id, true);
-    return lab__file(fd);
+    if (file) {
+        file->users++;
+    }
+    return file;
 }
 
-int lab_close(int fd)
+static void forget_watched(const LabFile *file)
 {
-    LabFile *file = file_at_point(fd, LAB_OP_SYSCALL);
-    if (!file) {
-        return -1;
-    }
-    descriptors[fd - LAB_FD_BASE].file = NULL;
-    if (--file->descriptors == 0) {
-        for (int i = 0; i < LAB_FDS_MAX && file->watched; i++) {
-            LabFile *other = descriptors[i].file;
-            if (other && other->ops == &lab__epoll_ops) {
-                lab__epoll_forget(other->opaque, file);
-            }
+    for (int i = 0; i < LAB_FDS_MAX && file->watched; i++) {
+        LabFile *other = descriptors[i].file;
+        if (other && other->ops == &lab__epoll_ops) {
+            lab__epoll_forget(other->opaque, file);
         }
+    }
+}
+
+void lab__file_put(LabFile *file)
+{
+    if (--file->users == 0) {
+        forget_watched(file);
         if (file->ops->close) {
             file->ops->close(file->opaque);
         }
         free(file);
+        lab_changed();
     }
+}
+
+int lab_close(int fd)
+{
+    LabFile *file = lab__file_get(fd, LAB_OP_SYSCALL, 0);
+    if (!file) {
+        return -1;
+    }
+    descriptors[fd - LAB_FD_BASE].file = NULL;
+    lab__file_put(file);        /* the descriptor's use */
+    lab__file_put(file);
     lab_changed();
     return 0;
 }
@@ -142,32 +156,39 @@ int lab_fd_fcntl(int fd, int cmd, long arg)
 
 ssize_t lab_readv(int fd, const struct iovec *iov, int n)
 {
-    LabFile *file = file_at_point(fd, LAB_OP_EVENT_READ);
+    LabFile *file = lab__file_get(fd, LAB_OP_EVENT_READ, 0);
+    ssize_t ret = -1;
+
     if (!file) {
         return -1;
     }
-    if (!file->ops->readv) {
+    if (file->ops->readv) {
+        ret = file->ops->readv(file, file->opaque, iov, n);
+    } else {
         errno = EINVAL;
-        return -1;
     }
-    ssize_t ret = file->ops->readv(fd, file->opaque, iov, n);
     if (ret >= 0) {
         lab_busy();
     }
+    lab__file_put(file);
     return ret;
 }
 
 ssize_t lab_writev(int fd, const struct iovec *iov, int n)
 {
-    LabFile *file = file_at_point(fd, LAB_OP_EVENT_WRITE);
+    LabFile *file = lab__file_get(fd, LAB_OP_EVENT_WRITE, 0);
+    ssize_t ret = -1;
+
     if (!file) {
         return -1;
     }
-    if (!file->ops->writev) {
+    if (file->ops->writev) {
+        ret = file->ops->writev(file, file->opaque, iov, n);
+    } else {
         errno = EINVAL;
-        return -1;
     }
-    return file->ops->writev(fd, file->opaque, iov, n);
+    lab__file_put(file);
+    return ret;
 }
 
 ssize_t lab_read(int fd, void *buffer, size_t size)
@@ -184,19 +205,18 @@ ssize_t lab_write(int fd, const void *buffer, size_t size)
 
 /* ---- waiting for a descriptor ---------------------------------------------------------- */
 
-bool lab__wait_or_again(int fd, LabOpKind kind, bool (*can)(const void *), void *opaque)
+bool lab__wait_or_again(const LabFile *file, bool dontwait, LabOpKind kind, const char *where,
+                        bool (*can)(const void *), const void *opaque)
 {
-    LabFile *file = lab__file(fd);
-
     if (can(opaque)) {
         return true;
     }
-    if (file->flags & O_NONBLOCK) {
+    if (dontwait || (file->flags & O_NONBLOCK)) {
         errno = EAGAIN;
         return false;
     }
     LabBlock block = {
-        .op = { .kind = kind, .is_write = true, .object = file->id },
+        .op = { .kind = kind, .is_write = true, .object = file->id, .where = where },
         .ready = can, .opaque = opaque, .deadline_ns = -1,
     };
     lab_block(&block);
@@ -207,9 +227,14 @@ bool lab__wait_or_again(int fd, LabOpKind kind, bool (*can)(const void *), void 
 
 typedef struct EventFd {
     uint64_t counter;
-    uint64_t adding;            /* what a blocked writer wants to add */
     bool semaphore;
 } EventFd;
+
+/* What a writer wants to add. */
+typedef struct Adding {
+    const EventFd *e;
+    uint64_t value;
+} Adding;
 
 static const uint64_t counter_max = UINT64_MAX - 1;
 
@@ -220,8 +245,8 @@ static bool eventfd_readable(const void *opaque)
 
 static bool eventfd_writable(const void *opaque)
 {
-    const EventFd *e = opaque;
-    return e->adding <= counter_max - e->counter;
+    const Adding *adding = opaque;
+    return adding->value <= counter_max - adding->e->counter;
 }
 
 static unsigned eventfd_ready(const void *opaque)
@@ -230,7 +255,7 @@ static unsigned eventfd_ready(const void *opaque)
     return (e->counter > 0 ? POLLIN : 0) | (e->counter < counter_max ? POLLOUT : 0);
 }
 
-static ssize_t eventfd_readv(int fd, void *opaque, const struct iovec *iov, int n)
+static ssize_t eventfd_readv(LabFile *file, void *opaque, const struct iovec *iov, int n)
 {
     EventFd *e = opaque;
 
@@ -238,7 +263,7 @@ static ssize_t eventfd_readv(int fd, void *opaque, const struct iovec *iov, int 
         errno = EINVAL;
         return -1;
     }
-    if (!lab__wait_or_again(fd, LAB_OP_EVENT_READ, eventfd_readable, e)) {
+    if (!lab__wait_or_again(file, false, LAB_OP_EVENT_READ, NULL, eventfd_readable, e)) {
         return -1;
     }
     uint64_t value = e->semaphore ? 1 : e->counter;
@@ -248,7 +273,7 @@ static ssize_t eventfd_readv(int fd, void *opaque, const struct iovec *iov, int 
     return sizeof(value);
 }
 
-static ssize_t eventfd_writev(int fd, void *opaque, const struct iovec *iov, int n)
+static ssize_t eventfd_writev(LabFile *file, void *opaque, const struct iovec *iov, int n)
 {
     EventFd *e = opaque;
     uint64_t value;
@@ -262,8 +287,8 @@ static ssize_t eventfd_writev(int fd, void *opaque, const struct iovec *iov, int
         errno = EINVAL;
         return -1;
     }
-    e->adding = value;
-    if (!lab__wait_or_again(fd, LAB_OP_EVENT_WRITE, eventfd_writable, e)) {
+    Adding adding = { e, value };
+    if (!lab__wait_or_again(file, false, LAB_OP_EVENT_WRITE, NULL, eventfd_writable, &adding)) {
         return -1;
     }
     e->counter += value;

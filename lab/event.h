@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Descriptors of the lab: eventfds, pipes, socket pairs, epoll; and the files of files.c,
+ * Descriptors of the lab: eventfds, pipes, epoll; and sockets (socket.h) and files (files.h),
  * which come in by lab_fd_open(). Numbers begin at LAB_FD_BASE, lowest free first; what is
  * below belongs to the real system. Calls are shaped like the system's: -1 and errno.
  */
@@ -17,16 +17,20 @@
 
 enum { LAB_FD_BASE = 10000, LAB_FDS_MAX = 1024 };
 
+/* An open file description. */
+typedef struct LabFile LabFile;
+
 /*
- * What a descriptor is. All but READY may be NULL (EINVAL). None is called twice at a time;
- * points and blocking are the callee's. OPAQUE is one open file description.
+ * What a descriptor is. All but READY may be NULL (EINVAL). Points have been passed before,
+ * blocking is the callee's.
  */
 typedef struct LabFdOps {
     const char *name;
-    /* POLLIN, POLLOUT, POLLHUP... as they are now; no point. */
+    unsigned type;                      /* S_IFIFO, S_IFSOCK, or 0: for fstat() */
+    /* POLLIN, POLLOUT, POLLHUP... as they are now. */
     unsigned (*ready)(const void *opaque);
-    ssize_t (*readv)(int fd, void *opaque, const struct iovec *iov, int n);
-    ssize_t (*writev)(int fd, void *opaque, const struct iovec *iov, int n);
+    ssize_t (*readv)(LabFile *file, void *opaque, const struct iovec *iov, int n);
+    ssize_t (*writev)(LabFile *file, void *opaque, const struct iovec *iov, int n);
     void (*close)(void *opaque);        /* its last descriptor */
     bool always_ready;                  /* epoll refuses it with EPERM, as it does files */
 } LabFdOps;
@@ -39,7 +43,8 @@ static inline bool lab_fd_is_virtual(int fd)
 }
 /* The description behind FD when it is open and made with OPS, or else NULL and EBADF. */
 void *lab_fd_lookup(int fd, const LabFdOps *ops);
-bool lab_fd_nonblocking(int fd);
+/* The type of FD; EBADF as above. */
+int lab_fd_type(int fd);
 
 int lab_close(int fd);
 int lab_dup(int fd);
@@ -52,8 +57,6 @@ ssize_t lab_write(int fd, const void *buffer, size_t size);
 
 int lab_eventfd(unsigned initial, int flags);
 int lab_pipe(int fds[2], int flags);
-int lab_socketpair(int fds[2], int flags);
-int lab_shutdown(int fd, int how);
 
 int lab_epoll_create(void);
 int lab_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event);

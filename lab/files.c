@@ -25,8 +25,8 @@ static int fail(int err)
 
 static void point(const LabInode *inode, bool is_write)
 {
-    const void *object = inode ? (void *)inode : &power_off;
-    lab_syscall_point(LAB_OP_SYSCALL, (uintptr_t)object, is_write);
+    uintptr_t object = inode ? (uintptr_t)inode : lab_names_object();
+    lab_syscall_point(LAB_OP_SYSCALL, object, is_write);
 }
 
 /* ---- open files ------------------------------------------------------------------------ */
@@ -55,12 +55,12 @@ static ssize_t file_sequential(LabOpenFile *f, const struct iovec *iov, int niov
     return n;
 }
 
-static ssize_t file_readv(int fd, void *opaque, const struct iovec *iov, int n)
+static ssize_t file_readv(LabFile *file, void *opaque, const struct iovec *iov, int n)
 {
     return file_sequential(opaque, iov, n, false);
 }
 
-static ssize_t file_writev(int fd, void *opaque, const struct iovec *iov, int n)
+static ssize_t file_writev(LabFile *file, void *opaque, const struct iovec *iov, int n)
 {
     return file_sequential(opaque, iov, n, true);
 }
@@ -124,9 +124,9 @@ int lab_file_open(const char *given, int flags, mode_t mode)
         return -2;
     }
     if ((flags & O_TMPFILE) == O_TMPFILE) {
-        return open_inode(lab_inode_new(false, mode), flags & ~O_DIRECTORY);
+        return open_inode(lab_inode_new(S_IFREG | (mode & 07777)), flags & ~O_DIRECTORY);
     }
-    if (found == FOUND_REAL_DIRECTORY || (found == FOUND && inode->directory)) {
+    if (found == FOUND_REAL_DIRECTORY || (found == FOUND && S_ISDIR(inode->mode))) {
         return writes || (flags & O_CREAT) ? fail(EISDIR) : found == FOUND ? fail(EACCES) : -2;
     }
     if (flags & O_DIRECTORY) {
@@ -138,11 +138,14 @@ int lab_file_open(const char *given, int flags, mode_t mode)
     if (found == FOUND && (flags & O_CREAT) && (flags & O_EXCL)) {
         return fail(EEXIST);
     }
+    if (found == FOUND && S_ISSOCK(inode->mode)) {
+        return fail(ENXIO);
+    }
     if (found == FOUND_NOTHING) {
         if (!(flags & O_CREAT) || !lab_name_parent_exists(path)) {
             return fail(ENOENT);
         }
-        inode = lab_inode_new(false, mode);
+        inode = lab_inode_new(S_IFREG | (mode & 07777));
         lab_name_set(g_steal_pointer(&path), inode);
     } else if ((flags & O_TRUNC) && writes) {
         lab_disk_resize(&inode->disk, 0);
@@ -156,7 +159,7 @@ static void fill_stat(const LabInode *inode, struct stat *st)
 {
     *st = (struct stat){
         .st_dev = 1, .st_ino = inode->number, .st_nlink = inode->names,
-        .st_mode = (inode->mode & 07777) | (inode->directory ? S_IFDIR : S_IFREG),
+        .st_mode = inode->mode,
         .st_uid = getuid(), .st_gid = getgid(), .st_size = inode->disk.size,
         .st_blksize = LAB_DISK_BLOCK, .st_blocks = lab_disk_allocated(&inode->disk) / 512,
     };
@@ -196,7 +199,7 @@ int lab_file_fstatfs(const LabOpenFile *f, struct statfs *st)
 
 int lab_file_chmod(LabInode *inode, mode_t mode)
 {
-    inode->mode = mode;
+    inode->mode = (inode->mode & S_IFMT) | (mode & 07777);
     return 0;
 }
 
@@ -217,7 +220,7 @@ void lab_faults(bool on)
 
 static void cut(LabInode *inode, void *pattern)
 {
-    if (!inode->directory) {
+    if (S_ISREG(inode->mode)) {
         lab_disk_cut(&inode->disk, *(unsigned *)pattern);
     }
 }
@@ -285,7 +288,7 @@ ssize_t lab_file_transfer(LabOpenFile *f, const struct iovec *iov, int niov, int
     if (access == (write ? O_RDONLY : O_WRONLY)) {
         return -EBADF;
     }
-    if (f->inode->directory) {
+    if (S_ISDIR(f->inode->mode)) {
         return -EISDIR;
     }
     if (offset < 0 || !aligned(f, iov, niov, offset)) {
@@ -350,7 +353,7 @@ int lab_file_sync(LabOpenFile *f)
 int lab_file_truncate(LabOpenFile *f, int64_t size)
 {
     point(f->inode, true);
-    if (size < 0 || (f->flags & O_ACCMODE) == O_RDONLY || f->inode->directory) {
+    if (size < 0 || (f->flags & O_ACCMODE) == O_RDONLY || S_ISDIR(f->inode->mode)) {
         return fail(EINVAL);
     }
     if (size > FILE_SIZE_MAX) {
@@ -552,7 +555,7 @@ int lab_file_unlink(const char *given, bool directory)
     if (found != FOUND) {
         return fail(found == FOUND_REAL_DIRECTORY && !directory ? EISDIR : EACCES);
     }
-    if (inode->directory != directory) {
+    if (S_ISDIR(inode->mode) != directory) {
         return fail(directory ? ENOTDIR : EISDIR);
     }
     lab_name_set(g_steal_pointer(&path), NULL);
@@ -566,10 +569,10 @@ int lab_file_rename(const char *given_from, const char *given_to)
 
     point(NULL, true);
     LabFound found = lab_name_look_up(from, &inode), target = lab_name_look_up(to, &old);
-    if (found != FOUND || inode->directory) {
+    if (found != FOUND || S_ISDIR(inode->mode)) {
         return fail(found == FOUND_NOTHING ? ENOENT : EACCES);
     }
-    if (target == FOUND_REAL_DIRECTORY || (target == FOUND && old->directory)) {
+    if (target == FOUND_REAL_DIRECTORY || (target == FOUND && S_ISDIR(old->mode))) {
         return fail(EISDIR);
     }
     if (!lab_name_parent_exists(to)) {
@@ -594,6 +597,6 @@ int lab_file_mkdir(const char *given)
     if (!lab_name_parent_exists(path)) {
         return fail(ENOENT);
     }
-    lab_name_set(g_steal_pointer(&path), lab_inode_new(true, 0755));
+    lab_name_set(g_steal_pointer(&path), lab_inode_new(S_IFDIR | 0755));
     return 0;
 }

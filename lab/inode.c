@@ -26,12 +26,11 @@ static uint64_t next_inode = FIRST_INODE;
 
 /* ---- inodes ---------------------------------------------------------------------------- */
 
-LabInode *lab_inode_new(bool directory, mode_t mode)
+LabInode *lab_inode_new(mode_t mode)
 {
     LabInode *inode = g_new0(LabInode, 1);
 
     inode->number = next_inode++;
-    inode->directory = directory;
     inode->mode = mode;
     inode->locks = g_array_new(false, false, sizeof(LabLock));
     lab_disk_init(&inode->disk, NULL, 0);
@@ -139,7 +138,7 @@ static LabInode *adopt(const char *path, const struct stat *st)
         return NULL;
     }
     if (!of_backing[n]) {
-        of_backing[n] = lab_inode_new(false, st->st_mode);
+        of_backing[n] = lab_inode_new(st->st_mode);
         lab_disk_init(&of_backing[n]->disk, backings[n].bytes, backings[n].size);
     }
     return of_backing[n];
@@ -173,6 +172,11 @@ LabFound lab_name_look_up(const char *path, LabInode **inode)
     return FOUND;
 }
 
+uintptr_t lab_names_object(void)
+{
+    return (uintptr_t)&names;
+}
+
 void lab_refuse_proc(const char *path)
 {
     if (g_str_has_prefix(path, "/proc/self/")) {
@@ -186,7 +190,7 @@ bool lab_name_parent_exists(const char *path)
     LabInode *inode;
     LabFound found = lab_name_look_up(parent, &inode);
 
-    return found == FOUND_REAL_DIRECTORY || (found == FOUND && inode->directory);
+    return found == FOUND_REAL_DIRECTORY || (found == FOUND && S_ISDIR(inode->mode));
 }
 
 void lab_inode_foreach(void (*fn)(LabInode *inode, void *opaque), void *opaque)

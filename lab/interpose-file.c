@@ -331,17 +331,19 @@ int chmod(const char *path, mode_t mode)
 
 /* ---- status ---------------------------------------------------------------------------- */
 
-/* A pipe, an eventfd. */
-static int stat_other(struct stat *st)
+/* A pipe, a socket, an eventfd. */
+static int stat_other(int fd, struct stat *st)
 {
-    *st = (struct stat){ .st_mode = S_IFIFO | 0600, .st_nlink = 1, .st_blksize = 4096 };
-    return 0;
+    int type = lab_fd_type(fd);
+
+    *st = (struct stat){ .st_mode = type | 0600, .st_nlink = 1, .st_blksize = 4096 };
+    return type < 0 ? -1 : 0;
 }
 
 int fstat(int fd, struct stat *st)
 {
     LabOpenFile *f = lab_file_of(fd);
-    return f ? lab_file_fstat(f, st) : lab_fd_is_virtual(fd) ? stat_other(st)
+    return f ? lab_file_fstat(f, st) : lab_fd_is_virtual(fd) ? stat_other(fd, st)
                                                              : REAL(fstat)(fd, st);
 }
 int stat(const char *restrict path, struct stat *restrict st)

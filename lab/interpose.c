@@ -2,7 +2,7 @@
 /*
  * libc's threads, locks, clocks and descriptors, for those who do not come through aio/port.h:
  * GLib, other libraries, and tests. A definition in the program is found before libc's by all
- * of them. Files are in interpose-file.c, memory in malloc.c.
+ * of them. Files are in interpose-file.c, sockets in interpose-socket.c, memory in malloc.c.
  *
  * Calls that libc makes itself do not come here; they do not wait for other threads.
  */
@@ -13,7 +13,6 @@
 #include <spawn.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -263,57 +262,6 @@ int pipe(int fds[2])
 {
     return pipe2(fds, 0);
 }
-int socketpair(int domain, int type, int protocol, int fds[2])
-{
-    if (!lab_inside()) {
-        return REAL(socketpair)(domain, type, protocol, fds);
-    }
-    if ((type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != SOCK_STREAM) {
-        lab_unsupported("socketpair() of another kind than SOCK_STREAM");
-    }
-    return lab_socketpair(fds, type & (SOCK_NONBLOCK | SOCK_CLOEXEC));
-}
-int shutdown(int fd, int how)
-{
-    return lab_fd_is_virtual(fd) ? lab_shutdown(fd, how) : REAL(shutdown)(fd, how);
-}
-int socket(int domain, int type, int protocol)
-{
-    lab_unsupported("socket()");
-    return REAL(socket)(domain, type, protocol);
-}
-
-ssize_t send(int fd, const void *buffer, size_t size, int flags)
-{
-    return lab_fd_is_virtual(fd) ? lab_write(fd, buffer, size)
-                                 : REAL(send)(fd, buffer, size, flags);
-}
-ssize_t recv(int fd, void *buffer, size_t size, int flags)
-{
-    if (lab_fd_is_virtual(fd) && (flags & MSG_PEEK)) {
-        lab_unsupported("recv(MSG_PEEK)");
-    }
-    return lab_fd_is_virtual(fd) ? lab_read(fd, buffer, size)
-                                 : REAL(recv)(fd, buffer, size, flags);
-}
-ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
-{
-    if (lab_fd_is_virtual(fd) && msg->msg_controllen) {
-        lab_unsupported("sendmsg() of descriptors");
-    }
-    return lab_fd_is_virtual(fd) ? lab_writev(fd, msg->msg_iov, msg->msg_iovlen)
-                                 : REAL(sendmsg)(fd, msg, flags);
-}
-ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
-{
-    if (!lab_fd_is_virtual(fd)) {
-        return REAL(recvmsg)(fd, msg, flags);
-    }
-    msg->msg_controllen = 0;
-    msg->msg_flags = 0;
-    return lab_readv(fd, msg->msg_iov, msg->msg_iovlen);
-}
-
 int epoll_create1(int flags)
 {
     return lab_inside() ? lab_epoll_create() : REAL(epoll_create1)(flags);

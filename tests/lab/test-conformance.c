@@ -5,7 +5,6 @@
  * only when its primitives are those of Linux.
  */
 #include "miniblk/osdep.h"
-#include <sys/socket.h>
 #include "aio/port.h"
 #include "miniblk/atomic.h"
 
@@ -184,28 +183,6 @@ static void test_pipe_is_full(void)
     g_assert_cmpint(readable_now(fds[1]), ==, POLLOUT);
     close(fds[0]);
     close(fds[1]);
-}
-
-static void test_socket_pair(void)
-{
-    char text[8] = "";
-    int fds[2];
-
-    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), ==, 0);
-    g_assert_cmpint(readable_now(fds[0]), ==, POLLOUT);
-    g_assert_cmpint(read(fds[0], text, sizeof(text)), ==, -1);
-    g_assert_cmpint(errno, ==, EAGAIN);
-    g_assert_cmpint(write(fds[1], "hello", 5), ==, 5);
-    g_assert_cmpint(read(fds[0], text, 2), ==, 2);
-    g_assert_cmpint(read(fds[0], text + 2, sizeof(text) - 2), ==, 3);
-    g_assert_cmpstr(text, ==, "hello");
-    g_assert_cmpint(shutdown(fds[1], SHUT_WR), ==, 0);
-    g_assert_cmpint(readable_now(fds[0]), ==, POLLIN | POLLOUT);
-    g_assert_cmpint(read(fds[0], text, 1), ==, 0);
-    g_assert_cmpint(write(fds[0], "back", 4), ==, 4);
-    close(fds[1]);
-    g_assert_cmpint(readable_now(fds[0]) & POLLHUP, ==, POLLHUP);
-    close(fds[0]);
 }
 
 /* ---- epoll ----------------------------------------------------------------------------- */
@@ -635,7 +612,6 @@ int main(int argc, char **argv)
     g_test_add_func("/conformance/poll/timeouts", test_poll_timeouts);
     g_test_add_func("/conformance/pipe/hang-up", test_pipe_hang_up);
     g_test_add_func("/conformance/pipe/full", test_pipe_is_full);
-    g_test_add_func("/conformance/socket-pair", test_socket_pair);
     g_test_add_func("/conformance/epoll/level", test_epoll_is_level_triggered);
     g_test_add_func("/conformance/epoll/one-shot", test_epoll_one_shot);
     g_test_add_func("/conformance/epoll/closed", test_epoll_forgets_closed);
