@@ -6,6 +6,7 @@
 #include "miniblk/osdep.h"
 #include "miniblk/atomic.h"
 #include "miniblk/iothread.h"
+#include "miniblk/lab-test.h"
 #include "miniblk/main-loop.h"
 #include "miniblk/thread.h"
 #include "tests/unit/nbd-fixture.h"
@@ -87,7 +88,8 @@ static void under_load(void (*act)(int round))
         threads[i] = fx_thread_start(client, &index[i]);
     }
     wait_for_service();
-    for (int round = 0; round < (g_test_quick() ? 200 : 4000); round++) {
+    int rounds = lab_in_lab() ? 5 : g_test_quick() ? 200 : 4000;
+    for (int round = 0; round < rounds; round++) {
         act(round);
         if (round % 4 == 0) {
             wait_for_service();
