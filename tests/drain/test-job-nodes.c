@@ -29,7 +29,8 @@ static int coroutine_fn test_run(Job *job, Error **errp)
     TestBlockJob *t = test_job(job);
 
     job_transition_to_ready(job);
-    qatomic_set(&t->running, true);     /* who waits for it may complete us */
+    /* Who waits for it may complete us. The store is to land before the kick looks for them. */
+    qatomic_set_mb(&t->running, true);
     aio_wait_kick();
     while (!qatomic_read(&t->should_complete) && !job_is_cancelled(job)) {
         g_assert_true(qemu_get_current_aio_context() == job->aio_context);
