@@ -423,6 +423,7 @@ bool lab_arena_find(uintptr_t address, LabBlockInfo *info)
     return false;
 }
 
+#if LAB_OWNS_MEMORY     /* otherwise isolate.c has these */
 void *lab_keep_alloc(size_t size)
 {
     return arena_alloc(&keep, size, GRAIN, true, NULL);
@@ -434,3 +435,4 @@ void lab_keep_free(void *p)
         arena_free(&keep, block_of(p, "lab_keep_free"), NULL);
     }
 }
+#endif

@@ -139,6 +139,9 @@ typedef struct LabPhase {
  */
 bool lab_phase_run(const LabPhase *phase, LabTally *tally, LabFailure *failure);
 
+/* The outcome of a schedule whose process has ended with STATUS of waitpid(). */
+void lab_process_ended(int status, LabOutcome *outcome);
+
 /* Whether B is the same kind of failure as A: verdict, and message but for its numbers. */
 bool lab_same_failure(const LabOutcome *a, const LabOutcome *b);
 

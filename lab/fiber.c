@@ -37,9 +37,15 @@ enum {
 #define COROUTINES_SIZE ((size_t)16 << 30)
 #define AREA_SIZE (LAB_THREADS_MAX * (size_t)STACK_SIZE + COROUTINES_SIZE)
 
+typedef struct StackBounds {
+    const void *low;
+    size_t size;
+} StackBounds;
+
 typedef struct StackTop {
     char tls[TLS_SIZE_MAX] __attribute__((aligned(64)));
     void (*entry)(void);
+    StackBounds bounds;         /* where it goes on: here, or on a coroutine's stack */
 } StackTop;
 
 /* What a stretch of stack held when the first schedule began. */
@@ -56,14 +62,15 @@ static const void *tls_image LAB_KEEP;  /* what a new thread starts with */
 static size_t tls_image_size LAB_KEEP;
 static Saved *saved LAB_KEEP;
 static void *explorer_sp LAB_KEEP;      /* of lab__fiber_run() */
-#ifdef USE_ASAN
-static const void *explorer_bottom LAB_KEEP;    /* of its stack */
-static size_t explorer_size LAB_KEEP;
-#endif
+static StackBounds explorer_bounds LAB_KEEP;
 static void *discarded_sp LAB_KEEP;
+static StackBounds discarded_bounds LAB_KEEP;
 static size_t coroutines_protected LAB_KEEP;    /* so many bytes have their guard pages */
 
 static size_t coroutines_used;          /* bytes of the second part of the area */
+#ifdef USE_ASAN
+static StackBounds *left_bounds;        /* of whom the last switch has left */
+#endif
 
 /* ---- the area -------------------------------------------------------------------------- */
 
@@ -141,17 +148,32 @@ void *lab_stack_map(size_t guard_size, size_t size)
 
 /* ---- fibers ---------------------------------------------------------------------------- */
 
-static void fiber_main(void)
+/* First thing after a switch. Only now ASan tells on which stack it left whom. */
+static inline void arrived(void *fake_stack)
 {
 #ifdef USE_ASAN
-    const void *bottom;
-    size_t size;
-    __sanitizer_finish_switch_fiber(NULL, &bottom, &size);
-    if (!explorer_bottom) {
-        explorer_bottom = bottom;       /* thread 0 is the first, and comes from there */
-        explorer_size = size;
-    }
+    __sanitizer_finish_switch_fiber(fake_stack, &left_bounds->low, &left_bounds->size);
 #endif
+}
+
+/* Continue where TO_SP is, within TO; the place that is left goes to *SAVE_SP and *SAVE. */
+static inline void switch_stack(void **save_sp, StackBounds *save, void *to_sp,
+                                const StackBounds *to)
+{
+    void *fake_stack = NULL;
+
+#ifdef USE_ASAN
+    left_bounds = save;
+    __sanitizer_start_switch_fiber(save_sp == &discarded_sp ? NULL : &fake_stack, to->low,
+                                   to->size);
+#endif
+    coroutine__switch(save_sp, to_sp);
+    arrived(fake_stack);
+}
+
+static void fiber_main(void)
+{
+    arrived(NULL);
     stack_top(lab__engine.self)->entry();
     __builtin_trap();
 }
@@ -174,73 +196,62 @@ static void *first_frame(StackTop *top)
     return sp;
 }
 
+static StackTop *new_stack(int thread, void (*entry)(void))
+{
+    StackTop *top = stack_top(thread);
+    char *low = (char *)(top + 1) - STACK_SIZE + PAGE_SIZE;
+
+#ifdef USE_ASAN
+    __asan_unpoison_memory_region(low, (char *)top - low);
+#endif
+    top->entry = entry;
+    top->bounds = (StackBounds) { low, (char *)top - low };
+    lab__threads[thread].sp = first_frame(top);
+    return top;
+}
+
 void lab__fiber_init(int thread, void (*entry)(void))
 {
     area_init();
-    StackTop *top = stack_top(thread);
-#ifdef USE_ASAN
-    __asan_unpoison_memory_region((char *)(top + 1) - STACK_SIZE + PAGE_SIZE,
-                                  STACK_SIZE - PAGE_SIZE);
-#endif
+    StackTop *top = new_stack(thread, entry);
     memcpy(top->tls, tls_image, tls_image_size);
     memset(top->tls + tls_image_size, 0, tls_size - tls_image_size);
-    top->entry = entry;
-    lab__threads[thread].sp = first_frame(top);
     lab__threads[thread].saved_errno = 0;
 }
 
 void lab__fiber_switch(LabThread *save)
 {
     LabThread *to = lab__self();
+    StackTop *to_top = stack_top(to - lab__threads);
+    StackTop *save_top = save ? stack_top(save - lab__threads) : NULL;
 
     if (save) {
         lab__view_hide(save);
         save->saved_errno = errno;
-        memcpy(stack_top(save - lab__threads)->tls, tls_block, tls_size);
+        memcpy(save_top->tls, tls_block, tls_size);
     }
-    memcpy(tls_block, stack_top(to - lab__threads)->tls, tls_size);
+    memcpy(tls_block, to_top->tls, tls_size);
     lab__view_show(to);
     errno = to->saved_errno;
-#ifdef USE_ASAN
-    void *fake_stack = NULL;
-    char *low = AREA_BASE + (to - lab__threads) * (size_t)STACK_SIZE + PAGE_SIZE;
-    __sanitizer_start_switch_fiber(save ? &fake_stack : NULL, low, STACK_SIZE - PAGE_SIZE);
-#endif
-    coroutine__switch(save ? &save->sp : &discarded_sp, to->sp);
-#ifdef USE_ASAN
-    __sanitizer_finish_switch_fiber(fake_stack, NULL, NULL);
-#endif
+    if (save) {
+        switch_stack(&save->sp, &save_top->bounds, to->sp, &to_top->bounds);
+    } else {
+        switch_stack(&discarded_sp, &discarded_bounds, to->sp, &to_top->bounds);
+    }
 }
 
 void lab__fiber_run(void (*entry)(void))
 {
-    LabThread *main_thread = &lab__threads[0];
-
     area_init();
-    StackTop *top = stack_top(0);
-    top->entry = entry;
-    main_thread->sp = first_frame(top);
-    lab__engine.self = 0;
     /* thread 0 goes on with the variables that are there */
-#ifdef USE_ASAN
-    void *fake_stack = NULL;
-    char *low = AREA_BASE + PAGE_SIZE;
-    __asan_unpoison_memory_region(low, STACK_SIZE - PAGE_SIZE - sizeof(StackTop));
-    __sanitizer_start_switch_fiber(&fake_stack, low, STACK_SIZE - PAGE_SIZE);
-#endif
-    coroutine__switch(&explorer_sp, main_thread->sp);
-#ifdef USE_ASAN
-    __sanitizer_finish_switch_fiber(fake_stack, NULL, NULL);
-#endif
+    StackTop *top = new_stack(0, entry);
+    lab__engine.self = 0;
+    switch_stack(&explorer_sp, &explorer_bounds, lab__threads[0].sp, &top->bounds);
 }
 
 void lab__fiber_leave(void)
 {
-#ifdef USE_ASAN
-    /* an explorer with ASan runs each schedule in a process of its own */
-    __sanitizer_start_switch_fiber(NULL, explorer_bottom, explorer_size);
-#endif
-    coroutine__switch(&discarded_sp, explorer_sp);
+    switch_stack(&discarded_sp, &discarded_bounds, explorer_sp, &explorer_bounds);
     __builtin_trap();
 }
 

@@ -119,8 +119,12 @@ int pthread_setname_np(pthread_t thread, const char *name)
 {
     return lab_thread_set_name(thread, name);
 }
+/* A sanitizer keeps by its key what it knows of the one real thread. */
 int pthread_key_create(pthread_key_t *key, void (*fn)(void *))
 {
+    if (lab_sanitizer_calls(__builtin_return_address(0))) {
+        return REAL(pthread_key_create)(key, fn);
+    }
     return lab_key_create(key, fn);
 }
 int pthread_key_delete(pthread_key_t key) { return lab_key_delete(key); }
@@ -128,10 +132,14 @@ int pthread_key_delete(pthread_key_t key) { return lab_key_delete(key); }
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  /* VALUE is said not to be looked at */
 int pthread_setspecific(pthread_key_t key, const void *value)
 {
-    return lab_key_set(key, value);
+    return key < LAB_KEY_FIRST ? REAL(pthread_setspecific)(key, value)
+                               : lab_key_set(key, value);
 }
 #pragma GCC diagnostic pop
-void *pthread_getspecific(pthread_key_t key) { return lab_key_get(key); }
+void *pthread_getspecific(pthread_key_t key)
+{
+    return key < LAB_KEY_FIRST ? REAL(pthread_getspecific)(key) : lab_key_get(key);
+}
 
 int sched_yield(void)
 {

@@ -29,9 +29,21 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "lab/lab-config.h"
 
 /* A variable that is not put back between schedules. Pages of its own: see image.c. */
 #define LAB_KEEP __attribute__((section("lab_keep")))
+/*
+ * These come back from a schedule that has its own process (isolate.c). SHARED: a LAB_KEEP
+ * variable that schedules write. LAST: one that is put back, but looked at before that.
+ */
+#if LAB_OWNS_MEMORY
+#define LAB_SHARED LAB_KEEP
+#define LAB_LAST
+#else
+#define LAB_SHARED __attribute__((section("lab_shared")))
+#define LAB_LAST __attribute__((section("lab_last")))
+#endif
 
 enum { LAB_THREADS_MAX = 64 };
 
@@ -135,6 +147,7 @@ typedef struct LabLimits {
     bool spurious;              /* waits may return without reason (at most a few times) */
     bool faults;                /* the disk fails now and then (LAB_CHOICE_FAULT) */
     bool record;                /* keep the events for pictures, not only the hash */
+    bool quiet;                 /* a sanitizer's report goes nowhere: it has been seen before */
 } LabLimits;
 
 typedef struct LabOutcome {
@@ -217,6 +230,8 @@ typedef struct LabBlock {
     /* Where the number + 1 of the thread stands that it waits for, which may change; NULL, or
      * not positive: nobody in particular. */
     const int *holder;
+    /* The same, of lab__engine.waits when it took what is waited for; NULL: just now. */
+    const uint32_t *since;
 } LabBlock;
 bool lab_block(const LabBlock *block);
 

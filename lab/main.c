@@ -113,6 +113,7 @@ static bool replay_once(const LabConfig *config, unsigned number, LabChooser *ch
     LabLimits limits = config->limits;
 
     limits.record = true;
+    limits.quiet = chooser->replay.list;        /* not the first time */
     g_strlcpy(wanted.message, file->message, sizeof(wanted.message));
     lab_chooser_begin_replay(chooser, file->list, true, NULL);
     lab_execute(number, &chooser->strategy, &limits, outcome);
@@ -184,9 +185,7 @@ static int replay(LabConfig *config, unsigned number, const LabReplayFile *file)
     if (!draw(config, number, file, &outcome)) {
         return STATUS_USAGE;
     }
-    if (lab_world_restores()) {
-        lab_report_schedule(config, number, file->list, &outcome);
-    }
+    lab_report_schedule(config, number, file->list, &outcome);
     return outcome.verdict == LAB_OK ? STATUS_OK : STATUS_FAILED;
 }
 
@@ -208,7 +207,7 @@ static int with_line(LabConfig *config)
     number = find_case(file.seed.path);
     if (number >= 0) {
         adopt(config, &file.seed);
-        file.list = g_new0(LabDeviations, 1);
+        file.list = lab_keep_alloc(sizeof(*file.list));
         chooser = lab_chooser_new();
         lab_chooser_begin(chooser, &file.seed.plan, file.list);
         lab_execute(number, &chooser->strategy, &config->limits, &outcome);
@@ -216,7 +215,7 @@ static int with_line(LabConfig *config)
         file.verdict = outcome.verdict;
         file.message = outcome.message;
         status = replay(config, number, &file);
-        g_free(file.list);
+        lab_keep_free(file.list);
     }
     lab_seed_clear(&file.seed);
     return status;
@@ -256,10 +255,6 @@ static int with_file(LabConfig *config)
     LabReplayFile file;
     int number, status;
 
-    if (config->mode == LAB_MODE_SHRINK && !lab_world_restores()) {
-        lab_printf("Bail out! a program with a sanitizer cannot shrink\n");
-        return STATUS_USAGE;
-    }
     if (!lab_replay_load(config->file, &file, &problem)) {
         lab_printf("Bail out! %s\n", problem);
         return STATUS_USAGE;
@@ -289,10 +284,6 @@ __attribute__((weak)) int lab_main(void)
         return STATUS_USAGE;
     }
     config.program = program;
-    if (!lab_world_restores()) {
-        config.shrink = false;          /* it takes many schedules in one process */
-        config.times = 1;
-    }
     switch (config.mode) {
     case LAB_MODE_LIST:
         status = list_cases(&config);

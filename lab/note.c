@@ -9,9 +9,9 @@
 enum { INDEX = 4 * LAB_FACTS_MAX };
 
 /* In the order in which they were noted; found by a hash of the address. */
-static LabFact facts[LAB_FACTS_MAX];
-static unsigned n_facts;
-static uint16_t by_address[INDEX];      /* number + 1 */
+static LabFact facts[LAB_FACTS_MAX] LAB_LAST;
+static unsigned n_facts LAB_LAST;
+static uint16_t by_address[INDEX] LAB_LAST;      /* number + 1 */
 
 static uint16_t *slot_of(const void *object)
 {

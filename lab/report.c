@@ -116,7 +116,7 @@ static void record(const LabConfig *config, unsigned number, LabChooser *chooser
 {
     LabLimits limits = config->limits;
 
-    limits.record = true;
+    limits.record = limits.quiet = true;
     lab_chooser_begin_replay(chooser, list, false, NULL);
     lab_execute(number, &chooser->strategy, &limits, outcome);
     lab_trace_take(trace);
@@ -181,7 +181,7 @@ void lab_report_schedule(const LabConfig *config, unsigned number, const LabDevi
         return;
     }
     chooser = lab_chooser_new();
-    if (wanted->verdict != LAB_OK && lab_world_restores()) {
+    if (wanted->verdict != LAB_OK) {
         explain_order(config, number, chooser, list, wanted, order, objects);
     }
     record(config, number, chooser, list, &outcome, &trace);

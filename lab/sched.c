@@ -29,7 +29,7 @@ enum {
 bool lab_running;
 LabEngine lab__engine = { .live = 1, .n_threads = 1, .now_ns = 1000000000,
                           .next_deadline_ns = INT64_MAX };
-LabThread lab__threads[LAB_THREADS_MAX] = { { .name = "main", .id = 1 } };
+LabThread lab__threads[LAB_THREADS_MAX] LAB_LAST = { { .name = "main", .id = 1 } };
 
 LabLimits lab__limits LAB_KEEP;
 static LabStrategy strategy LAB_KEEP;
@@ -534,6 +534,18 @@ void lab_fail(LabVerdict verdict, const char *format, ...)
     __builtin_unreachable();
 }
 
+static void run_schedule(LabOutcome *outcome)
+{
+    result = outcome;
+    result->message[0] = '\0';
+    lab__fiber_run(run_case);
+    outcome->steps = E.steps;
+    outcome->choices = E.choices;
+    outcome->trace_hash = E.hash;
+    outcome->virtual_ns = E.now_ns;
+    outcome->cut_short = E.fair;
+}
+
 void lab_execute(unsigned number, const LabStrategy *s, const LabLimits *limits,
                  LabOutcome *outcome)
 {
@@ -544,16 +556,9 @@ void lab_execute(unsigned number, const LabStrategy *s, const LabLimits *limits,
     if (lab__limits.steps == 0) {
         lab__limits.steps = STEPS_DEFAULT;
     }
-    result = outcome;
-    result->message[0] = '\0';
     case_number = number;
     E.hash = number + 1;
     E.changed = true;
     lab__trace_begin();
-    lab__fiber_run(run_case);
-    outcome->steps = E.steps;
-    outcome->choices = E.choices;
-    outcome->trace_hash = E.hash;
-    outcome->virtual_ns = E.now_ns;
-    outcome->cut_short = E.fair;
+    lab_isolate(run_schedule, outcome);
 }

@@ -14,11 +14,12 @@
  */
 #include "miniblk/osdep.h"
 #include "lab/explore.h"
+#include "lab/world.h"
 
 enum { MERGE_MAX = 24 };        /* longer lists have too many pairs */
 
 typedef struct Shrinker {
-    const LabConfig *config;
+    LabLimits limits;
     unsigned number;
     const LabOutcome *wanted;
     LabChooser *chooser;
@@ -34,7 +35,7 @@ static bool fails(Shrinker *s)
     LabOutcome outcome;
 
     s->schedules++;
-    lab_execute(s->number, &s->chooser->strategy, &s->config->limits, &outcome);
+    lab_execute(s->number, &s->chooser->strategy, &s->limits, &outcome);
     if (!lab_same_failure(s->wanted, &outcome) || s->record->overflow) {
         return false;
     }
@@ -200,11 +201,12 @@ void lab_shrink(const LabConfig *config, unsigned number, const LabOutcome *want
                 uint64_t budget, LabDeviations *list, LabShrunk *shrunk)
 {
     Shrinker s = {
-        .config = config, .number = number, .wanted = wanted, .best = list,
+        .limits = config->limits, .number = number, .wanted = wanted, .best = list,
         .budget = budget, .chooser = lab_chooser_new(),
-        .attempt = g_new0(LabDeviations, 1), .record = g_new0(LabDeviations, 1),
+        .attempt = g_new0(LabDeviations, 1), .record = lab_keep_alloc(sizeof(LabDeviations)),
     };
 
+    s.limits.quiet = true;
     memcpy(s.attempt, list, sizeof(*list));
     *shrunk = (LabShrunk) { .reproduced = list_fails(&s, s.attempt) };
     if (shrunk->reproduced) {
@@ -215,5 +217,5 @@ void lab_shrink(const LabConfig *config, unsigned number, const LabOutcome *want
     shrunk->schedules = s.schedules;
     lab_chooser_free(s.chooser);
     g_free(s.attempt);
-    g_free(s.record);
+    lab_keep_free(s.record);
 }

@@ -6,6 +6,7 @@
 #include "miniblk/osdep.h"
 #include "lab/coverage.h"
 #include "lab/strategy.h"
+#include "lab/world.h"
 
 static const struct {
     const char *name;
@@ -108,7 +109,7 @@ enum { AGENTS_MAX = 4096, OBJECTS_MAX = 16384 };
 
 LabChooser *lab_chooser_new(void)
 {
-    LabChooser *c = g_new0(LabChooser, 1);
+    LabChooser *c = lab_keep_alloc(sizeof(*c));
 
     lab_map_init(&c->pos.agents, AGENTS_MAX);
     lab_map_init(&c->pos.objects, OBJECTS_MAX);
@@ -127,7 +128,7 @@ void lab_chooser_free(LabChooser *c)
     g_free(c->pos.object);
     lab_map_destroy(&c->replay.names);
     g_free(c->replay.used);
-    g_free(c);
+    lab_keep_free(c);
 }
 
 void lab_chooser_begin(LabChooser *c, const LabPlan *plan, LabDeviations *record)

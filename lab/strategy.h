@@ -139,8 +139,8 @@ LabChooser *lab_chooser_new(void);
 void lab_chooser_free(LabChooser *chooser);
 
 /*
- * Make ready for one schedule of PLAN; deviations go to RECORD. Afterwards
- * lab_execute(..., &chooser->strategy, ...).
+ * Make ready for one schedule of PLAN; deviations go to RECORD, which is lab_keep_alloc() or
+ * shared memory. Afterwards lab_execute(..., &chooser->strategy, ...).
  */
 void lab_chooser_begin(LabChooser *chooser, const LabPlan *plan, LabDeviations *record);
 

@@ -9,6 +9,7 @@
 #ifndef LAB_SYNC_H
 #define LAB_SYNC_H
 
+#include <limits.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -45,6 +46,8 @@ int lab_futex_wake(const void *address, int n);
 
 int lab_once(pthread_once_t *once, void (*fn)(void));
 
+/* Keys below this one are libc's. */
+enum { LAB_KEY_FIRST = PTHREAD_KEYS_MAX };
 int lab_key_create(pthread_key_t *key, void (*destructor)(void *));
 int lab_key_delete(pthread_key_t key);
 int lab_key_set(pthread_key_t key, const void *value);

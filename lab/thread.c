@@ -20,6 +20,13 @@ typedef struct Key {
 } Key;
 static Key keys[LAB_KEYS_MAX];
 
+/* NULL: there is no such key. */
+static Key *key_of(pthread_key_t key)
+{
+    return key - LAB_KEY_FIRST < LAB_KEYS_MAX && keys[key - LAB_KEY_FIRST].used
+           ? &keys[key - LAB_KEY_FIRST] : NULL;
+}
+
 int lab_key_create(pthread_key_t *key, void (*destructor)(void *))
 {
     for (unsigned i = 0; i < LAB_KEYS_MAX; i++) {
@@ -28,7 +35,7 @@ int lab_key_create(pthread_key_t *key, void (*destructor)(void *))
             for (int t = 0; t < E.n_threads; t++) {
                 lab__threads[t].keys[i] = NULL;
             }
-            *key = i;
+            *key = LAB_KEY_FIRST + i;
             return 0;
         }
     }
@@ -37,25 +44,30 @@ int lab_key_create(pthread_key_t *key, void (*destructor)(void *))
 
 int lab_key_delete(pthread_key_t key)
 {
-    if (key >= LAB_KEYS_MAX || !keys[key].used) {
+    Key *k = key_of(key);
+
+    if (!k) {
         return EINVAL;
     }
-    keys[key].used = false;
+    k->used = false;
     return 0;
 }
 
 int lab_key_set(pthread_key_t key, const void *value)
 {
-    if (key >= LAB_KEYS_MAX || !keys[key].used) {
+    Key *k = key_of(key);
+
+    if (!k) {
         return EINVAL;
     }
-    lab__self()->keys[key] = (void *)value;
+    lab__self()->keys[k - keys] = (void *)value;
     return 0;
 }
 
 void *lab_key_get(pthread_key_t key)
 {
-    return key < LAB_KEYS_MAX && keys[key].used ? lab__self()->keys[key] : NULL;
+    Key *k = key_of(key);
+    return k ? lab__self()->keys[k - keys] : NULL;
 }
 
 static void run_destructors(LabThread *t)

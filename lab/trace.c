@@ -23,19 +23,19 @@ typedef struct Rank {
     const char *where;          /* what the code called it first */
 } Rank;
 
-static Rank ranks[RANKS] LAB_KEEP;
-static uint32_t generation LAB_KEEP;
-static uint32_t n_ranks LAB_KEEP;
+static Rank ranks[RANKS] LAB_SHARED;
+static uint32_t generation LAB_SHARED;
+static uint32_t n_ranks LAB_SHARED;
 
 typedef struct Step {
     LabAgent agent;
     LabOp op;
 } Step;
-static Step recent[RECENT] LAB_KEEP;
-static uint64_t n_recent LAB_KEEP;
+static Step recent[RECENT] LAB_SHARED;
+static uint64_t n_recent LAB_SHARED;
 
 static LabEvent *events LAB_KEEP;
-static size_t n_events LAB_KEEP;
+static size_t n_events LAB_SHARED;
 
 void lab__trace_begin(void)
 {
@@ -45,7 +45,7 @@ void lab__trace_begin(void)
     n_events = 0;
     if (lab__limits.record && !events) {
         events = mmap(NULL, EVENTS_MAX * sizeof(events[0]), PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+                      MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         g_assert(events != MAP_FAILED);
     }
 }

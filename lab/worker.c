@@ -24,7 +24,6 @@ enum {
     TICK_MS = 200,              /* between looks at progress, time and hangs */
     COVERAGE_FIRST = 1000,      /* pairs are collected in the first schedules ... */
     COVERAGE_EVERY = 16,        /* ... and then in every so many */
-    FAILED_SCHEDULE = 77,       /* exit status of run_isolated()'s process */
 };
 
 /* One process's part of the shared memory. It alone writes it while it lives. */
@@ -106,6 +105,7 @@ static void execute(Run *run, LabOutcome *outcome, LabDeviations *record, bool e
     LabLimits limits = run->phase->config->limits;
 
     limits.record = events;
+    limits.quiet = !record;     /* it has run before */
     lab_chooser_begin(run->chooser, &run->worker->failure.plan, record);
     lab_execute(run->phase->case_number, &run->chooser->strategy, &limits, outcome);
 }
@@ -202,38 +202,11 @@ static bool run_schedule(Run *run, uint64_t number)
         snprintf(outcome->message, sizeof(outcome->message),
                  "a schedule ended before its deviation %u, which must exist",
                  chooser->deviated + 1);
-    } else if (config->check_every && lab_world_restores()
+    } else if (config->check_every
                && number % config->check_every == config->check_every - 1) {
         check_again(run, outcome);
     }
     return !is_failure(phase, number, outcome);
-}
-
-/*
- * The same where memory is not put back: in a process of its own. If that does not come back,
- * neither do we, and who waits for us sees why.
- */
-static bool run_isolated(Run *run, uint64_t number)
-{
-    int status;
-
-    if (lab_world_restores()) {
-        return run_schedule(run, number);
-    }
-    pid_t pid = fork();
-    if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        _exit(run_schedule(run, number) ? 0 : FAILED_SCHEDULE);
-    }
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-    }
-    if (pid < 0 || WIFSIGNALED(status)) {
-        kill(getpid(), pid < 0 ? SIGABRT : WTERMSIG(status));
-    }
-    if (WEXITSTATUS(status) != 0 && WEXITSTATUS(status) != FAILED_SCHEDULE) {
-        _exit(WEXITSTATUS(status));
-    }
-    return WEXITSTATUS(status) == 0;
 }
 
 static void work(Run *run, uint64_t range)
@@ -249,7 +222,7 @@ static void work(Run *run, uint64_t range)
                 return;
             }
             atomic_store(&run->worker->current, i);
-            if (!run_isolated(run, i)) {
+            if (!run_schedule(run, i)) {
                 run->worker->failed = true;
                 atomic_min(&shared->lowest_failed, i);
                 atomic_fetch_add(&shared->done, 1);
@@ -283,6 +256,7 @@ static void start_worker(Run *run, Worker *worker, uint64_t range, int pipe_fd[2
         }
         close(pipe_fd[0]);
         run->worker = worker;
+        run->chooser = lab_chooser_new();
         work(run, range);
         _exit(0);
     }
@@ -339,6 +313,20 @@ static void wait_for_workers(const LabPhase *phase, LabTally *tally, Shared *sha
     }
 }
 
+void lab_process_ended(int status, LabOutcome *outcome)
+{
+    if (WIFSIGNALED(status)) {
+        outcome->verdict = LAB_SIGNAL;
+        snprintf(outcome->message, sizeof(outcome->message),
+                 "signal %d (%s) ended the process", WTERMSIG(status),
+                 strsignal(WTERMSIG(status)));
+    } else {
+        outcome->verdict = LAB_ASSERT;
+        snprintf(outcome->message, sizeof(outcome->message),
+                 "the process exited with status %d", WEXITSTATUS(status));
+    }
+}
+
 /* A process that ended in another way than work() does: its schedule has failed. */
 static void reap(const LabPhase *phase, Worker *worker)
 {
@@ -359,15 +347,8 @@ static void reap(const LabPhase *phase, Worker *worker)
         snprintf(outcome->message, sizeof(outcome->message),
                  "no end of the schedule in %.0f s of real time: the program loops without "
                  "a scheduling point", phase->config->hang_ns / 1e9);
-    } else if (WIFSIGNALED(status)) {
-        outcome->verdict = LAB_SIGNAL;
-        snprintf(outcome->message, sizeof(outcome->message),
-                 "signal %d (%s) ended the process", WTERMSIG(status),
-                 strsignal(WTERMSIG(status)));
     } else {
-        outcome->verdict = LAB_ASSERT;
-        snprintf(outcome->message, sizeof(outcome->message),
-                 "the process exited with status %d", WEXITSTATUS(status));
+        lab_process_ended(status, outcome);
     }
 }
 
@@ -418,7 +399,6 @@ bool lab_phase_run(const LabPhase *phase, LabTally *tally, LabFailure *failure)
     run.shared->next = phase->first;
     run.shared->lowest_failed = UINT64_MAX;
     run.shared->jobs = jobs;
-    run.chooser = lab_chooser_new();
     run.coverage = lab_coverage_new(tally->pairs);
     for (unsigned i = 0; i < jobs; i++) {
         start_worker(&run, &run.shared->workers[i], range, pipe_fd);
@@ -428,7 +408,6 @@ bool lab_phase_run(const LabPhase *phase, LabTally *tally, LabFailure *failure)
     close(pipe_fd[0]);
     failed = collect(phase, run.shared, tally, failure);
     lab_coverage_free(run.coverage);
-    lab_chooser_free(run.chooser);
     munmap(run.shared, size);
     return failed;
 }

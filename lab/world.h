@@ -28,7 +28,7 @@
 
 /*
  * False in builds with a sanitizer that must own memory: then nothing is put back and each
- * schedule needs a process of its own (fork before it).
+ * schedule has a process of its own, which makes it slow.
  */
 bool lab_world_restores(void);
 
@@ -48,9 +48,22 @@ size_t lab_image_dirty_pages(void);
  * page that has not been written yet would fail with EFAULT. */
 void lab_image_touch(void *address, size_t size);
 
+/* ---- isolate.c ------------------------------------------------------------------------- */
+
+/* RUN(OUTCOME), which runs one schedule; in another process if lab_world_restores() is false. */
+void lab_isolate(void (*run)(LabOutcome *outcome), LabOutcome *outcome);
+
+/* ---- sanitizer.c ----------------------------------------------------------------------- */
+
+/* What a sanitizer reports in this process, and this schedule, is a failure of the schedule. */
+void lab_sanitizer_begin(void);
+/* CALLER is in the sanitizer, which must not see the lab's world. */
+bool lab_sanitizer_calls(const void *caller);
+
 /* ---- arena.c --------------------------------------------------------------------------- */
 
-/* Keep memory; zeroed. Never in the middle of a schedule. */
+/* Keep memory; zeroed. Never in the middle of a schedule. What a strategy writes must lie in
+ * it, or in LAB_SHARED variables. */
 void *lab_keep_alloc(size_t size);
 void lab_keep_free(void *p);
 

@@ -208,3 +208,13 @@ void lab_execute(unsigned number, const LabStrategy *strategy, const LabLimits *
     }
     finish(&play, outcome);
 }
+
+void *lab_keep_alloc(size_t size)
+{
+    return g_malloc0(size);
+}
+
+void lab_keep_free(void *p)
+{
+    g_free(p);
+}
