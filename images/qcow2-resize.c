@@ -43,6 +43,44 @@ static Qcow2Entry prealloc_entry(const Qcow2State *s, uint64_t host, bool fresh)
     return e;
 }
 
+/* Nothing may point behind the end of the file, and nothing is written to make it longer. */
+static int coroutine_fn extend_file(Qcow2State *s, uint64_t end)
+{
+    if (end <= s->file_bytes) {
+        return 0;
+    }
+    int64_t len = bdrv_getlength(s->bs->file->bs);
+    int ret = len < 0 ? len : 0;
+    if (ret >= 0 && (uint64_t)len < end) {
+        ret = bdrv_co_truncate(s->bs->file, end, false, PREALLOC_MODE_OFF, 0, NULL);
+    }
+    if (ret >= 0) {
+        s->file_bytes = MAX((uint64_t)len, end);
+    }
+    return ret;
+}
+
+/* Room for N clusters in the file that read as zeroes, or (*FRESH false) as anything. */
+static int coroutine_fn prealloc_host(Qcow2State *s, uint64_t n, uint64_t *host, uint64_t *got,
+                                      bool *fresh)
+{
+    int ret = qcow2_alloc_clusters(s, 1, n, host, got, fresh);
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = extend_file(s, *host + (*got << s->cluster_bits));
+    if (ret >= 0 && !*fresh && s->header.version < 3) {
+        /* Without zero clusters the zeroes must be there. */
+        *fresh = true;
+        ret = bdrv_co_pwrite_zeroes(s->bs->file, *host, *got << s->cluster_bits, 0);
+    }
+    if (ret < 0) {
+        qcow2_refcount_change(s, *host >> s->cluster_bits, *got, -1);
+    }
+    return ret;
+}
+
 /* Give host clusters to unallocated clusters of one slice. Lock held. Bytes done; -errno. */
 static int64_t coroutine_fn prealloc_slice(Qcow2State *s, uint64_t offset, uint64_t bytes)
 {
@@ -67,15 +105,7 @@ static int64_t coroutine_fn prealloc_slice(Qcow2State *s, uint64_t offset, uint6
     if (s->data_file) {
         got = want;
     } else {
-        ret = qcow2_alloc_clusters(s, 1, want, &host, &got, &fresh);
-    }
-    if (ret >= 0 && !fresh && s->header.version < 3) {
-        /* Without zero clusters the zeroes must be there. */
-        fresh = true;
-        ret = bdrv_co_pwrite_zeroes(s->bs->file, host, got << s->cluster_bits, 0);
-        if (ret < 0) {
-            qcow2_refcount_change(s, host >> s->cluster_bits, got, -1);
-        }
+        ret = prealloc_host(s, want, &host, &got, &fresh);
     }
     for (uint64_t k = 0; k < got && ret >= 0; k++) {
         qcow2_entry_store(s, slice, i + k,

@@ -120,17 +120,29 @@ static inline void compress_op(Op *op, int64_t cluster_bytes, int64_t disk_bytes
     }
 }
 
-static inline void run_ops(Op *ops, int n)
+/* Start N requests; *PENDING becomes 0 when all have ended. */
+static inline void start_ops(Op *ops, int n, int *pending)
 {
-    int pending = n;
-
+    *pending = n;
     for (int i = 0; i < n; i++) {
-        ops[i].pending = &pending;
+        ops[i].pending = pending;
         qemu_coroutine_enter(qemu_coroutine_create(op_entry, &ops[i]));
     }
-    while (pending) {
+}
+
+static inline void wait_for_ops(int *pending)
+{
+    while (*pending) {
         aio_poll(qemu_get_aio_context(), true);
     }
+}
+
+static inline void run_ops(Op *ops, int n)
+{
+    int pending;
+
+    start_ops(ops, n, &pending);
+    wait_for_ops(&pending);
 }
 
 #endif

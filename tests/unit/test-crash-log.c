@@ -1,239 +1,27 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * qcow2 and power failures, on the evidence of what reached the protocol layer: a mixed
- * workload (writes, discards, zeroes, compressed writes, resizes, snapshots) runs above the
- * filter "blklogwrites". Then power fails at every place of the log:
+ * qcow2 and power failures, on the evidence of what reached the protocol layer: a random
+ * workload (crash-work.h) runs above the filter "blklogwrites". Then power fails at every
+ * place of the log:
  *
  *     log:   w w w F w w w w F w w            kind 0: what stands before "here", all of it
  *                        ^ here               kind 1: of what no flush covers, any part
  *                                             kind 2: and of these, any sectors
  *
  * What is then on the disk must be an image that our checker, and now and then the peer's,
- * find without corruption, as it lies there (leaks are fine; with lazy refcounts, after it was
- * opened for writing). A repair leaves no leaks, and loses nothing. Its
- * size and each of its sectors must be as after the last flush the guest saw the end of, or
- * as after something done since; and each snapshot must show what it was taken of. Rounds go
- * on until the time is over; MINIBLK_SEED=N repeats one, MINIBLK_CRASH_SECONDS=N makes the
- * time longer.
+ * find without corruption, as it lies there (leaks are fine; if it has the dirty bit, after it
+ * was opened for writing). A repair leaves no leaks, and loses nothing. Its size and each of
+ * its sectors must be as after the last flush the guest saw the end of, or as after something
+ * done since; each snapshot must show what it was taken of; a bitmap that claims to be good
+ * must know all that has changed. Rounds go on until the time is over; MINIBLK_SEED=N repeats
+ * one, MINIBLK_CRASH_SECONDS=N makes the time longer.
  */
 #include "qcow2-test.h"
 #include "log-writes.h"
 #include "memory-disk.h"
-#include "miniblk/snapshot.h"
+#include "crash-work.h"
 
-enum {
-    SECTOR = 512, SECTORS_MIN = 64, SECTORS_MAX = 1536, STEPS = 24, SNAPSHOTS_MAX = 64,
-    PLACES_PER_ROUND = 80, SECONDS = 12,
-};
-
-/* What the guest sees: one value for each sector. */
-typedef struct View {
-    int sectors;
-    uint8_t value[SECTORS_MAX];
-} View;
-
-typedef struct Step {
-    char *what;
-    uint64_t log_begin, log_end;        /* bytes of the log when it began and had ended */
-    bool flush;                         /* all before it is durable when it has ended */
-    int64_t disk_bytes;                 /* of the image: the log does not tell of cuts */
-    View after;
-} Step;
-
-typedef struct Round {
-    GRand *rand;
-    guint32 seed;
-    char *create;
-    char *disk, *log_path;
-    GByteArray *before;                 /* the image's file when logging began */
-    GArray *steps;                      /* Step; the first is the state at that time */
-    GHashTable *snapshots;              /* name -> View */
-    int snapshots_taken;
-    Log log;
-} Round;
-
-static bool one_in(Round *r, int n)
-{
-    return g_rand_int_range(r->rand, 0, n) == 0;
-}
-
-/* ---- the workload ------------------------------------------------------------------ */
-
-static void read_view(BlockBackend *blk, View *view)
-{
-    int64_t bytes = blk_getlength(blk);
-
-    g_assert_cmpint(bytes, >=, 0);
-    g_assert_cmpint(bytes, <=, SECTORS_MAX * SECTOR);
-    view->sectors = bytes / SECTOR;
-    g_autofree uint8_t *data = g_malloc(bytes);
-    g_assert_cmpint(blk_pread(blk, 0, bytes, data, 0), ==, 0);
-    for (int i = 0; i < view->sectors; i++) {
-        view->value[i] = data[i * SECTOR];
-        assert_bytes(data + i * SECTOR, SECTOR, view->value[i]);
-    }
-}
-
-typedef enum StepKind { STEP_CHANGE, STEP_FLUSH } StepKind;
-
-static void end_step(Round *r, BlockBackend *blk, char *what, StepKind kind)
-{
-    Step step = { .what = what, .flush = kind == STEP_FLUSH };
-
-    if (r->steps->len) {
-        step.log_begin = g_array_index(r->steps, Step, r->steps->len - 1).log_end;
-    }
-    step.log_end = file_bytes(r->log_path);
-    step.disk_bytes = file_bytes(r->disk);
-    read_view(blk, &step.after);
-    g_array_append_val(r->steps, step);
-}
-
-/* Requests of several kinds, at once, on ranges that do not overlap. */
-static void step_requests(Round *r, BlockBackend *blk)
-{
-    static const OpType types[] = { OP_WRITE, OP_WRITE, OP_WRITE, OP_ZERO, OP_UNMAP,
-                                    OP_DISCARD };
-    enum { BATCH = 5 };
-    int sectors = blk_getlength(blk) / SECTOR, pos = 0, n = 0;
-    GString *what = g_string_new(NULL);
-    Op ops[BATCH];
-
-    while (n < BATCH) {
-        int first = pos + g_rand_int_range(r->rand, 0, sectors / 2);
-        int len = g_rand_int_range(r->rand, 1, sectors / 4);
-        if (first >= sectors) {
-            break;
-        }
-        len = MIN(len, sectors - first);
-        ops[n] = (Op){ .blk = blk, .offset = first * SECTOR, .bytes = len * SECTOR,
-                       .type = types[g_rand_int_range(r->rand, 0, ARRAY_SIZE(types))],
-                       .buf = g_malloc(len * SECTOR) };
-        memset(ops[n].buf, g_rand_int_range(r->rand, 1, 256), len * SECTOR);
-        g_string_append_printf(what, "%s%d %d+%d", n ? ", " : "", ops[n].type, first, len);
-        pos = first + len;
-        n++;
-    }
-    run_ops(ops, n);
-    for (int i = 0; i < n; i++) {
-        g_assert_cmpint(ops[i].ret, ==, 0);
-        g_free(ops[i].buf);
-    }
-    end_step(r, blk, g_string_free(what, FALSE), STEP_CHANGE);
-}
-
-static void step_compressed(Round *r, BlockBackend *blk)
-{
-    BlockDriverInfo bdi;
-    g_assert_cmpint(bdrv_get_info(blk_bs(blk), &bdi), ==, 0);
-    int64_t clusters = blk_getlength(blk) / bdi.cluster_size;
-    g_autofree uint8_t *buf = g_malloc(bdi.cluster_size);
-
-    for (int i = g_rand_int_range(r->rand, 1, 5); i > 0 && clusters > 0; i--) {
-        memset(buf, g_rand_int_range(r->rand, 1, 256), bdi.cluster_size);
-        int64_t at = g_rand_int_range(r->rand, 0, clusters) * (int64_t)bdi.cluster_size;
-        int ret = blk_pwrite_compressed(blk, at, bdi.cluster_size, buf);
-        g_assert_cmpint(ret, ==, 0);
-    }
-    end_step(r, blk, g_strdup("compressed writes"), STEP_CHANGE);
-}
-
-static void step_resize(Round *r, BlockBackend *blk)
-{
-    int sectors = g_rand_int_range(r->rand, SECTORS_MIN, SECTORS_MAX + 1);
-    Error *err = NULL;
-    int ret = blk_truncate(blk, sectors * SECTOR, true, PREALLOC_MODE_OFF, 0, &err);
-
-    /* Not every image lets itself be resized while it has snapshots. */
-    if (ret < 0) {
-        g_assert_cmpint(ret, ==, -ENOTSUP);
-        error_free(err);
-    }
-    end_step(r, blk, g_strdup_printf("resize to %d: %d", sectors, ret), STEP_CHANGE);
-}
-
-/* (durable when the call returns) */
-static void step_snapshot(Round *r, BlockBackend *blk)
-{
-    BlockDriverState *bs = blk_bs(blk);
-    g_autofree QEMUSnapshotInfo *list = NULL;
-    int n = bdrv_snapshot_list(bs, &list);
-    int which = n > 0 ? g_rand_int_range(r->rand, 0, n) : 0;
-
-    g_assert_cmpint(n, >=, 0);
-    if (n > 0 && one_in(r, 3)) {
-        int ret = bdrv_snapshot_delete(bs, list[which].id_str, NULL, &error_abort);
-        g_assert_cmpint(ret, ==, 0);
-        end_step(r, blk, g_strdup_printf("delete %s", list[which].name), STEP_FLUSH);
-    } else if (n > 0 && one_in(r, 2)) {
-        Error *err = NULL;
-        int ret = bdrv_snapshot_goto(bs, list[which].id_str, &err);
-        g_assert_true(ret == 0 || ret == -EINVAL);      /* counts of few bits */
-        error_free(err);
-        end_step(r, blk, g_strdup_printf("go to %s: %d", list[which].name, ret),
-                 ret == 0 ? STEP_FLUSH : STEP_CHANGE);
-    } else {
-        QEMUSnapshotInfo sn = { .icount = UINT64_MAX };
-        View *view = g_new(View, 1);
-        g_snprintf(sn.name, sizeof(sn.name), "s%d", r->snapshots_taken++);
-        read_view(blk, view);
-        g_hash_table_insert(r->snapshots, g_strdup(sn.name), view);
-        int ret = bdrv_snapshot_create(bs, &sn);
-        g_assert_true(ret == 0 || ret == -EINVAL);      /* counts of few bits */
-        end_step(r, blk, g_strdup_printf("create %s: %d", sn.name, ret),
-                 ret == 0 ? STEP_FLUSH : STEP_CHANGE);
-    }
-}
-
-static void step_flush(Round *r, BlockBackend *blk)
-{
-    g_assert_cmpint(blk_flush(blk), ==, 0);
-    end_step(r, blk, g_strdup("flush"), STEP_FLUSH);
-}
-
-static void random_step(Round *r, BlockBackend *blk)
-{
-    int kind = g_rand_int_range(r->rand, 0, 20);
-
-    if (kind < 9) {
-        step_requests(r, blk);
-    } else if (kind < 11) {
-        step_compressed(r, blk);
-    } else if (kind < 13) {
-        step_resize(r, blk);
-    } else if (kind < 16) {
-        step_snapshot(r, blk);
-    } else {
-        step_flush(r, blk);
-    }
-}
-
-/* ---- recording ---------------------------------------------------------------------- */
-
-static void make_image(Round *r)
-{
-    static const int cluster_bytes[] = { 512, 512, 1024, 4096, 4096, 16384 };
-    static const int refcount_bits[] = { 1, 2, 8, 16, 16, 64 };
-    bool v2 = one_in(r, 5);
-    int sectors = g_rand_int_range(r->rand, SECTORS_MIN, SECTORS_MAX);
-    GString *s = g_string_new(NULL);
-
-    g_string_append_printf(s, "size=%d,cluster_size=%d,compat=%s", sectors * SECTOR,
-                           cluster_bytes[g_rand_int_range(r->rand, 0, 6)], v2 ? "v2" : "v3");
-    if (!v2) {
-        g_string_append_printf(s, ",refcount_bits=%d%s%s",
-                               refcount_bits[g_rand_int_range(r->rand, 0, 6)],
-                               one_in(r, 3) ? ",lazy_refcounts=on" : "",
-                               one_in(r, 4) && strstr(s->str, "16384")
-                               ? ",extended_l2=on" : "");
-    }
-    r->create = g_string_free(s, FALSE);
-    qcow2_create(r->disk, r->create);
-
-    BlockBackend *blk = qcow2_open_file(r->disk, "");
-    write_pattern(blk, 0, sectors / 2 * SECTOR, 0xaa);
-    blk_unref(blk);
-}
+enum { PLACES_PER_ROUND = 80, SECONDS = 12 };
 
 static void record(Round *r)
 {
@@ -245,17 +33,7 @@ static void record(Round *r)
     r->before = g_byte_array_new_take((guint8 *)bytes, length);
     unlink(r->log_path);
     g_free(scratch_file("crash.log", 0));
-
-    BlockBackend *blk = open_rw(options_of(
-        "driver=qcow2,discard=unmap,file.driver=blklogwrites,file.discard=unmap,"
-        "file.file.driver=file,file.file.discard=unmap,file.file.filename=%s,"
-        "file.log.driver=file,file.log.filename=%s,file.log-sector-size=512",
-        r->disk, r->log_path));
-    end_step(r, blk, g_strdup("open"), STEP_FLUSH);
-    for (int i = 0; i < STEPS; i++) {
-        random_step(r, blk);
-    }
-    blk_unref(blk);
+    run_workload(r);
     r->log = log_read(r->log_path);
 }
 
@@ -368,6 +146,30 @@ static BlockBackend *open_disk(MemoryDisk *disk, bool writable)
                            &error_abort);
 }
 
+/*
+ * Each bitmap of the image that is not known to be outdated knows all that is not as it was
+ * when it was made.
+ */
+static void check_bitmaps(Round *r, BlockBackend *blk, const View *now, const char *where)
+{
+    BdrvDirtyBitmap *b = bdrv_dirty_bitmap_first(blk_bs(blk));
+
+    for (; b; b = bdrv_dirty_bitmap_next(b)) {
+        const View *made = g_hash_table_lookup(r->bitmaps, bdrv_dirty_bitmap_name(b));
+        g_assert_nonnull(made);
+        if (bdrv_dirty_bitmap_inconsistent(b)) {
+            continue;
+        }
+        g_assert_cmpint(made->sectors, ==, now->sectors);
+        for (int i = 0; i < now->sectors; i++) {
+            if (now->value[i] != made->value[i] && !bdrv_dirty_bitmap_get(b, i * SECTOR)) {
+                g_error("%s: bitmap %s does not know that sector %d has changed", where,
+                        bdrv_dirty_bitmap_name(b), i);
+            }
+        }
+    }
+}
+
 /* Each snapshot that the image lists shows what it was taken of. */
 static void check_snapshots(Round *r, MemoryDisk *disk, const char *where)
 {
@@ -438,30 +240,40 @@ static void check_repair(Round *r, MemoryDisk *disk, const View *view, const cha
     check_snapshots(r, disk, where);
 }
 
+/* Whether the image says that it must be repaired before anything else. */
+static bool has_dirty_bit(const MemoryDisk *disk)
+{
+    enum { VERSION_BYTE = 7, INCOMPAT_BYTE = 79 };
+    const uint8_t *header = disk->data->data;
+
+    return header[VERSION_BYTE] == 3 && (header[INCOMPAT_BYTE] & 1);
+}
+
 static void fail_power(Round *r, guint place, int kind)
 {
     uint64_t log_bytes = place ? g_array_index(r->log.entries, LogEntry, place - 1).end : 0;
-    bool lazy = strstr(r->create, "lazy_refcounts=on");
     MemoryDisk *d = disk_after_failure(r, place, kind);
+    bool dirty = has_dirty_bit(d);
     guint first, end = possible_steps(r, log_bytes, &first);
     g_autofree char *where = g_strdup_printf(
-        "MINIBLK_SEED=%u, %s, place %u of %u, kind %d, between '%s' and '%s'", r->seed,
-        r->create, place, r->log.entries->len, kind,
+        "MINIBLK_SEED=%u, %s%s, place %u of %u, kind %d, between '%s' and '%s'", r->seed,
+        r->create, r->open, place, r->log.entries->len, kind,
         g_array_index(r->steps, Step, first).what,
         g_array_index(r->steps, Step, end - 1).what);
     View view;
 
-    if (!lazy && one_in(r, 16)) {
+    g_assert_true(!dirty || r->lazy);
+    if (!dirty && one_in(r, 16)) {
         check_by_peer(d, where);
     }
-    /* An image that was marked dirty is repaired when it is opened for writing. */
-    BlockBackend *blk = open_disk(d, lazy);
+    BlockBackend *blk = open_disk(d, dirty);
     assert_sound(blk, true, where);
     read_view(blk, &view);
     g_autofree char *wrong = judge(r, &view, first, end);
     if (*wrong) {
         g_error("%s: %s", where, wrong);
     }
+    check_bitmaps(r, blk, &view, where);
     blk_unref(blk);
     check_snapshots(r, d, where);
     if (one_in(r, 4)) {
@@ -484,6 +296,7 @@ static guint run_round(guint32 seed)
         .disk = scratch_path("crash.qcow2"), .log_path = scratch_path("crash.log"),
         .steps = g_array_new(false, false, sizeof(Step)),
         .snapshots = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free),
+        .bitmaps = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free),
     };
     guint tried = 0;
 
@@ -500,8 +313,10 @@ static guint run_round(guint32 seed)
     g_byte_array_unref(r.before);
     g_array_unref(r.steps);
     g_hash_table_unref(r.snapshots);
+    g_hash_table_unref(r.bitmaps);
     g_rand_free(r.rand);
     g_free(r.create);
+    g_free(r.open);
     g_free(r.disk);
     g_free(r.log_path);
     return tried;

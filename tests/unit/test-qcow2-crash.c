@@ -150,7 +150,10 @@ static void resize(Crash *c, BlockBackend *blk, int times)
 
 static void run_workload(Crash *c)
 {
-    BlockBackend *blk = open_disk(c->disk, BDRV_O_RDWR);
+    /* Small caches: metadata is written before anybody flushes. */
+    BlockBackend *blk = open_disk_with(c->disk, BDRV_O_RDWR, g_rand_boolean(c->rand) ? "" :
+                                       ",l2-cache-size=4k,l2-cache-entry-size=512,"
+                                       "refcount-cache-size=4k");
 
     for (int i = 0; i < 10; i++) {
         if (i == 3 || i == 6) {
