@@ -199,6 +199,38 @@ unsigned fx_fua_writes(BlockDriverState *bs)
     return qatomic_read(&((MemState *)bs->opaque)->fua_writes);
 }
 
+/* ---- what is done to the node ------------------------------------------------------ */
+
+void fx_drained_begin(BlockDriverState *node)
+{
+    AioContext *ctx = bdrv_get_aio_context(node);
+
+    aio_context_acquire(ctx);
+    bdrv_drained_begin(node);
+    aio_context_release(ctx);
+    fx_forbid(node, true);
+}
+
+void fx_drained_end(BlockDriverState *node)
+{
+    AioContext *ctx = bdrv_get_aio_context(node);
+
+    fx_forbid(node, false);
+    aio_context_acquire(ctx);
+    bdrv_drained_end(node);
+    aio_context_release(ctx);
+}
+
+int fx_move(BlockDriverState *node, AioContext *to, Error **errp)
+{
+    AioContext *from = bdrv_get_aio_context(node);
+
+    aio_context_acquire(from);
+    int ret = bdrv_try_change_aio_context(node, to, NULL, errp);
+    aio_context_release(from);
+    return ret;
+}
+
 /* ---- server ----------------------------------------------------------------------- */
 
 void fx_init(void)

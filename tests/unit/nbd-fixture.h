@@ -27,6 +27,12 @@ BlockExport *fx_export(const char *id, const char *node, const char *extra);
 /* Hang up on all clients and wait until the export has gone. */
 void fx_export_delete(const char *id);
 
+/* A drained section of NODE, in which no request may reach the driver. */
+void fx_drained_begin(BlockDriverState *node);
+void fx_drained_end(BlockDriverState *node);
+/* Move NODE and its users. 0 or -errno. */
+int fx_move(BlockDriverState *node, AioContext *to, Error **errp);
+
 /* The content of the node. */
 uint8_t *fx_data(BlockDriverState *bs);
 /* Requests that arrive from now on wait in the driver; release lets all go. */

@@ -31,47 +31,16 @@ static void setup(const char *extra)
     qatomic_set(&stop_clients, false);
 }
 
-static int try_move(AioContext *to, Error **errp)
-{
-    AioContext *from = bdrv_get_aio_context(node);
-    int ret;
-
-    aio_context_acquire(from);
-    ret = bdrv_try_change_aio_context(node, to, NULL, errp);
-    aio_context_release(from);
-    return ret;
-}
-
 static void teardown(void)
 {
     nbd_server_stop(&error_abort);
-    g_assert_cmpint(try_move(qemu_get_aio_context(), &error_abort), ==, 0);
+    g_assert_cmpint(fx_move(node, qemu_get_aio_context(), &error_abort), ==, 0);
     bdrv_unref(node);
     iothread_destroy(iothreads[0]);
     iothread_destroy(iothreads[1]);
 }
 
 #define WRITABLE_IO0 "'writable': true, 'iothread': 'io0'"
-
-static void drained_begin(void)
-{
-    AioContext *ctx = bdrv_get_aio_context(node);
-
-    aio_context_acquire(ctx);
-    bdrv_drained_begin(node);
-    aio_context_release(ctx);
-    fx_forbid(node, true);
-}
-
-static void drained_end(void)
-{
-    AioContext *ctx = bdrv_get_aio_context(node);
-
-    fx_forbid(node, false);
-    aio_context_acquire(ctx);
-    bdrv_drained_end(node);
-    aio_context_release(ctx);
-}
 
 static void open_disk(void *opaque)
 {
@@ -225,21 +194,21 @@ static void test_drain_under_load(void)
     crowd_start(&crowd);
     for (int i = 0; i < 300; i++) {
         crowd_progress(10);
-        drained_begin();
+        fx_drained_begin(node);
         if (i % 3 == 0) {
             /* the main loop may go on inside a section, and clients may come */
             main_loop_wait(true);
         }
         if (i % 5 == 0) {
-            drained_begin();
-            drained_end();
+            fx_drained_begin(node);
+            fx_drained_end(node);
             fx_forbid(node, true);
         }
-        drained_end();
+        fx_drained_end(node);
         if (i % 2) {
             /* at once the next one: the restart of the clients is still under way */
-            drained_begin();
-            drained_end();
+            fx_drained_begin(node);
+            fx_drained_end(node);
         }
     }
     crowd_stop(&crowd);
@@ -307,10 +276,10 @@ static void test_drain_with_slow_reader(void)
     fx_client(open_disk, &fd);
     fx_client(slow_send, &fd);
     for (int i = 0; i < 10; i++) {
-        drained_begin();
-        drained_end();
-        g_assert_cmpint(try_move(iothread_get_aio_context(iothreads[i % 2]), &error_abort),
-                        ==, 0);
+        fx_drained_begin(node);
+        fx_drained_end(node);
+        AioContext *to = iothread_get_aio_context(iothreads[i % 2]);
+        g_assert_cmpint(fx_move(node, to, &error_abort), ==, 0);
     }
     fx_client(slow_receive, &fd);
     g_assert_cmpint(raw_pread(fd, &(char){ 0 }, 0, 1), ==, 0);
@@ -340,12 +309,12 @@ static void test_connect_while_drained(void)
     FxThread *client;
 
     setup(WRITABLE_IO0);
-    drained_begin();
+    fx_drained_begin(node);
     client = fx_thread_start(connect_and_read, &sent);
     FX_WAIT_WHILE(!qatomic_read_sc(&sent) || export->drv->clients(export) == 0);
     g_assert_cmpuint(export->drv->requests(export), ==, 0);
     fx_data(node)[0] = 99;
-    drained_end();
+    fx_drained_end(node);
     fx_thread_join(client);
     g_assert_cmpuint(export->drv->requests(export), ==, 1);
     teardown();
@@ -367,9 +336,9 @@ static void test_drain_waits_for_requests(void)
     g_assert_true(raw_request(fd, 0, NBD_CMD_READ, 1, 0, 1));
     FX_WAIT_WHILE(fx_held(node) == 0);
     aio_bh_schedule_oneshot(qemu_get_aio_context(), release_bh, NULL);
-    drained_begin();
+    fx_drained_begin(node);
     g_assert_cmpuint(export->drv->requests(export), ==, 1);
-    drained_end();
+    fx_drained_end(node);
     g_assert_true(raw_reply(fd, &(uint32_t){ 0 }, &(uint64_t){ 0 }));
     close(fd);
     fx_wait_no_clients(export);
@@ -392,7 +361,7 @@ static void test_move_under_load(void)
         AioContext *to = homes[(i * 7 + i / 5) % 3];
         /* every other move comes right behind the one before */
         crowd_progress(i % 2 ? 0 : 20);
-        g_assert_cmpint(try_move(to, &error_abort), ==, 0);
+        g_assert_cmpint(fx_move(node, to, &error_abort), ==, 0);
         g_assert_true(export->ctx == to);
     }
     crowd_stop(&crowd);
@@ -429,7 +398,7 @@ static void test_fixed_iothread_refuses(void)
 
     setup(WRITABLE_IO0 ", 'fixed-iothread': true");
     fx_client(open_disk, &fd);
-    g_assert_cmpint(try_move(iothread_get_aio_context(iothreads[1]), &err), ==, -EPERM);
+    g_assert_cmpint(fx_move(node, iothread_get_aio_context(iothreads[1]), &err), ==, -EPERM);
     g_assert_cmpstr(error_get_pretty(err), ==,
                     "Cannot change iothread of active block backend");
     error_free(err);
@@ -525,10 +494,10 @@ static void test_close_all_with_hanging_clients(void)
     fx_client(slow_send, &slow);
     half = raw_connect(fx_socket());
     FX_WAIT_WHILE(recv(half, greeting, sizeof(greeting), MSG_PEEK | MSG_DONTWAIT) < 0);
-    drained_begin();
+    fx_drained_begin(node);
     fx_client(open_disk, &fresh);
     g_assert_true(raw_request(fresh, 0, NBD_CMD_READ, 1, 0, 1));
-    drained_end();
+    fx_drained_end(node);
     teardown();
     g_assert_true(raw_recv(half, greeting, sizeof(greeting)));
     g_assert_true(raw_at_eof(half));
@@ -545,11 +514,11 @@ static void test_close_while_drained(void)
     setup(WRITABLE_IO0);
     fx_client(open_disk, &busy);
     bdrv_ref(node);
-    drained_begin();
+    fx_drained_begin(node);
     fx_client(open_disk, &fresh);
     blk_exp_close_all();
     g_assert_null(blk_exp_next(NULL));
-    drained_end();
+    fx_drained_end(node);
     bdrv_unref(node);
     g_assert_true(raw_at_eof(busy));
     g_assert_true(raw_at_eof(fresh));
