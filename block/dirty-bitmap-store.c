@@ -28,7 +28,8 @@ bool coroutine_fn bdrv_co_can_store_new_dirty_bitmap(BlockDriverState *bs, const
         return false;
     }
     if (!bs->drv->bdrv_co_can_store_new_dirty_bitmap) {
-        error_setg(errp, "Cannot store dirty bitmaps in file '%s'", bs->filename);
+        error_setg_errno(errp, ENOTSUP, "Can't store persistent bitmaps to %s",
+                         bdrv_get_device_or_node_name(bs));
         return false;
     }
     bdrv_inc_in_flight(bs);

@@ -146,25 +146,27 @@ int bdrv_snapshot_delete(BlockDriverState *bs, const char *snapshot_id, const ch
 int bdrv_snapshot_load_tmp(BlockDriverState *bs, const char *snapshot_id, const char *name,
                            Error **errp)
 {
-    BlockDriverState *keeper;
+    BlockDriverState *keeper = keeper_of(bs);
+    int ret;
 
-    int ret = find_keeper(bs, &keeper, errp);
-    if (ret < 0) {
-        return ret;
-    }
+    GLOBAL_STATE_CODE();
     if (!snapshot_id && !name) {
         error_setg(errp, "snapshot_id and name are both NULL");
         return -EINVAL;
     }
+    if (bs->drv && !(keeper && keeper->drv->bdrv_snapshot_load_tmp)) {
+        error_setg(errp, "Block format '%s' used by device '%s' does not support temporarily "
+                   "loading internal snapshots", (keeper ?: bs)->drv->format_name,
+                   bdrv_get_device_or_node_name(bs));
+        return -ENOTSUP;
+    }
+    ret = find_keeper(bs, &keeper, errp);
+    if (ret < 0) {
+        return ret;
+    }
     if (!bdrv_is_read_only(keeper)) {
         error_setg(errp, "Device is not readonly");
         return -EINVAL;
-    }
-    if (!keeper->drv->bdrv_snapshot_load_tmp) {
-        error_setg(errp, "Block format '%s' used by device '%s' does not support temporarily "
-                   "loading internal snapshots", keeper->drv->format_name,
-                   bdrv_get_device_or_node_name(bs));
-        return -ENOTSUP;
     }
     bdrv_drained_begin(bs);
     ret = keeper->drv->bdrv_snapshot_load_tmp(keeper, snapshot_id, name, errp);

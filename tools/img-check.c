@@ -135,7 +135,7 @@ int img_check(int argc, char **argv)
         { "force-share", no_argument, NULL, 'U' },
         { NULL },
     };
-    ImgSource src = { 0 };
+    ImgSource src = { .read_in_use = true };
     ImgOutput output = IMG_OUTPUT_HUMAN;
     BdrvCheckMode fix = 0;
     const char *cache = "writeback";

@@ -235,7 +235,7 @@ int img_compare(int argc, char **argv)
         { NULL },
     };
     Compare cmp = { 0 };
-    ImgSource sources[2] = { 0 };
+    ImgSource sources[2] = { { .read_in_use = true }, { .read_in_use = true } };
     const char *cache = "writeback";
     ImgProgress progress = IMG_PROGRESS_OFF;
     int c;

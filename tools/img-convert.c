@@ -140,6 +140,9 @@ static bool open_sources(ConvertArgs *args, char **names, int count)
         error_report("Invalid source cache option: %s", args->source_cache);
         return false;
     }
+    if (!args->source.force_share) {
+        flags |= BDRV_O_NO_SHARE;       /* a copy of what changes meanwhile is no image */
+    }
     plan->sources = g_new0(ConvertSource, count);
     for (int i = 0; i < count; i++) {
         ConvertSource *src = &plan->sources[plan->source_count];

@@ -47,15 +47,55 @@ bool img_source_conflict(const ImgSource *src)
     return false;
 }
 
+static BlockBackend *open_source(const ImgSource *src, int flags, Error **errp)
+{
+    QDict *options = source_options(src, errp);
+
+    return options ? blk_new_open(src->image_opts ? NULL : src->name, NULL, options, flags,
+                                  errp) : NULL;
+}
+
+/*
+ * SRC could not be opened to be read, as ERRP tells. When it can be without locks, they are
+ * the reason: somebody writes to it. Then have it open, with a warning instead of the error;
+ * or stay with that, and say in it how to.
+ */
+static BlockBackend *open_in_use(const ImgSource *src, int flags, Error **errp)
+{
+    ImgSource unlocked = *src;
+
+    unlocked.force_share = true;
+    BlockBackend *blk = open_source(&unlocked, flags & ~BDRV_O_NO_SHARE, NULL);
+    if (blk && src->read_in_use) {
+        error_prepend(errp, "'%s' is in use, and what is read may change meanwhile: ",
+                      src->name);
+        warn_report_err(*errp);
+        *errp = NULL;
+    } else if (blk) {
+        error_append_hint(errp, "With -U it is read all the same, though what is read may "
+                          "change meanwhile.\n");
+        blk_unref(blk);
+        blk = NULL;
+    }
+    return blk;
+}
+
+BlockBackend *img_try_open(const ImgSource *src, int flags, Error **errp)
+{
+    ERRP_GUARD();
+    BlockBackend *blk = open_source(src, flags, errp);
+
+    if (!blk && !src->force_share && !(flags & BDRV_O_RDWR)) {
+        blk = open_in_use(src, flags, errp);
+    }
+    return blk;
+}
+
 BlockBackend *img_open(const ImgSource *src, int flags)
 {
     Error *err = NULL;
-    BlockBackend *blk = NULL;
-    QDict *options = source_options(src, &err);
+    BlockBackend *blk = img_try_open(src, flags, &err);
 
-    if (options) {
-        blk = blk_new_open(src->image_opts ? NULL : src->name, NULL, options, flags, &err);
-    }
     if (!blk) {
         error_prepend(&err, "Could not open '%s': ", src->name);
         error_report_err(err);

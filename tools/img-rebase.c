@@ -38,6 +38,7 @@ typedef struct Rebase {
     BlockBackend *blk;
     const char *name;           /* of the image */
     int64_t bytes, cluster_bytes;
+    int64_t unit_bytes;         /* what the image gets whole; divides cluster_bytes */
     Backing old, new;
     /* The new backing file is behind the old one, and both show the same up to SAME_BYTES
      * wherever the layers from OLD_TOP down to (not including) NEW_IN_CHAIN hold nothing. */
@@ -131,8 +132,8 @@ static int coroutine_fn write_run(Rebase *r, int64_t offset, int64_t bytes,
 }
 
 /*
- * Write the clusters in which OLD and NEW (BYTES of each, from OFFSET on) differ: the image
- * would get whole ones anyway.
+ * Write the units in which OLD and NEW (BYTES of each, from OFFSET on) differ: the image would
+ * get whole ones anyway.
  */
 static int coroutine_fn write_differences(Rebase *r, int64_t offset, int64_t bytes,
                                           const uint8_t *old, const uint8_t *new)
@@ -141,7 +142,7 @@ static int coroutine_fn write_differences(Rebase *r, int64_t offset, int64_t byt
     int ret = 0;
 
     for (int64_t pos = 0, len; pos <= bytes && ret >= 0; pos += len) {
-        len = MIN(r->cluster_bytes - (offset + pos) % r->cluster_bytes, bytes - pos);
+        len = MIN(r->unit_bytes - (offset + pos) % r->unit_bytes, bytes - pos);
         bool differs = pos < bytes && memcmp(old + pos, new + pos, len) != 0;
         if (!differs && start >= 0) {
             ret = write_run(r, offset + start, pos - start, old + start);
@@ -209,23 +210,16 @@ static void coroutine_fn rebase_worker(void *opaque)
 static bool open_new_backing(Rebase *r)
 {
     const RebaseRequest *req = r->req;
-    QDict *options = qdict_new();
+    ImgSource src = { .format = req->backing_format, .force_share = req->src.force_share };
     Error *err = NULL;
     bool unused;
     int flags = 0;
 
     img_parse_cache(req->source_cache, &flags, &unused);
-    if (req->backing_format) {
-        qdict_put_str(options, "driver", req->backing_format);
-    }
-    if (req->src.force_share) {
-        qdict_put_bool(options, "force-share", true);
-    }
     g_autofree char *full = img_resolve_backing_name(blk_bs(r->blk), req->backing_file, &err);
     if (full) {
-        r->new.blk = blk_new_open(full, NULL, options, flags, &err);
-    } else {
-        qobject_unref(options);
+        src.name = full;
+        r->new.blk = img_try_open(&src, flags, &err);
     }
     if (!r->new.blk) {
         error_reportf_err(err, "Could not open new backing file '%s': ", req->backing_file);
@@ -302,6 +296,8 @@ static bool copy_differences(Rebase *r)
     }
     bdrv_get_info(blk_bs(r->blk), &bdi);
     r->cluster_bytes = MAX(bdi.cluster_size, (int)BDRV_SECTOR_SIZE);
+    r->unit_bytes = !r->req->compress && bdi.subcluster_size > 0 ? bdi.subcluster_size
+                                                                 : r->cluster_bytes;
     r->running = COROUTINES;
     for (int i = 0; i < COROUTINES; i++) {
         aio_co_enter(blk_get_aio_context(r->blk), qemu_coroutine_create(rebase_worker, r));

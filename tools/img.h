@@ -92,12 +92,18 @@ typedef struct ImgSource {
     bool image_opts;
     const char *format;         /* NULL: probe */
     bool force_share;
+    bool read_in_use;           /* read-only: if somebody writes to it, a warning will do */
 } ImgSource;
 
 /* Whether SRC names a format and an option string; a message is printed then. */
 bool img_source_conflict(const ImgSource *src);
-/* Open SRC; NULL with "Could not open 'NAME': ..." printed. FLAGS: BDRV_O_*. */
+/*
+ * Open SRC; NULL with "Could not open 'NAME': ..." printed. FLAGS: BDRV_O_*; with
+ * BDRV_O_NO_SHARE nobody may write to it meanwhile, even where the format would let them.
+ */
 BlockBackend *img_open(const ImgSource *src, int flags);
+/* The same; NULL with ERRP set. */
+BlockBackend *img_try_open(const ImgSource *src, int flags, Error **errp);
 /* NAME as seen from the place of file BASE. Newly allocated. */
 char *img_combine_names(const char *base, const char *name);
 /*

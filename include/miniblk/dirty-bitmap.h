@@ -152,8 +152,8 @@ bool bdrv_has_named_bitmaps(BlockDriverState *bs);
 bool bdrv_supports_persistent_dirty_bitmap(BlockDriverState *bs);
 /*
  * Whether one more persistent bitmap of that name and granularity fits the image of BS; else
- * false with ERRP set. "Cannot store dirty bitmaps in file 'x'" (-ENOMEDIUM: "Node 'x' has no
- * medium"), and the driver's reasons. mixed.
+ * false with ERRP set. "Can't store persistent bitmaps to NODE: Operation not supported"
+ * (-ENOMEDIUM: "Node 'x' has no medium"), and the driver's reasons. mixed.
  */
 bool coroutine_mixed_fn bdrv_can_store_new_dirty_bitmap(BlockDriverState *bs,
                                                         const char *name,

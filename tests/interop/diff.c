@@ -32,7 +32,8 @@ bool diff_need_peer(void)
  * What differs between releases of the peer or from run to run:
  * - disk size: a file system's business, and how each tool lays the file out
  * - the block of each child node (since 8.0), and with it "children" in JSON
- * - "compressed" in a JSON map (since 8.2); times
+ * - "compressed" in a JSON map (since 8.2); times; who holds a lock, and
+ *   what to do about it, which the peer does not say
  */
 static char *filtered(const char *text)
 {
@@ -43,11 +44,13 @@ static char *filtered(const char *text)
         { "\"actual-size\": [0-9]+", "\"actual-size\": X" },
         { ", \"compressed\": (true|false)", "" },
         { "^Child node.*\n(    .*\n)*", "" },
-        { "^ {4}\"children\": \\[\n(.*\n)*? {4}\\],\n", "" },
+        { "^( {4}| {8})\"children\": \\[\n(.*\n)*?\\1\\],\n", "" },
         { "; .*\\(.*ops/sec\\)", "; TIME" },
-        { "#block[0-9]+", "#blockN" },
+        { "#block[0-9]+", "#blockN" }, { "device '#blockN'", "device ''" },
         { "[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}", "DATE" },
         { "\"(date|vm-clock)-n?sec\": [0-9]+", "\"\\1\": X" },
+        { " \\(process [^)]*\\)$", "" },
+        { "^With -U it is read all the same.*\n", "" },
         { "\n\n+", "\n" },
     };
     char *out = g_strdup(text);
@@ -116,6 +119,41 @@ bool diff_good(const char *dir, const char *command)
         return false;
     }
     return true;
+}
+
+/* The place of a map's ENTRY in the file relative to that in the guest, and what it is. */
+static char *describe_places(json_t *entry)
+{
+    json_int_t start = json_integer_value(json_object_get(entry, "start"));
+    json_int_t offset = json_integer_value(json_object_get(entry, "offset"));
+    bool data = json_is_true(json_object_get(entry, "data"));
+
+    return g_strdup_printf(", zero %d, data %d, shift %" JSON_INTEGER_FORMAT,
+                           json_is_true(json_object_get(entry, "zero")), data,
+                           data ? offset - start : 0);
+}
+
+char *diff_canonical_map(const char *text, bool places)
+{
+    json_t *map = json_loads(text, 0, NULL), *entry;
+    GString *out = g_string_new(map ? NULL : text);
+    g_autofree char *previous = g_strdup("");
+    size_t i;
+
+    json_array_foreach(map, i, entry) {
+        g_autofree char *place = places ? describe_places(entry) : g_strdup("");
+        char *now = g_strdup_printf("depth %d, present %d%s\n",
+            (int)json_integer_value(json_object_get(entry, "depth")),
+            json_is_true(json_object_get(entry, "present")), place);
+        if (strcmp(now, previous) != 0) {
+            g_string_append_printf(out, "%" JSON_INTEGER_FORMAT ": %s",
+                                   json_integer_value(json_object_get(entry, "start")), now);
+        }
+        g_free(previous);
+        previous = now;
+    }
+    json_decref(map);
+    return g_string_free(out, FALSE);
 }
 
 /* ---- rounds ----------------------------------------------------------------------- */

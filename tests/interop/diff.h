@@ -66,5 +66,12 @@ char *diff_run(DiffTool tool, int *status, const char *dir, const char *fmt, ...
 bool diff_good(const char *dir, const char *command);
 /* OURS and PEER must be the same text; else false with the first lines that differ told. */
 bool diff_texts(const char *what, const char *ours, const char *peer);
+/*
+ * A JSON map with whatever may be told in one or in several extents told in one, and without
+ * the places in the file of what holds no data: the peer tells some of them. Without PLACES
+ * only what is defined where, not whether by data or as zeroes. TEXT that is no such map is
+ * returned as it is.
+ */
+char *diff_canonical_map(const char *text, bool places);
 
 #endif

@@ -27,9 +27,9 @@ typedef struct Script {
  * - disk size: a file system's business
  * - the block of each child node (since 8.0), and with it "children" in JSON
  * - "compressed" in a JSON map (since 8.2)
- * - who holds a lock, which the peer does not say; dates; names that nodes are given; how
- *   long a benchmark took; the steps of a progress display; the order in which data came to lie in a
- *   file, and with it fragmentation
+ * - who holds a lock, and what to do about it, which the peer does not say; dates; names that
+ *   nodes are given; how long a benchmark took; the steps of a progress display; the order in
+ *   which data came to lie in a file, and with it fragmentation
  */
 static const char filter[] =
     "sed -E -e 's/disk size: .*/disk size: X/'"
@@ -37,7 +37,8 @@ static const char filter[] =
     " -e 's/, \"compressed\": (true|false)//' -e '/^Child node/d'"
     " -e '/^    (filename|protocol type|file length|disk size): /d'"
     " -e '/^ *\"children\": \\[/,/^( {4}| {8})\\],$/d'"
-    " -e 's/ \\(process [^)]*\\)$//' -e 's/#block[0-9]+/#block/'"
+    " -e 's/ \\(process [^)]*\\)$//' -e '/^With -U it is read all the same/d'"
+    " -e 's/#block[0-9]+/#block/'"
     " -e 's/20[0-9]{2}-[0-9]{2}-[0-9]{2} [0-9:]{8}/DATE/'"
     " -e 's/\"date-(n?sec)\": [0-9]+/\"date-\\1\": X/'"
     " -e 's/(Run completed in )[0-9.]+/\\1X/'"

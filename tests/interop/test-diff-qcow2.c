@@ -73,42 +73,13 @@ static bool run_turn(GRand *rand, DiffGeometry *g, int turn)
     return ok;
 }
 
-/*
- * A map with whatever may be told in one or in several extents told in one, and without the
- * places in the file of what holds no data: the peer tells some of them.
- */
-static char *canonical_map(const char *text)
-{
-    json_t *map = json_loads(text, 0, NULL), *entry;
-    GString *out = g_string_new(map ? NULL : text);
-    g_autofree char *previous = g_strdup("");
-    size_t i;
-
-    json_array_foreach(map, i, entry) {
-        json_int_t start = json_integer_value(json_object_get(entry, "start"));
-        json_int_t offset = json_integer_value(json_object_get(entry, "offset"));
-        bool data = json_is_true(json_object_get(entry, "data"));
-        char *now = g_strdup_printf("depth %d, present %d, zero %d, data %d, shift %"
-            JSON_INTEGER_FORMAT "\n", (int)json_integer_value(json_object_get(entry, "depth")),
-            json_is_true(json_object_get(entry, "present")),
-            json_is_true(json_object_get(entry, "zero")), data, data ? offset - start : 0);
-        if (strcmp(now, previous) != 0) {
-            g_string_append_printf(out, "%" JSON_INTEGER_FORMAT ": %s", start, now);
-        }
-        g_free(previous);
-        previous = now;
-    }
-    json_decref(map);
-    return g_string_free(out, FALSE);
-}
-
 static bool same_map(const char *dir)
 {
     static const char command[] = "qemu-img map -f qcow2 --output=json img";
     g_autofree char *our_text = diff_run(DIFF_OURS, NULL, dir, command);
     g_autofree char *peer_text = diff_run(DIFF_PEER, NULL, dir, command);
-    g_autofree char *ours = canonical_map(our_text);
-    g_autofree char *peer = canonical_map(peer_text);
+    g_autofree char *ours = diff_canonical_map(our_text, true);
+    g_autofree char *peer = diff_canonical_map(peer_text, true);
 
     return diff_texts(command, ours, peer);
 }

@@ -337,10 +337,11 @@ static void test_syntax(void)
 
 /*
  * What only describes an image answers while somebody holds it for writing, and needs no -U
- * for that; compare, which would read what changes, does not, and says who it is.
+ * for that; what reads its contents, too, with a word of warning that says who it is. A copy
+ * of what changes is not made unless asked for.
  *
- *     peer       open for writing .............................. close
- *     ours                         info: ok   compare: refused
+ *     peer       open for writing ....................................... close
+ *     ours              info: ok   check: ok, warns   convert: refused
  */
 static void test_locked(void)
 {
@@ -349,25 +350,48 @@ static void test_locked(void)
     if (!t_need("qemu-io")) {
         return;
     }
-    g_free(t_run_ok("rm -f held pipe; : >holder.log; miniblk-img create -f qcow2 -q held 1M; "
-                    "mkfifo pipe"));
+    g_free(t_run_ok("rm -f held over raw pipe*; : >log1; : >log2; mkfifo pipe1 pipe2\n"
+                    "miniblk-img create -f qcow2 -q held 1M; miniblk-img create -q raw 1M\n"
+                    "miniblk-img create -f qcow2 -q -b raw -F raw over"));
     int status = t_run(&out,
-        "qemu-io -f qcow2 held <pipe >holder.log 2>&1 & exec 3>pipe; echo 'write 0 64k' >&3\n"
-        "until grep -q wrote holder.log; do :; done\n"
-        "for c in info map 'measure -O qcow2' 'snapshot -l'; do\n"
-        "miniblk-img $c held >/dev/null; echo $c $?; done\n"
-        "miniblk-img compare held held 2>refused; echo compare $?\n"
-        "sed 's/process [0-9]* /process N /' refused\n"
-        "miniblk-img compare -U held held; echo shared $?\n"
-        "echo quit >&3; exec 3>&-; wait");
+        "t() { miniblk-img \"$@\" >/dev/null 2>err; echo $* $?;\n"
+        "  sed 's/process [0-9]* /process N /' err; }\n"
+        "qemu-io -f qcow2 held <pipe1 >log1 2>&1 & exec 3>pipe1; echo 'write 0 64k' >&3\n"
+        "qemu-io -f raw raw <pipe2 >log2 2>&1 3>&- & exec 4>pipe2; echo 'write 0 64k' >&4\n"
+        "until grep -q wrote log1 && grep -q wrote log2; do :; done\n"
+        "for c in info map 'measure -O qcow2' 'snapshot -l' 'check -U' 'compare -U raw'; do\n"
+        "  t $c held; done\n"
+        "t check held; t compare -f raw -F qcow2 raw held; t check -r all held\n"
+        "t convert held o; t convert -U held o; t dd if=held of=o; t bench -c 1 held\n"
+        "t rebase -b held -F qcow2 over; t rebase -U -b held -F qcow2 over\n"
+        "t convert -f raw raw o; t convert -U -f raw raw o; t dd -f raw if=raw of=o\n"
+        "exec 3>&- 4>&-; wait");
     g_assert_cmpint(status, ==, 0);
+#define REASON(name)                                                            \
+    "Failed to get shared \"write\" lock\n"                                     \
+    "Is another process using the image [" name "]? (process N 'qemu-io')\n"
+#define WARNS "miniblk-img: warning: 'held' is in use, and what is read may change "           \
+    "meanwhile: " REASON("held")
+#define REFUSED(name) "miniblk-img: Could not open '" name "': " REASON(name)                  \
+    "With -U it is read all the same, though what is read may change meanwhile.\n"
     g_assert_cmpstr(out, ==,
-        "info 0\nmap 0\nmeasure -O qcow2 0\nsnapshot -l 0\n"
-        "compare 2\n"
-        "miniblk-img: Could not open 'held': Failed to get shared \"write\" lock\n"
-        "Is another process using the image [held]? (process N 'qemu-io')\n"
-        "Images are identical.\n"
-        "shared 0\n");
+        "info held 0\nmap held 0\nmeasure -O qcow2 held 0\nsnapshot -l held 0\n"
+        "check -U held 0\ncompare -U raw held 0\n"
+        "check held 0\n" WARNS
+        "compare -f raw -F qcow2 raw held 0\n" WARNS
+        "check -r all held 1\nminiblk-img: Could not open 'held': Failed to get \"write\" "
+        "lock\nIs another process using the image [held]? (process N 'qemu-io')\n"
+        "convert held o 1\n" REFUSED("held")
+        "convert -U held o 0\n"
+        "dd if=held of=o 1\n" REFUSED("held")
+        "bench -c 1 held 1\n" REFUSED("held")
+        "rebase -b held -F qcow2 over 1\nminiblk-img: Could not open new backing file 'held': "
+        REASON("held")
+        "With -U it is read all the same, though what is read may change meanwhile.\n"
+        "rebase -U -b held -F qcow2 over 0\n"
+        "convert -f raw raw o 1\n" REFUSED("raw")
+        "convert -U -f raw raw o 0\n"
+        "dd -f raw if=raw of=o 0\n");
 }
 
 /* SIGUSR1 asks a silent convert how far it is. */
