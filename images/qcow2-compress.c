@@ -228,6 +228,10 @@ int coroutine_fn qcow2_co_pwritev_compressed_part(BlockDriverState *bs, int64_t 
     if (s->data_file) {
         return -ENOTSUP;        /* there each cluster has its own place */
     }
+    int ret = qcow2_check_end(s, offset, bytes);
+    if (ret < 0) {
+        return ret;
+    }
     if ((offset & s->cluster_mask) ||
         ((end & s->cluster_mask) && end != qcow2_guest_bytes(s))) {
         return -EINVAL;

@@ -18,6 +18,8 @@ static int coroutine_fn store_size(Qcow2State *s, uint64_t size)
 {
     uint64_t be = GUINT64_TO_BE(size);
 
+    /* Others rewrite the header as a whole. */
+    QEMU_LOCK_GUARD(&s->lock);
     int ret = qcow2_header_patch(s, 24, &be, sizeof(be));
     if (ret >= 0) {
         s->header.size = size;
@@ -162,7 +164,8 @@ static int coroutine_fn map_all(Qcow2State *s, uint64_t offset, uint64_t end)
 
     while (offset < end && ret >= 0) {
         qemu_co_mutex_lock(&s->lock);
-        ret = prealloc_slice(s, offset, end - offset);
+        /* In the old last cluster a request may be in work that will map it. */
+        ret = prealloc_slice(s, offset, qcow2_wait_allocs(s, offset, end - offset));
         qemu_co_mutex_unlock(&s->lock);
         offset += MAX(ret, 0);
     }

@@ -69,7 +69,7 @@ static int coroutine_fn write_in_cluster(Qcow2State *s, uint64_t offset, uint64_
     int ret = read_area(s, start, s->cluster_bytes, &whole, 0);
     if (ret >= 0) {
         qemu_iovec_to_buf(qiov, qiov_offset, buf + (offset - start), n);
-        ret = qcow2_co_pwritev_part(s->bs, start, s->cluster_bytes, &whole, 0, 0);
+        ret = qcow2_write(s, start, s->cluster_bytes, &whole, 0);
     }
     qemu_vfree(buf);
     return ret;
@@ -87,7 +87,7 @@ static int coroutine_fn write_area(Qcow2State *s, uint64_t offset, QEMUIOVector 
             ret = write_in_cluster(s, o, n, qiov, done);
         } else {
             n = (bytes - done) & ~s->cluster_mask;
-            ret = qcow2_co_pwritev_part(s->bs, o, n, qiov, done, 0);
+            ret = qcow2_write(s, o, n, qiov, done);
         }
         done += n;
     }

@@ -367,11 +367,9 @@ static int coroutine_fn write_piece(Qcow2State *s, Piece *p)
     return write_host(s, run.host, run.bytes, p->qiov, p->qiov_offset);
 }
 
-int coroutine_fn qcow2_co_pwritev_part(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                       QEMUIOVector *qiov, size_t qiov_offset,
-                                       BdrvRequestFlags flags)
+int coroutine_fn qcow2_write(Qcow2State *s, uint64_t offset, uint64_t bytes,
+                             QEMUIOVector *qiov, size_t qiov_offset)
 {
-    Qcow2State *s = bs->opaque;
     unsigned epoch = qcow2_request_begin(s);
     int ret = s->corrupt ? -EIO : 0;
 
@@ -386,4 +384,14 @@ int coroutine_fn qcow2_co_pwritev_part(BlockDriverState *bs, int64_t offset, int
     }
     qcow2_request_end(s, epoch);
     return ret < 0 ? ret : 0;
+}
+
+int coroutine_fn qcow2_co_pwritev_part(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                       QEMUIOVector *qiov, size_t qiov_offset,
+                                       BdrvRequestFlags flags)
+{
+    Qcow2State *s = bs->opaque;
+
+    return qcow2_check_end(s, offset, bytes) ?: qcow2_write(s, offset, bytes, qiov,
+                                                            qiov_offset);
 }

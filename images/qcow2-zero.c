@@ -8,9 +8,18 @@ typedef struct Change {
     /* *E for the subclusters in MASK; false when they cannot be had like that. */
     bool (*change)(const Qcow2State *s, Qcow2Entry *e, uint32_t mask, const void *opaque);
     const void *opaque;
+    uint64_t unit;              /* what can be changed: clusters or subclusters, in bytes */
     Qcow2Discard cause;         /* of freeing what is freed */
     bool punch;                 /* data that keeps its place is let go of there */
 } Change;
+
+/* Whether a range is made of whole units of UNIT bytes, the disk's last one cut. */
+static bool is_whole(const Qcow2State *s, uint64_t offset, uint64_t bytes, uint64_t unit)
+{
+    uint64_t end = offset + bytes;
+
+    return !(offset & (unit - 1)) && (!(end & (unit - 1)) || end == qcow2_guest_bytes(s));
+}
 
 /* The subclusters of cluster number K, counted from OFFSET's, in BYTES from OFFSET on. */
 static uint32_t mask_in_cluster(const Qcow2State *s, uint64_t offset, uint64_t bytes,
@@ -19,10 +28,6 @@ static uint32_t mask_in_cluster(const Qcow2State *s, uint64_t offset, uint64_t b
     uint64_t in_cluster = offset & s->cluster_mask, end = in_cluster + bytes;
     uint64_t start = k << s->cluster_bits;
 
-    /* The last cluster of the disk counts as whole, though the disk may end in it. */
-    if (offset + bytes == qcow2_guest_bytes(s)) {
-        end = ROUND_UP(end, s->cluster_bytes);
-    }
     return qcow2_subcluster_mask(s, MAX(in_cluster, start) - start,
                                  MIN(end - start, s->cluster_bytes));
 }
@@ -92,6 +97,12 @@ static int64_t coroutine_fn change_slice(Qcow2State *s, uint64_t offset, uint64_
     int ret;
 
     bytes = qcow2_wait_allocs(s, offset, bytes);
+    if (!is_whole(s, offset, bytes, change->unit)) {
+        return -ENOTSUP;        /* the disk has grown meanwhile and does not end there now */
+    }
+    /* As it does, its last cluster counts as whole. Growing cannot end before we unlock. */
+    uint64_t covered = offset + bytes == qcow2_guest_bytes(s)
+                     ? ROUND_UP(offset + bytes, s->cluster_bytes) - offset : bytes;
     ret = qcow2_map_locked(s, offset, bytes, &run);
     if (ret < 0) {
         return ret;
@@ -108,7 +119,7 @@ static int64_t coroutine_fn change_slice(Qcow2State *s, uint64_t offset, uint64_
     uint64_t done = 0;
     for (uint64_t k = 0; k < n && ret >= 0; k++) {
         uint64_t guest = offset - in_cluster + (k << s->cluster_bits);
-        ret = change_entry(s, slice, i + k, guest, mask_in_cluster(s, offset, bytes, k),
+        ret = change_entry(s, slice, i + k, guest, mask_in_cluster(s, offset, covered, k),
                            change);
         done = ret < 0 ? done : MIN(bytes, guest + s->cluster_bytes - offset);
     }
@@ -182,14 +193,6 @@ static bool coroutine_fn all_zero(Qcow2State *s, uint64_t offset, uint64_t bytes
     return true;
 }
 
-/* Whether a range is made of whole units of UNIT bytes, the disk's last one cut. */
-static bool is_whole(const Qcow2State *s, uint64_t offset, uint64_t bytes, uint64_t unit)
-{
-    uint64_t end = offset + bytes;
-
-    return !(offset & (unit - 1)) && (!(end & (unit - 1)) || end == qcow2_guest_bytes(s));
-}
-
 static int coroutine_fn zero_clusters(Qcow2State *s, uint64_t offset, uint64_t bytes,
                                       bool unmap)
 {
@@ -197,11 +200,12 @@ static int coroutine_fn zero_clusters(Qcow2State *s, uint64_t offset, uint64_t b
         if (s->bs->backing || !(unmap || all_zero(s, offset, bytes))) {
             return -ENOTSUP;
         }
-        return change_range(s, offset, bytes, &(Change){ no_entry, NULL,
+        return change_range(s, offset, bytes, &(Change){ no_entry, NULL, s->cluster_bytes,
                                                          QCOW2_DISCARD_REQUEST });
     }
     return change_range(s, offset, bytes,
-                        &(Change){ zero_entry, &unmap, QCOW2_DISCARD_REQUEST,
+                        &(Change){ zero_entry, &unmap, s->subcluster_bytes,
+                                   QCOW2_DISCARD_REQUEST,
                                    .punch = unmap && !qcow2_data_raw(s) &&
                                             s->pass_discard[QCOW2_DISCARD_REQUEST] });
 }
@@ -222,6 +226,9 @@ int coroutine_fn qcow2_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, in
 {
     Qcow2State *s = bs->opaque;
 
+    if (qcow2_check_end(s, offset, bytes) < 0) {
+        return -EIO;
+    }
     if (!is_whole(s, offset, bytes, s->subcluster_bytes)) {
         /* Part of a cluster that is zero anyway needs nothing; else data must be written. */
         return all_zero(s, offset, bytes) ? 0 : -ENOTSUP;
@@ -294,6 +301,9 @@ int coroutine_fn qcow2_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t
     Qcow2State *s = bs->opaque;
     bool backing = bs->backing;
 
+    if (qcow2_check_end(s, offset, bytes) < 0) {
+        return -EIO;
+    }
     if (s->header.version < 3 && backing) {
         return -ENOTSUP;
     }
@@ -314,14 +324,16 @@ int coroutine_fn qcow2_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t
         return ret;
     }
     return change_range(s, offset, bytes,
-                        &(Change){ discarded_entry, &backing, QCOW2_DISCARD_REQUEST,
+                        &(Change){ discarded_entry, &backing, s->cluster_bytes,
+                                   QCOW2_DISCARD_REQUEST,
                                    .punch = !qcow2_data_raw(s) &&
                                             s->pass_discard[QCOW2_DISCARD_REQUEST] });
 }
 
 int coroutine_fn qcow2_unmap(Qcow2State *s, uint64_t offset, uint64_t bytes)
 {
-    return change_range(s, offset, bytes, &(Change){ no_entry, NULL, QCOW2_DISCARD_OTHER });
+    return change_range(s, offset, bytes, &(Change){ no_entry, NULL, s->cluster_bytes,
+                                                     QCOW2_DISCARD_OTHER });
 }
 
 /* ---- block status ------------------------------------------------------------------ */

@@ -514,6 +514,17 @@ int coroutine_fn qcow2_co_block_status(BlockDriverState *bs, bool want_zero, int
 int coroutine_fn qcow2_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
                                    PreallocMode prealloc, BdrvRequestFlags flags,
                                    Error **errp);
+/* Write anywhere that an L1 entry covers, be it behind the end of the disk. */
+int coroutine_fn qcow2_write(Qcow2State *s, uint64_t offset, uint64_t bytes,
+                             QEMUIOVector *qiov, size_t qiov_offset);
+/*
+ * 0, or -EIO when the range is not on the disk. The block layer has looked, but then the
+ * request may have waited for the disk to shrink.
+ */
+static inline int qcow2_check_end(const Qcow2State *s, int64_t offset, int64_t bytes)
+{
+    return (uint64_t)offset + bytes > qcow2_guest_bytes(s) ? -EIO : 0;
+}
 /* Make the zeroes of BYTES from OFFSET on explicit; ends may be unaligned. */
 int coroutine_fn qcow2_zero_unaligned(Qcow2State *s, uint64_t offset, uint64_t bytes);
 /* Make the range show the backing file again, freeing its clusters. Whole clusters. */

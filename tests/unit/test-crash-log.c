@@ -125,9 +125,11 @@ static char *judge(Round *r, const View *view, guint first, guint end)
         bool ok = false;
         for (guint i = first; i < end && !ok; i++) {
             const View *v = &g_array_index(r->steps, Step, i).after;
-            /* A step that makes the image longer may show what was there before. */
+            /* What a smaller disk will not have is given up before, and after a larger one
+             * got it: it shows nothing then, or the backing file. */
             ok = sector < v->sectors ? v->value[sector] == view->value[sector]
-                                     : view->value[sector] == 0;
+               : view->value[sector] == 0 || (view->value[sector] == BACKING_VALUE &&
+                                              strstr(r->create, "backing_file"));
         }
         if (!ok) {
             return g_strdup_printf("sector %d holds 0x%02x", sector, view->value[sector]);
