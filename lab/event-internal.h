@@ -13,8 +13,8 @@ struct LabFile {
     int flags;                  /* O_NONBLOCK */
     int users;                  /* descriptors, and calls under way */
     int watched;                /* by so many epoll instances */
-    int id;                     /* the object of its points: its first descriptor, or that of
-                                   the other end */
+    uintptr_t id;               /* the object of its points: its first descriptor, or what it
+                                   shares with others */
 };
 
 /* NULL and EBADF. */
@@ -36,11 +36,6 @@ void lab__file_put(LabFile *file);
 bool lab__wait_or_again(const LabFile *file, bool dontwait, LabOpKind kind, const char *where,
                         bool (*can)(const void *), const void *opaque);
 
-/* What is done to one of two connected ends is seen at the other: one object for both. */
-static inline void lab__file_joins(int fd, int object)
-{
-    lab__file(fd)->id = object;
-}
 
 extern const LabFdOps lab__epoll_ops;
 struct LabEpoll;

@@ -61,6 +61,11 @@ void *lab_fd_lookup(int fd, const LabFdOps *ops)
     return file ? file->opaque : NULL;
 }
 
+void lab_fd_shares(int fd, uintptr_t object)
+{
+    lab__file(fd)->id = object;
+}
+
 int lab_fd_type(int fd)
 {
     LabFile *file = lab__file(fd);
@@ -288,7 +293,8 @@ static ssize_t eventfd_writev(LabFile *file, void *opaque, const struct iovec *i
         return -1;
     }
     Adding adding = { e, value };
-    if (!lab__wait_or_again(file, false, LAB_OP_EVENT_WRITE, NULL, eventfd_writable, &adding)) {
+    if (!lab__wait_or_again(file, false, LAB_OP_EVENT_WRITE, NULL, eventfd_writable,
+                            &adding)) {
         return -1;
     }
     e->counter += value;

@@ -7,6 +7,7 @@
 #ifndef LAB_EVENT_H
 #define LAB_EVENT_H
 
+#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -16,6 +17,12 @@
 #include <sys/uio.h>
 
 enum { LAB_FD_BASE = 10000, LAB_FDS_MAX = 1024 };
+
+static inline int lab_errno(int err)
+{
+    errno = err;
+    return -1;
+}
 
 /* An open file description. */
 typedef struct LabFile LabFile;
@@ -41,6 +48,11 @@ static inline bool lab_fd_is_virtual(int fd)
 {
     return fd >= LAB_FD_BASE && fd < LAB_FD_BASE + LAB_FDS_MAX;
 }
+/*
+ * What is done to FD is seen elsewhere, at the other end of a connection or in the same file by
+ * another descriptor: points of both have the object OBJECT.
+ */
+void lab_fd_shares(int fd, uintptr_t object);
 /* The description behind FD when it is open and made with OPS, or else NULL and EBADF. */
 void *lab_fd_lookup(int fd, const LabFdOps *ops);
 /* The type of FD; EBADF as above. */

@@ -3,7 +3,8 @@
  * The lab's file system: regular files in memory. A file of the real system is copied on its
  * first use and never written to. All of it is gone with the schedule.
  *
- * Calls are shaped like the system's: -1 and errno. Each is a point.
+ * Calls are shaped like the system's: -1 and errno. Those by name are points; before those of an
+ * open file its descriptor is looked up by lab_file_at_point(), which is one.
  */
 #ifndef LAB_FILES_H
 #define LAB_FILES_H
@@ -28,14 +29,16 @@ typedef struct LabOpenFile {
 /* The one behind FD, when it is a file of the lab; errno is left alone. */
 LabOpenFile *lab_file_of(int fd);
 void lab_file_unref(LabOpenFile *f);
-uintptr_t lab_file_object(const LabOpenFile *f);    /* of its points */
+/* The point of a call of FD, then the file, as FD may have been closed at the point. NULL: none
+ * of the lab's files. */
+LabOpenFile *lab_file_at_point(int fd, bool is_write);
 
 /* -2: nothing that the lab knows (a device, /proc): ask the real system. */
 int lab_file_open(const char *path, int flags, mode_t mode);
 int lab_file_stat(const char *path, struct stat *st);
 
 int lab_file_fstat(const LabOpenFile *f, struct stat *st);
-/* The regular file or directory of the lab at PATH, or NULL. Not a point. */
+/* The file of the lab at PATH, or NULL. Not a point. */
 LabInode *lab_file_find(const char *path);
 int lab_file_chmod(LabInode *inode, mode_t mode);
 int lab_file_fstatfs(const LabOpenFile *f, struct statfs *st);
@@ -43,15 +46,16 @@ int lab_file_truncate(LabOpenFile *f, int64_t size);
 int lab_file_allocate(LabOpenFile *f, int mode, int64_t offset, int64_t size);
 int64_t lab_file_seek(LabOpenFile *f, int64_t offset, int whence);
 int lab_file_sync(LabOpenFile *f);
-int lab_file_lock(LabOpenFile *f, int cmd, struct flock *lock);
 /* fcntl() but for F_DUPFD and the descriptor's own flags. */
 int lab_file_fcntl(LabOpenFile *f, int cmd, long arg);
+/* The locks that F holds in [START, END) are gone. */
+void lab_file_unlock(LabOpenFile *f, int64_t start, int64_t end);
 
-/* Whole requests, from files, workers and AIO. RWF: RWF_*. Bytes or -errno; not a point. */
+/* Whole requests, from files, workers and AIO. RWF: RWF_*. Bytes or -errno. */
 ssize_t lab_file_transfer(LabOpenFile *f, const struct iovec *iov, int niov, int64_t offset,
                           bool write, int rwf);
 int lab_file_flush(LabOpenFile *f);
-/* The blocking calls: a point, and -1 with errno. */
+/* The same for those who want -1 and errno. */
 ssize_t lab_file_rw(LabOpenFile *f, const struct iovec *iov, int niov, int64_t offset,
                     bool write, int rwf);
 

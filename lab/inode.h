@@ -40,7 +40,8 @@ LabFound lab_name_look_up(const char *path, LabInode **inode);
 bool lab_name_parent_exists(const char *path);
 /* Takes PATH. INODE NULL: there is no such file any more. */
 void lab_name_set(char *path, LabInode *inode);
-/* The object of points of calls that look for a name, or change one. */
+/* The object of points of calls that look for a name, or change one; those of an open file
+ * have its inode. */
 uintptr_t lab_names_object(void);
 /* Call FN for the file of each name. */
 void lab_inode_foreach(void (*fn)(LabInode *inode, void *opaque), void *opaque);

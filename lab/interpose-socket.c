@@ -61,8 +61,9 @@ ssize_t sendto(int fd, const void *buffer, size_t size, int flags,
     if (lab_fd_is_virtual(fd) && address) {
         lab_unsupported("sendto() with an address");
     }
-    return lab_fd_is_virtual(fd) ? send(fd, buffer, size, flags)
-                                 : REAL(sendto)(fd, buffer, size, flags, address, address_size);
+    return lab_fd_is_virtual(fd)
+           ? send(fd, buffer, size, flags)
+           : REAL(sendto)(fd, buffer, size, flags, address, address_size);
 }
 ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {

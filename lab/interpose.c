@@ -47,16 +47,19 @@ void lab_unsupported(const char *what)
     }
 }
 
+/* What pthread_GET() says of ATTR, or UNSET when there are no attributes. */
+#define ATTRIBUTE(attr, get, type, unset) __extension__({                       \
+        type attribute_ = (unset);                                              \
+        if (attr) {                                                             \
+            pthread_##get(attr, &attribute_);                                   \
+        }                                                                       \
+        attribute_; })
+
 /* ---- locks ----------------------------------------------------------------------------- */
 
 int pthread_mutex_init(pthread_mutex_t *m, const pthread_mutexattr_t *attr)
 {
-    int kind = PTHREAD_MUTEX_NORMAL;
-
-    if (attr) {
-        pthread_mutexattr_gettype(attr, &kind);
-    }
-    return lab_mutex_init(m, kind);
+    return lab_mutex_init(m, ATTRIBUTE(attr, mutexattr_gettype, int, PTHREAD_MUTEX_NORMAL));
 }
 int pthread_mutex_destroy(pthread_mutex_t *m) { return lab_mutex_destroy(m); }
 int pthread_mutex_lock(pthread_mutex_t *m) { return lab_mutex_lock(m); }
@@ -65,12 +68,7 @@ int pthread_mutex_unlock(pthread_mutex_t *m) { return lab_mutex_unlock(m); }
 
 int pthread_cond_init(pthread_cond_t *c, const pthread_condattr_t *attr)
 {
-    clockid_t clock = CLOCK_REALTIME;
-
-    if (attr) {
-        pthread_condattr_getclock(attr, &clock);
-    }
-    return lab_cond_init(c, clock);
+    return lab_cond_init(c, ATTRIBUTE(attr, condattr_getclock, clockid_t, CLOCK_REALTIME));
 }
 int pthread_cond_destroy(pthread_cond_t *c) { return lab_cond_destroy(c); }
 int pthread_cond_signal(pthread_cond_t *c) { return lab_cond_signal(c); }
@@ -99,11 +97,8 @@ int pthread_once(pthread_once_t *once, void (*fn)(void)) { return lab_once(once,
 int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *),
                    void *arg)
 {
-    int state = PTHREAD_CREATE_JOINABLE;
+    int state = ATTRIBUTE(attr, attr_getdetachstate, int, PTHREAD_CREATE_JOINABLE);
 
-    if (attr) {
-        pthread_attr_getdetachstate(attr, &state);
-    }
     return lab_thread_create(thread, fn, arg, state == PTHREAD_CREATE_DETACHED);
 }
 int pthread_join(pthread_t thread, void **ret) { return lab_thread_join(thread, ret); }

@@ -4,6 +4,7 @@
 #define LAB_REAL_H
 
 #include <dlfcn.h>
+#include <sys/types.h>
 #include "lab/lab.h"
 
 /* REAL(write)(2, text, size): libc's. */
@@ -13,6 +14,14 @@
             real_fn_ = (__typeof__(name) *)dlsym(RTLD_NEXT, #name);             \
         }                                                                       \
         real_fn_; })
+
+/*
+ * NAME64, what a program compiled with _FILE_OFFSET_BITS=64 calls, is the same function. A file
+ * that defines such must not be compiled with it, as it renames them.
+ */
+#define ALIAS64(name) \
+    extern __typeof__(name) name##64 __attribute__((alias(#name), copy(name)))
+_Static_assert(sizeof(off_t) == 8, "the lab is for 64-bit machines");
 
 /*
  * Whether a call belongs to the lab's world: in a case, and in main() before g_test_run().

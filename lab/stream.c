@@ -137,7 +137,7 @@ static ssize_t pipe_readv(LabFile *file, void *opaque, const struct iovec *iov, 
 static unsigned writer_ready(const void *opaque)
 {
     const LabStream *s = opaque;
-    return (s->no_reader ? POLLERR : 0) | (s->no_reader || lab__stream_has_room(s) ? POLLOUT : 0);
+    return s->no_reader ? POLLERR | POLLOUT : lab__stream_has_room(s) ? POLLOUT : 0;
 }
 
 static ssize_t pipe_writev(LabFile *file, void *opaque, const struct iovec *iov, int n)
@@ -197,7 +197,7 @@ int lab_pipe(int fds[2], int flags)
         errno = EMFILE;
         return -1;
     }
-    lab__file_joins(writer, reader);
+    lab_fd_shares(writer, reader);
     fds[0] = reader;
     fds[1] = writer;
     return 0;

@@ -122,6 +122,65 @@ static void test_lowest_descriptor_first(void)
     close(c);
 }
 
+enum { CALLS = 7 };
+
+static int by_descriptor(int call, int fd)
+{
+    struct stat st;
+    struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET };
+    char c;
+
+    switch (call) {
+    case 0:
+        return pread(fd, &c, 1, 0) == 1 ? 0 : -1;
+    case 1:
+        return read(fd, &c, 1) == 1 ? 0 : -1;
+    case 2:
+        return fstat(fd, &st);
+    case 3:
+        return lseek(fd, 0, SEEK_SET);
+    case 4:
+        return ftruncate(fd, 1);
+    case 5:
+        return fdatasync(fd);
+    default:
+        return fcntl(fd, F_OFD_SETLK, &lock);
+    }
+}
+
+static int shared_fd;
+
+static void *call_all(void *opaque)
+{
+    for (int call = 0; call < CALLS; call++) {
+        int ret = by_descriptor(call, shared_fd);
+        g_assert_true(ret == 0 || errno == EBADF);
+    }
+    return NULL;
+}
+
+/*
+ *      thread                              main
+ *      calls pread()
+ *                                          close: the last user of the file
+ *      goes on: the file is there, or EBADF
+ */
+static void test_file_closed_by_another(void)
+{
+    g_autofree char *name = NULL;
+    pthread_t thread;
+
+    shared_fd = g_file_open_tmp("conformance-XXXXXX", &name, NULL);
+    g_assert_cmpint(write(shared_fd, "xy", 2), ==, 2);
+    g_assert_cmpint(lseek(shared_fd, 0, SEEK_SET), ==, 0);
+    unlink(name);
+    g_assert_cmpint(port_thread_create(&thread, call_all, NULL, false), ==, 0);
+    g_assert_cmpint(close(shared_fd), ==, 0);
+    port_thread_join(thread);
+    g_assert_cmpint(by_descriptor(0, shared_fd), ==, -1);
+    g_assert_cmpint(errno, ==, EBADF);
+}
+
 /* ---- poll ------------------------------------------------------------------------------ */
 
 static void test_poll_timeouts(void)
@@ -609,6 +668,7 @@ int main(int argc, char **argv)
     g_test_add_func("/conformance/eventfd/blocking", test_blocking_eventfd);
     g_test_add_func("/conformance/fd/closed", test_closed_descriptors);
     g_test_add_func("/conformance/fd/lowest", test_lowest_descriptor_first);
+    g_test_add_func("/conformance/fd/closed-by-another", test_file_closed_by_another);
     g_test_add_func("/conformance/poll/timeouts", test_poll_timeouts);
     g_test_add_func("/conformance/pipe/hang-up", test_pipe_hang_up);
     g_test_add_func("/conformance/pipe/full", test_pipe_is_full);

@@ -177,7 +177,8 @@ static void test_names_of_sockets(void)
     close(other);
 }
 
-static void assert_name(int ret, const struct sockaddr_un *un, socklen_t size, const char *name)
+static void assert_name(int ret, const struct sockaddr_un *un, socklen_t size,
+                        const char *name)
 {
     g_assert_cmpint(ret, ==, 0);
     g_assert_cmpint(un->sun_family, ==, AF_UNIX);
