@@ -11,7 +11,7 @@
  *        unpark       v        park                              v
  *     +----------- parked <-----------+                  closing (no more requests)
  *     |                               |                          |  none in flight,
- *     +---------> serving ------------+                          |  replies tried to send
+ *     +---------> serving ------------+                          |  replies sent, or refused
  *                                                                v
  *                               main: reap <-- defer <------- dead
  *
@@ -20,7 +20,7 @@
  * hook is armed, and dropped at the end of the hook, when the replies have been handed to
  * the socket and no request is in flight: the very last thing the home thread does to the
  * client. What the socket does not take stays queued; so a client that does not read holds
- * up nobody.
+ * up nobody. One that is closing stays until it has read, has gone, or is hung up on.
  */
 #include "miniblk/osdep.h"
 #include "block/export/nbd-internal.h"
@@ -48,9 +48,8 @@ static void client_unref(NBDClient *c)
 
 static void client_update_handlers(NBDClient *c)
 {
-    bool serving = !c->parked && !c->closing;
-    bool want_read = serving && !c->stalled;
-    bool want_write = serving && c->tx_blocked;
+    bool want_read = !c->parked && !c->closing && !c->stalled;
+    bool want_write = !c->parked && c->tx_blocked;
 
     if (want_read != c->watched_read || want_write != c->watched_write) {
         c->watched_read = want_read;
@@ -71,14 +70,12 @@ void nbd_client_kick(NBDClient *c)
     }
 }
 
-/* No more requests; the client goes when those in flight have finished. */
+/* No more requests; the client goes when those in flight have been answered. */
 static void client_close(NBDClient *c)
 {
-    if (!c->closing) {
-        c->closing = true;
-        client_update_handlers(c);
-        nbd_client_kick(c);
-    }
+    c->closing = true;
+    client_update_handlers(c);
+    nbd_client_kick(c);
 }
 
 static bool over_limit(const NBDClient *c, unsigned part)
@@ -278,7 +275,7 @@ static void client_flush(AioBatchHook *hook)
         return;         /* the next one to finish brings us here again */
     }
     c->token = false;
-    if (c->closing) {
+    if (c->closing && !c->tx_blocked) {
         c->dead = true;
         blk_exp_defer(&c->reap);
     }

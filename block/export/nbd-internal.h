@@ -159,7 +159,7 @@ struct NBDClient {
     AioContext *ctx;            /* valid while not parked, or in a token's shadow */
     AioBatchHook hook;          /* sends the replies that an iteration has made */
     bool parked;                /* in a drained section: no handlers, nothing starts */
-    bool closing;               /* no more requests; goes when none is in flight */
+    bool closing;               /* no more requests; goes when all are answered */
     bool dead;                  /* handed to the main thread for good */
     bool token;                 /* holds BLK in flight: requests, or HOOK is armed */
     bool flushing;              /* in HOOK */

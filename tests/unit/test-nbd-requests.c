@@ -128,33 +128,6 @@ static void test_bad_magic(void)
     teardown();
 }
 
-/* DISC is not answered; what was asked before is. */
-static void disconnect(void *opaque)
-{
-    int fd = raw_open(fx_socket(), "disk", NULL);
-    uint8_t session[2 * NBD_REQUEST_SIZE], buf[16];
-    uint32_t error;
-    uint64_t cookie;
-
-    raw_request_header(session, 0, NBD_CMD_READ, 7, 0, sizeof(buf));
-    raw_request_header(session + NBD_REQUEST_SIZE, 0, NBD_CMD_DISC, 8, 0, 0);
-    g_assert_true(raw_send(fd, session, sizeof(session)));
-    g_assert_true(raw_reply(fd, &error, &cookie));
-    g_assert_cmpuint(error, ==, 0);
-    g_assert_cmpuint(cookie, ==, 7);
-    g_assert_true(raw_recv(fd, buf, sizeof(buf)));
-    g_assert_true(raw_at_eof(fd));
-    close(fd);
-}
-
-static void test_disconnect(void)
-{
-    setup(WRITABLE_IO0);
-    fx_client(disconnect, NULL);
-    fx_wait_no_clients(export);
-    teardown();
-}
-
 /* ---- data ------------------------------------------------------------------------- */
 
 static void fill(uint8_t *buf, size_t len, GRand *rand)
@@ -557,25 +530,6 @@ static void test_dribble(void)
     g_byte_array_unref(s);
 }
 
-/* A client goes while its requests are in the driver, and their answers find nobody. */
-static void test_vanish_in_flight(void)
-{
-    int fd;
-
-    setup(WRITABLE_IO0);
-    fx_client(open_disk, &fd);
-    fx_hold(node);
-    g_assert_true(raw_request(fd, 0, NBD_CMD_READ, 1, 0, MIB));
-    g_assert_true(raw_request(fd, 0, NBD_CMD_READ, 2, MIB, MIB));
-    FX_WAIT_WHILE(fx_held(node) < 2);
-    close(fd);
-    g_assert_cmpint(export->drv->clients(export), ==, 1);
-    fx_release(node);
-    fx_wait_no_clients(export);
-    fx_client(still_works, NULL);
-    teardown();
-}
-
 static void add_error_cases(void)
 {
     for (size_t i = 0; i < ARRAY_SIZE(error_cases); i++) {
@@ -593,7 +547,6 @@ int main(int argc, char **argv)
     fx_init();
     add_error_cases();
     g_test_add_func("/nbd/requests/bad-magic", test_bad_magic);
-    g_test_add_func("/nbd/requests/disconnect", test_disconnect);
     g_test_add_func("/nbd/requests/random-io", test_random_io);
     g_test_add_func("/nbd/requests/pipeline", test_pipeline);
     g_test_add_func("/nbd/requests/in-flight-limit", test_in_flight_limit);
@@ -603,7 +556,6 @@ int main(int argc, char **argv)
     g_test_add_func("/nbd/requests/block-status", test_block_status);
     g_test_add_func("/nbd/requests/vanish-at-every-byte", test_vanish);
     g_test_add_func("/nbd/requests/byte-by-byte", test_dribble);
-    g_test_add_func("/nbd/requests/vanish-in-flight", test_vanish_in_flight);
     ret = g_test_run();
     fx_cleanup();
     return ret;
