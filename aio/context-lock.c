@@ -186,6 +186,7 @@ void aio_context_acquire(AioContext *ctx)
         if (qatomic_cmpxchg(&ctx->lock_word, LOCK_FREE, me->id) != LOCK_FREE) {
             lock_contended(ctx, me->id);
         }
+        port_note(PORT_NOTE_THREAD_HOLD, &ctx->lock_word, NULL);
         ctx->lock_next_held = me->held;
         me->held = ctx;
     }
@@ -201,6 +202,7 @@ void aio_context_release(AioContext *ctx)
                    "only what was acquired may be released");
     }
     if (--ctx->lock_depth == 0) {
+        port_note(PORT_NOTE_THREAD_RELEASE, &ctx->lock_word, NULL);
         AioContext **link = &me->held;
         while (*link != ctx) {
             link = &(*link)->lock_next_held;

@@ -18,6 +18,7 @@ QEMU_NOINLINE void qemu_set_current_aio_context(AioContext *ctx)
         abort();
     }
     current_context = ctx;
+    port_note(PORT_NOTE_HOME, ctx, NULL);
 }
 
 bool in_aio_context_home_thread(AioContext *ctx)

@@ -36,6 +36,7 @@ void aio_co_schedule(AioContext *ctx, Coroutine *co)
         coroutine__misuse(__func__, "Co-routine %p has no context: it has not run yet, or "
                           "last in a thread without an event loop", (void *)co);
     }
+    port_note_pair(PORT_NOTE_SCHEDULE, co, ctx);
     co->msg.run = scheduled_run;
     aio_message_post(ctx, &co->msg);
 }

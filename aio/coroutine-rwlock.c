@@ -80,6 +80,7 @@ static void coroutine_fn wait_for_turn(CoRwlock *lock, const char *call, bool re
     QSIMPLEQ_INSERT_TAIL(&lock->tickets, &ticket, next);
     /* An upgrade has just given up its share, so the first in the queue may go. */
     admit_and_unlock(lock);
+    port_note(PORT_NOTE_CO_WAIT, lock, "CoRwlock");
     qemu_coroutine_yield();
     if (unlikely(qatomic_read(&ticket.co))) {
         coroutine__misuse(call, "Co-routine %p was entered while it waits for CoRwlock %p",
@@ -104,6 +105,7 @@ void coroutine_fn qemu_co_rwlock_rdlock(CoRwlock *lock)
         qemu_co_mutex_lock(&lock->mutex);
         admit_and_unlock(lock);
     }
+    port_note(PORT_NOTE_CO_SHARE, lock, "CoRwlock");
     self->locks_held++;
 }
 
@@ -119,6 +121,7 @@ void coroutine_fn qemu_co_rwlock_wrlock(CoRwlock *lock)
     } else {
         wait_for_turn(lock, __func__, false);
     }
+    port_note(PORT_NOTE_CO_HOLD, lock, "CoRwlock");
     self->locks_held++;
 }
 
@@ -133,8 +136,10 @@ void coroutine_fn qemu_co_rwlock_upgrade(CoRwlock *lock)
         qemu_co_mutex_unlock(&lock->mutex);
     } else {
         lock->owners--;
+        port_note(PORT_NOTE_CO_RELEASE, lock, NULL);
         wait_for_turn(lock, __func__, false);
     }
+    port_note(PORT_NOTE_CO_HOLD, lock, "CoRwlock");
 }
 
 void coroutine_fn qemu_co_rwlock_downgrade(CoRwlock *lock)
@@ -143,6 +148,7 @@ void coroutine_fn qemu_co_rwlock_downgrade(CoRwlock *lock)
 
     qemu_co_mutex_lock(&lock->mutex);
     check_writes(lock, __func__, self);
+    port_note(PORT_NOTE_CO_SHARE, lock, "CoRwlock");
     lock->owners = 0;
     own(lock, true, self);
     admit_and_unlock(lock);
@@ -152,6 +158,7 @@ void coroutine_fn qemu_co_rwlock_unlock(CoRwlock *lock)
 {
     Coroutine *self = coroutine__self_for(__func__);
 
+    port_note(PORT_NOTE_CO_RELEASE, lock, NULL);
     qemu_co_mutex_lock(&lock->mutex);
     if (lock->owners < 0) {
         check_writes(lock, __func__, self);

@@ -30,6 +30,7 @@ void coroutine_fn qemu_co_sleep(QemuCoSleep *w)
     if (unlikely(other)) {
         coroutine__misuse(__func__, "Co-routine %p sleeps on the same handle", (void *)other);
     }
+    port_note(PORT_NOTE_CO_WAIT, qatomic_read(&self->ctx), "a timer of the loop");
     qemu_coroutine_yield();
     g_assert(!qatomic_read(&w->to_wake));
 }

@@ -195,6 +195,7 @@ void coroutine__main(void)
                               "CoMutex or CoRwlock (%u of them)", (void *)self,
                               self->locks_held);
         }
+        port_note(PORT_NOTE_CO_END, self, NULL);
         coroutine__free(self);
         qemu_coroutine_yield();
         /* reused from the pool: ENTRY and OPAQUE are new */
@@ -235,6 +236,7 @@ QEMU_NOINLINE void coroutine__defer(AioContext *ctx, Coroutine *co)
     Coroutine *caller = current()->caller;
 
     check_suspended("aio_co_enter", co);
+    port_note_pair(PORT_NOTE_SCHEDULE, co, ctx);
     qatomic_set(&co->scheduled, "aio_co_enter");
     qatomic_set(&co->ctx, ctx);
     co->next = *caller->pending_at;

@@ -219,6 +219,7 @@ static int64_t coroutine_fn submit_once(RawQueue *q, int fd, uint64_t offset,
 
     q->batch = batch_max(q, max_batch);
     enqueue(q, &req);
+    port_note(PORT_NOTE_CO_WAIT, q->ctx, "the disk and the loop");
     qemu_coroutine_yield();
     g_assert(req.done);
     return req.ret;

@@ -435,6 +435,7 @@ int coroutine_fn thread_pool_submit_co(ThreadPoolFunc *func, void *arg)
     g_assert(qemu_in_coroutine());
     pool_submit(current_pool(), &p.work);
     /* Delivery waits for our thread's loop, which runs again only after we yield. */
+    port_note(PORT_NOTE_CO_WAIT, qemu_get_current_aio_context(), "a worker and the loop");
     qemu_coroutine_yield();
     g_assert(p.work.state == WORK_DONE);
     return p.work.ret;

@@ -51,7 +51,9 @@ void aio_wait_poll(AioWaiter *waiter)
      * of several would not help it.
      */
     GArray *dropped = waiter->unlock ? aio__context_locks_drop(waiter->locked_ctx) : NULL;
+    port_note(PORT_NOTE_WAIT_POLL, NULL, NULL);
     aio_poll(waiter->poll_ctx, true);
+    port_note(PORT_NOTE_WAIT_LOOK, NULL, NULL);
     aio__context_locks_retake(dropped);
 }
 
@@ -87,14 +89,26 @@ typedef struct BhWait {
 static void bh_wait_run(void *opaque)
 {
     BhWait *w = opaque;
+    port_note(PORT_NOTE_CO_HOLD, w, "bottom half");
     w->cb(w->opaque);
+    port_note(PORT_NOTE_CO_RELEASE, w, NULL);
     qatomic_set_mb(&w->done, true);     /* W may be gone from here on */
     aio_wait_kick();
+}
+
+static bool bh_is_pending(BhWait *w)
+{
+    if (qatomic_load_acquire(&w->done)) {
+        return false;
+    }
+    port_note(PORT_NOTE_WAIT_FOR, w, NULL);
+    return true;
 }
 
 void aio_wait_bh_oneshot(AioContext *ctx, QEMUBHFunc *cb, void *opaque)
 {
     BhWait w = { .cb = cb, .opaque = opaque };
+    port_note_pair(PORT_NOTE_SCHEDULE, &w, ctx);
     aio_bh_schedule_oneshot(ctx, bh_wait_run, &w);
-    AIO_WAIT_WHILE_UNLOCKED(NULL, !qatomic_load_acquire(&w.done));
+    AIO_WAIT_WHILE_UNLOCKED(NULL, bh_is_pending(&w));
 }

@@ -109,6 +109,7 @@ void blk__begin_section(BlockBackend *blk)
     if (qatomic_fetch_inc(&blk->quiesce_counter) > 0) {
         return;
     }
+    port_note(PORT_NOTE_QUIESCE, blk, NULL);
     if (blk->dev_ops) {
         tell_device(blk);
     }
@@ -123,6 +124,7 @@ void blk__end_section(BlockBackend *blk)
     if (old > 1) {
         return;
     }
+    port_note(PORT_NOTE_RESUME, blk, NULL);
     throttle_group_enable_limits(&blk->public.throttle_group_member);
     if (blk->dev_drained) {
         blk->dev_drained = false;
@@ -136,9 +138,15 @@ void blk__end_section(BlockBackend *blk)
 bool blk__section_poll(BlockBackend *blk)
 {
     /* the device's own state first: it may be about to become a request */
-    bool busy = blk->dev_drained && blk->dev_ops->drained_poll &&
-                blk->dev_ops->drained_poll(blk->dev_opaque);
-    return busy || qatomic_read_sc(&blk->in_flight) > 0;
+    if (blk->dev_drained && blk->dev_ops->drained_poll &&
+        blk->dev_ops->drained_poll(blk->dev_opaque)) {
+        return true;
+    }
+    if (qatomic_read_sc(&blk->in_flight) > 0) {
+        port_note(PORT_NOTE_WAIT_FOR, blk, NULL);
+        return true;
+    }
+    return false;
 }
 
 static void root_drained_begin(BdrvChild *child)

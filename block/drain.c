@@ -181,6 +181,15 @@ static void found_idle(BlockDriverState *bs)
     }
 }
 
+static bool node_is_busy(BlockDriverState *bs)
+{
+    if (qatomic_read_sc(&bs->in_flight) == 0) {
+        return false;
+    }
+    port_note(PORT_NOTE_WAIT_FOR, bs, NULL);
+    return true;
+}
+
 bool bdrv__any_in_flight(GPtrArray *nodes, GHashTable *covered)
 {
     BdrvChild *c;
@@ -197,7 +206,7 @@ bool bdrv__any_in_flight(GPtrArray *nodes, GHashTable *covered)
                 return true;
             }
         }
-        if (qatomic_read_sc(&bs->in_flight) > 0) {
+        if (node_is_busy(bs)) {
             return true;
         }
     }
@@ -251,7 +260,7 @@ bool bdrv__drain_poll(BlockDriverState *bs)
             return true;
         }
     }
-    if (qatomic_read_sc(&bs->in_flight) > 0) {
+    if (node_is_busy(bs)) {
         return true;
     }
     found_idle(bs);
@@ -410,9 +419,11 @@ static void drain_hop_bh(void *opaque)
     DrainHop *hop = opaque;
     AioContext *ctx = bdrv_get_aio_context(hop->bs);
 
+    port_note(PORT_NOTE_CO_HOLD, hop, "drained section");
     aio_context_acquire(ctx);
     hop->fn(hop->bs);
     aio_context_release(ctx);
+    port_note(PORT_NOTE_CO_RELEASE, hop, NULL);
     aio_co_wake(hop->co);
 }
 
@@ -423,7 +434,9 @@ static void in_main_thread(void (*fn)(BlockDriverState *bs), BlockDriverState *b
         return;
     }
     DrainHop hop = { qemu_coroutine_self(), bs, fn };
+    port_note_pair(PORT_NOTE_SCHEDULE, &hop, qemu_get_aio_context());
     aio_bh_schedule_oneshot(qemu_get_aio_context(), drain_hop_bh, &hop);
+    port_note(PORT_NOTE_CO_WAIT, &hop, "a drained section");
     qemu_coroutine_yield();
 }
 

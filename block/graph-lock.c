@@ -153,6 +153,7 @@ static void coroutine_fn QEMU_NOINLINE wait_for_writers(void)
     }
     QSIMPLEQ_INSERT_TAIL(&waiters, &w, next);
     qemu_mutex_unlock(&lock);
+    port_note(PORT_NOTE_CO_WAIT, &writers, "graph lock");
     qemu_coroutine_yield();
 }
 
@@ -165,6 +166,7 @@ void coroutine_fn bdrv_graph_co_rdlock(void)
         leave();
         wait_for_writers();
     }
+    port_note(PORT_NOTE_CO_SHARE, &threads, "graph lock");
 }
 
 void coroutine_fn bdrv_graph_co_rdunlock(void)
@@ -173,6 +175,7 @@ void coroutine_fn bdrv_graph_co_rdunlock(void)
 
     g_assert(self->graph_readers > 0);
     if (--self->graph_readers == 0) {
+        port_note(PORT_NOTE_CO_RELEASE, &threads, NULL);
         leave();
     }
 }
@@ -191,6 +194,15 @@ void bdrv_graph_rdunlock_main_loop(void)
 
 /* ---- the writer ------------------------------------------------------------------------------ */
 
+static bool must_wait_for_readers(void)
+{
+    if (!readers_inside()) {
+        return false;
+    }
+    port_note(PORT_NOTE_WAIT_FOR, &threads, NULL);
+    return true;
+}
+
 void no_coroutine_fn bdrv_graph_wrlock(void)
 {
     GLOBAL_STATE_CODE();
@@ -200,13 +212,14 @@ void no_coroutine_fn bdrv_graph_wrlock(void)
         return;
     }
     port_once_run(&setup_once, setup);
+    port_note(PORT_NOTE_CO_SHARE, &writers, "graph lock");
     qatomic_set_mb(&writers, writers + 1);
     if (has_membarrier) {
         port_membarrier();
     }
     if (readers_inside()) {
         /* callbacks may come and go as writers meanwhile */
-        AIO_WAIT_WHILE(NULL, readers_inside());
+        AIO_WAIT_WHILE(NULL, must_wait_for_readers());
     }
     held = 1;
 }
@@ -221,6 +234,7 @@ void no_coroutine_fn bdrv_graph_wrunlock(void)
     if (--held) {
         return;
     }
+    port_note(PORT_NOTE_CO_RELEASE, &writers, NULL);
     WITH_QEMU_LOCK_GUARD(&lock) {
         qatomic_store_release(&writers, writers - 1);   /* pairs with the acquire in enter() */
         if (!writers) {

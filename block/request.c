@@ -183,6 +183,18 @@ int coroutine_fn bdrv__aligned_preadv(BlockDriverState *bs, int64_t offset, int6
     return 0;
 }
 
+/*
+ * Who waits for the request. A request through a backend is counted there, too; that of a node
+ * above may be made by something that is not.
+ */
+static void note_counted(const void *request, BlockDriverState *bs, BdrvChild *c)
+{
+    port_note_pair(PORT_NOTE_COUNTED, request, bs);
+    if (c && !c->klass->parent_is_bds) {
+        port_note_pair(PORT_NOTE_COUNTED, request, c->opaque);
+    }
+}
+
 int coroutine_fn bdrv_co_preadv_part(BdrvChild *child, int64_t offset, int64_t bytes,
                                      QEMUIOVector *qiov, size_t qiov_offset,
                                      BdrvRequestFlags flags)
@@ -203,6 +215,7 @@ int coroutine_fn bdrv_co_preadv_part(BdrvChild *child, int64_t offset, int64_t b
     bdrv__submitting(bs, child, "read", offset);
     port_note(PORT_NOTE_REQUEST_BEGIN, &ret, "read %" PRId64 "+%" PRId64 " of %s",
               offset, bytes, bs->node_name);
+    note_counted(&ret, bs, child);
     bdrv_inc_in_flight(bs);
     if (unlikely(flags & BDRV_REQ_COPY_ON_READ)) {
         g_assert(qatomic_read(&child->perm) & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED));
@@ -373,6 +386,7 @@ int coroutine_fn bdrv_co_pwritev_part(BdrvChild *child, int64_t offset, int64_t 
                      offset);
     port_note(PORT_NOTE_REQUEST_BEGIN, &ret, "write %" PRId64 "+%" PRId64 " of %s",
               offset, bytes, bs->node_name);
+    note_counted(&ret, bs, child);
     bdrv_inc_in_flight(bs);
     ret = write_tracked(bs, offset, bytes, qiov, qiov_offset, flags);
     port_note(PORT_NOTE_REQUEST_END, &ret, NULL);
@@ -470,6 +484,7 @@ int coroutine_fn bdrv_co_flush(BlockDriverState *bs)
     assert_may_run_here(bs);
     bdrv__submitting(bs, NULL, "flush", 0);
     port_note(PORT_NOTE_REQUEST_BEGIN, &ret, "flush of %s", bs->node_name);
+    note_counted(&ret, bs, NULL);
     bdrv_inc_in_flight(bs);
     /*
      * A flush covers the writes completed before it begins. Those who wait here while one
@@ -542,6 +557,7 @@ int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset, int64_t byte
     bdrv__submitting(bs, child, "discard", offset);
     port_note(PORT_NOTE_REQUEST_BEGIN, &ret, "discard %" PRId64 "+%" PRId64 " of %s",
               offset, bytes, bs->node_name);
+    note_counted(&ret, bs, child);
     bdrv_inc_in_flight(bs);
     bdrv__tracked_begin(&req, bs, offset, bytes, BDRV_TRACKED_DISCARD);
     bdrv__wait_serialising(&req);

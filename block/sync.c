@@ -25,6 +25,15 @@ static void coroutine_fn run_co_entry(void *opaque)
     aio_wait_kick();
 }
 
+static bool still_runs(RunCo *r, Coroutine *co)
+{
+    if (qatomic_load_acquire(&r->done)) {
+        return false;
+    }
+    port_note(PORT_NOTE_WAIT_FOR, co, NULL);
+    return true;
+}
+
 static void run_co(BlockDriverState *bs, AioContext *ctx, void (*fn)(void *opaque),
                    void *opaque)
 {
@@ -34,8 +43,9 @@ static void run_co(BlockDriverState *bs, AioContext *ctx, void (*fn)(void *opaqu
     if (main_thread) {
         bdrv__sync_call_begin();
     }
-    aio_co_enter(ctx, qemu_coroutine_create(run_co_entry, &r));
-    AIO_WAIT_WHILE(ctx, !qatomic_load_acquire(&r.done));
+    Coroutine *co = qemu_coroutine_create(run_co_entry, &r);
+    aio_co_enter(ctx, co);
+    AIO_WAIT_WHILE(ctx, still_runs(&r, co));
     if (main_thread) {
         bdrv__sync_call_end();
     }

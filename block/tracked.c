@@ -65,6 +65,7 @@ static void coroutine_fn wait_for_conflicts(BdrvTrackedRequest *self)
 
     while ((req = find_conflict(self))) {
         self->waiting_for = req;
+        port_note(PORT_NOTE_CO_WAIT, req->co, "the end of a request that overlaps,");
         qemu_co_queue_wait(&req->wait_queue, &self->bs->reqs_lock);
         self->waiting_for = NULL;
     }

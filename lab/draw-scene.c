@@ -272,11 +272,12 @@ static const char *note_words(PortNote note)
     case PORT_NOTE_JOB:             return "job is";
     case PORT_NOTE_CO_WAIT:         return "coroutine queues";
     case PORT_NOTE_CO_HOLD:         return "coroutine takes it";
+    case PORT_NOTE_CO_SHARE:        return "coroutine shares it";
     case PORT_NOTE_CO_RELEASE:      return "coroutine lets it go";
     case PORT_NOTE_COMMAND_BEGIN:   return "command begins";
     case PORT_NOTE_COMMAND_END:     return "command ends";
+    default:                        return "";
     }
-    return "";
 }
 
 const char *lab_scene_words(const LabEvent *event, char *buffer, size_t size)

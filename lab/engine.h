@@ -14,9 +14,9 @@
 /* ---- threads --------------------------------------------------------------------------- */
 
 enum {
-    LAB_KEYS_MAX = 64,          /* pthread_key_create() */
+    LAB_KEYS_MAX = 64,          /* lab_key_create() */
     LAB_STORES_MAX = 16,        /* entries of a store buffer, as processors have some dozens */
-    LAB_WAITS_MAX = 8,          /* nested AIO_WAIT_WHILE and drained sections, for messages */
+    LAB_WAITS_MAX = 16,         /* nested AIO_WAIT_WHILE and drained sections, for messages */
     LAB_COROUTINES_MAX = 8,
     LAB_DESTRUCTOR_ROUNDS = 4,
 };
@@ -30,10 +30,15 @@ typedef struct LabStore {
     uint64_t old_value;         /* while its thread runs: what the others see */
 } LabStore;
 
+/* A call of AIO_WAIT_WHILE, or a drained section, that has begun and not ended. */
 typedef struct LabWaitNote {
     uint8_t kind;               /* PORT_NOTE_WAIT_BEGIN or PORT_NOTE_DRAIN_BEGIN */
-    const void *object;
-    const char *text;
+    bool settled;               /* the section: it has been waited for */
+    bool polls;                 /* the wait: it does not look at its condition just now */
+    uint32_t serial;            /* order of their beginnings in all threads, from 1 */
+    const void *object;         /* the section's node; NULL: all */
+    const void *cause;          /* why the wait has not ended; NULL: nobody has said */
+    const char *text;           /* the wait's condition */
 } LabWaitNote;
 
 typedef struct LabThread {
@@ -48,6 +53,7 @@ typedef struct LabThread {
     uint32_t idle_turns;        /* of its busy-waiting, without anything achieved */
     uint64_t yield_to;          /* threads that have to take a step before it does */
     LabBlock block;             /* valid while its bit in lab__engine.blocked is set */
+    uint64_t blocked_at;        /* lab__engine.steps at that time */
 
     /* sync.c and thread.c */
     unsigned mutexes;           /* that it holds */
@@ -69,8 +75,9 @@ typedef struct LabThread {
     unsigned n_coroutines;      /* that have entered each other here */
     const void *coroutines[LAB_COROUTINES_MAX];
     unsigned mutexes_before[LAB_COROUTINES_MAX];        /* MUTEXES when it was entered */
-    unsigned n_waits;
+    unsigned n_waits;           /* may exceed LAB_WAITS_MAX: the rest is not kept */
     LabWaitNote waits[LAB_WAITS_MAX];
+    const void *home;           /* the context whose loop it runs; or NULL */
 } LabThread;
 
 typedef struct LabEngine {
@@ -91,7 +98,7 @@ typedef struct LabEngine {
     int64_t next_deadline_ns;   /* of blocked threads that are not ready; INT64_MAX: none */
     uint64_t steps, choices;
     uint64_t tickets;           /* given to those who sleep */
-    uint32_t requests;          /* noted so far */
+    uint32_t requests, waits;   /* noted so far */
     unsigned spurious;          /* waits that have returned without reason */
     uint64_t hash;
 } LabEngine;
@@ -188,7 +195,7 @@ unsigned lab__object_rank(uintptr_t object, const char *where);
 /* The last steps, newest first, for the livelock report: false when there are no more. */
 bool lab__trace_recent(unsigned back, LabAgent *agent, LabOp *op);
 
-/* ---- waitfor.c, note.c ----------------------------------------------------------------- */
+/* ---- waitfor.c, circle.c, note.c, facts.c ---------------------------------------------- */
 
 /* Describe who waits for whom; returns the length written. */
 size_t lab__waitfor_text(char *buffer, size_t size);
@@ -196,8 +203,11 @@ size_t lab__waitfor_text(char *buffer, size_t size);
 void lab__check_left_over(void);
 /* The name that the library gave OBJECT, or NULL. */
 const char *lab__note_name(const void *object);
-/* Fail with LAB_CYCLE when the running thread, about to block, closes a circle. */
-void lab__check_cycle(void);
+/* Fail with LAB_CYCLE when a thread waits for itself, through whatever others. Whenever one is
+ * about to block. */
+void lab__check_circle(void);
+/* The same of a coroutine that yields. */
+void lab__check_circle_of(const void *co);
 /* The thread that BLOCK waits for now; -1: nobody in particular. */
 static inline int lab__holder(const LabBlock *block)
 {

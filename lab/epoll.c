@@ -209,7 +209,7 @@ static int collect(LabEpoll *e, struct epoll_event *events, int max)
         }
     }
     while (n < max && n_ready > 0) {
-        unsigned pick = n_ready > 1 ? lab_choose(LAB_CHOICE_READY, MIN(n_ready, 16)) : 0;
+        unsigned pick = n_ready > 1 ? lab_choose(LAB_CHOICE_READY, n_ready) : 0;
         Interest *i = &e->interest[ready[pick]];
         n_ready--;
         memmove(&ready[pick], &ready[pick + 1], (n_ready - pick) * sizeof(ready[0]));

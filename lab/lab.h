@@ -98,7 +98,10 @@ typedef enum LabChoiceKind {
     LAB_CHOICE_VALUE,           /* anything else */
 } LabChoiceKind;
 
-enum { LAB_OPTIONS_MAX = 256 };
+enum {
+    LAB_OPTIONS_MAX = 1024,     /* of a choice: so many descriptors may be ready */
+    LAB_AGENTS_MAX = 256,
+};
 
 /*
  * One decision. Its stable name is (thread, op, turn): the thread at whose point it is taken,

@@ -1,97 +1,161 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the library says about itself (aio/port-note.h): names, sections, requests, what
- * coroutines wait for. Kept as facts about objects, for waitfor.c.
+ * The library's notes (aio/port-note.h) as they come in: names, sections, requests, what
+ * coroutines and threads wait for. Checks the rules that can be seen here.
  */
 #include "miniblk/osdep.h"
 #include "lab/note.h"
 
-enum { INDEX = 4 * LAB_FACTS_MAX };
+#define E lab__engine
 
-/* In the order in which they were noted; found by a hash of the address. */
-static LabFact facts[LAB_FACTS_MAX] LAB_LAST;
-static unsigned n_facts LAB_LAST;
-static uint16_t by_address[INDEX] LAB_LAST;      /* number + 1 */
+/* ---- what a thread waits for, in calls that nest ---------------------------------------- */
 
-static uint16_t *slot_of(const void *object)
-{
-    unsigned i = ((uintptr_t)object * 0x9e3779b97f4a7c15) >> 32;
-    while (by_address[i % INDEX] && facts[by_address[i % INDEX] - 1].object != object) {
-        i++;
-    }
-    return &by_address[i % INDEX];
-}
-
-const LabFact *lab__fact(const void *object)
-{
-    uint16_t *slot = slot_of(object);
-    return *slot ? &facts[*slot - 1] : NULL;
-}
-
-static LabFact *fact_for(const void *object)
-{
-    uint16_t *slot = slot_of(object);
-    if (!*slot) {
-        if (n_facts == LAB_FACTS_MAX) {
-            return NULL;
-        }
-        facts[n_facts] = (LabFact) { .object = object };
-        *slot = ++n_facts;
-    }
-    return &facts[*slot - 1];
-}
-
-const LabFact *lab__facts(unsigned *count)
-{
-    *count = n_facts;
-    return facts;
-}
-
-const char *lab__note_name(const void *object)
-{
-    const LabFact *f = lab__fact(object);
-    return f && f->kind == LAB_FACT_NAME && f->text[0] ? f->text : NULL;
-}
-
-static void push_wait(PortNote note, const void *object, const char *text)
+static LabWaitNote *push_wait(PortNote note, const void *object, const char *text)
 {
     LabThread *t = lab__self();
-    if (t->n_waits < LAB_WAITS_MAX) {
-        t->waits[t->n_waits] = (LabWaitNote) { note, object, text };
-    }
+    LabWaitNote *w = t->n_waits < LAB_WAITS_MAX ? &t->waits[t->n_waits] : NULL;
+
     t->n_waits++;
+    E.waits++;
+    if (w) {
+        *w = (LabWaitNote) { .kind = note, .serial = E.waits, .object = object, .text = text };
+    }
+    return w;
 }
 
-static void pop_wait(PortNote note)
+/* The innermost one of this kind; NULL: none, or it has not been kept. */
+static LabWaitNote *innermost(PortNote kind)
 {
     LabThread *t = lab__self();
-    /* sections end in any order, and perhaps in another thread: the last of its kind */
+
+    if (t->n_waits > LAB_WAITS_MAX) {
+        return NULL;
+    }
+    for (unsigned i = t->n_waits; i-- > 0;) {
+        if (t->waits[i].kind == kind) {
+            return &t->waits[i];
+        }
+    }
+    return NULL;
+}
+
+static void remove_wait(LabWaitNote *w)
+{
+    LabThread *t = lab__self();
+    unsigned i = w - t->waits;
+
+    t->n_waits--;
+    memmove(w, w + 1, (t->n_waits - i) * sizeof(*w));
+}
+
+static void wait_end(const void *object, const char *text)
+{
+    LabWaitNote *w = innermost(PORT_NOTE_WAIT_BEGIN);
+
+    if (w) {
+        remove_wait(w);
+    } else if (lab__self()->n_waits > LAB_WAITS_MAX) {
+        lab__self()->n_waits--;
+    }
+}
+
+static void wait_poll(const void *object, const char *text)
+{
+    LabWaitNote *w = innermost(PORT_NOTE_WAIT_BEGIN);
+
+    if (w) {
+        w->polls = true;
+    }
+}
+
+static void wait_look(const void *object, const char *text)
+{
+    LabWaitNote *w = innermost(PORT_NOTE_WAIT_BEGIN);
+
+    if (w) {
+        w->polls = false;
+        w->cause = NULL;
+    }
+}
+
+/* Callbacks look at conditions that are not theirs: only the answer to a wait's own counts. */
+static void wait_for(const void *object, const char *text)
+{
+    LabWaitNote *w = innermost(PORT_NOTE_WAIT_BEGIN);
+
+    if (w && !w->polls) {
+        w->cause = object;
+    }
+}
+
+void lab_wait_note(const char *condition)
+{
+    if (lab_running && lab__limits.record) {
+        lab__trace_event(LAB_EVENT_NOTE, -1, PORT_NOTE_WAIT_BEGIN, NULL, condition);
+    }
+    push_wait(PORT_NOTE_WAIT_BEGIN, NULL, condition);
+}
+
+/* ---- drained sections ------------------------------------------------------------------ */
+
+static void drain_begin(const void *object, const char *text)
+{
+    push_wait(PORT_NOTE_DRAIN_BEGIN, object, NULL);
+}
+
+/* From here on anybody in the main loop may end the section. */
+static void drain_settled(const void *object, const char *text)
+{
+    LabThread *t = lab__self();
+
     for (unsigned i = MIN(t->n_waits, LAB_WAITS_MAX); i-- > 0;) {
-        if (t->waits[i].kind == note) {
-            unsigned kept = MIN(t->n_waits, LAB_WAITS_MAX);
-            memmove(&t->waits[i], &t->waits[i + 1], (kept - i - 1) * sizeof(t->waits[0]));
-            t->n_waits--;
+        LabWaitNote *w = &t->waits[i];
+        if (w->kind == PORT_NOTE_DRAIN_BEGIN && w->object == object && !w->settled) {
+            w->settled = true;
+            lab__hold_end_section(w->serial);
             return;
         }
     }
 }
 
-static void enter(const void *co)
+/* Sections end in any order, and perhaps in another thread. */
+static void drain_end(const void *object, const char *text)
 {
     LabThread *t = lab__self();
-    LabFact *f = fact_for(co);
+    LabWaitNote *found = innermost(PORT_NOTE_DRAIN_BEGIN);
 
-    if (f) {
-        f->kind = LAB_FACT_COROUTINE;
-        f->waits_for = NULL;
-        f->thread = lab__engine.self;
+    for (unsigned i = MIN(t->n_waits, LAB_WAITS_MAX); found && i-- > 0;) {
+        if (t->waits[i].kind == PORT_NOTE_DRAIN_BEGIN && t->waits[i].object == object) {
+            found = &t->waits[i];
+            break;
+        }
     }
-    if (t->n_coroutines < LAB_COROUTINES_MAX) {
-        t->coroutines[t->n_coroutines] = co;
-        t->mutexes_before[t->n_coroutines] = t->mutexes;
+    if (found) {
+        remove_wait(found);
+    } else if (t->n_waits > LAB_WAITS_MAX) {
+        t->n_waits--;
     }
-    t->n_coroutines++;
 }
+
+static void quiesce(const void *object, const char *text)
+{
+    const LabThread *t = lab__self();
+    unsigned n = t->n_waits;
+
+    /* or else it is another section, which came to the graph while this one waits */
+    if (n > 0 && n <= LAB_WAITS_MAX && t->waits[n - 1].kind == PORT_NOTE_DRAIN_BEGIN) {
+        uint32_t serial = t->waits[n - 1].serial;
+        lab__hold_add(&(LabHold) { .object = object, .thread = E.self, .since = serial,
+                                   .section = serial });
+    }
+}
+
+static void resume(const void *object, const char *text)
+{
+    lab__hold_clear(object);
+}
+
+/* ---- coroutines ------------------------------------------------------------------------ */
 
 static const void *coroutine_here(void)
 {
@@ -100,7 +164,24 @@ static const void *coroutine_here(void)
            ? t->coroutines[t->n_coroutines - 1] : NULL;
 }
 
-static void yield(void)
+static void enter(const void *co, const char *text)
+{
+    LabThread *t = lab__self();
+    LabFact *f = lab__fact_for(co);
+
+    if (f) {
+        f->kind = LAB_FACT_COROUTINE;
+        f->waits_for = NULL;
+        f->thread = E.self;
+    }
+    if (t->n_coroutines < LAB_COROUTINES_MAX) {
+        t->coroutines[t->n_coroutines] = co;
+        t->mutexes_before[t->n_coroutines] = t->mutexes;
+    }
+    t->n_coroutines++;
+}
+
+static void yield(const void *co, const char *text)
 {
     LabThread *t = lab__self();
     unsigned top = t->n_coroutines - 1;
@@ -113,11 +194,26 @@ static void yield(void)
                  t->name, t->mutexes - t->mutexes_before[top]);
     }
     t->n_coroutines--;
+    const LabFact *f = lab__fact(co);
+    if (f && f->waits_for) {
+        lab__check_circle_of(co);
+    }
+}
+
+/* It will be another one when it is entered again. */
+static void co_end(const void *co, const char *text)
+{
+    for (int i = 0; i < E.n_threads; i++) {
+        LabThread *t = &lab__threads[i];
+        for (unsigned w = 0; w < MIN(t->n_waits, LAB_WAITS_MAX); w++) {
+            t->waits[w].cause = t->waits[w].cause == co ? NULL : t->waits[w].cause;
+        }
+    }
 }
 
 static void co_wait(const void *object, const char *text)
 {
-    LabFact *f = fact_for(coroutine_here());
+    LabFact *f = lab__fact_for(coroutine_here());
     /* the outermost reason: a parked request waits in a queue, which says less */
     if (f && !f->waits_for) {
         f->waits_for = object;
@@ -125,120 +221,212 @@ static void co_wait(const void *object, const char *text)
     }
 }
 
-/* OBJECT is a request (or a lock) of the running coroutine from now on, or not any more. */
-static void set_owner(const void *object, LabFactKind kind, const char *text, bool active)
+static void park(const void *object, const char *text)
 {
-    LabFact *f = fact_for(object);
+    co_wait(object, "the end of a drained section");
+}
+
+static void share(const void *object, const char *text)
+{
+    LabFact *f = lab__fact_for(object);
+
     if (f) {
-        f->kind = kind;
-        f->active = active;
-        f->coroutine = active ? coroutine_here() : NULL;
-        f->thread = lab__engine.self;
-        f->serial = active && kind == LAB_FACT_REQUEST ? ++lab__engine.requests : f->serial;
-        if (text[0]) {
-            snprintf(f->text, sizeof(f->text), "%s", text);
+        /* a task that runs now remains one */
+        f->kind = f->kind == LAB_FACT_TASK ? f->kind : LAB_FACT_LOCK;
+        f->waits_for = NULL;
+        snprintf(f->text, sizeof(f->text), "%s", text);
+    }
+    lab__hold_add(&(LabHold) { .object = object, .coroutine = coroutine_here(),
+                               .thread = E.self, .since = E.waits });
+}
+
+static void hold(const void *object, const char *text)
+{
+    lab__hold_clear(object);
+    share(object, text);
+}
+
+static void release(const void *object, const char *text)
+{
+    lab__hold_remove(object, coroutine_here());
+}
+
+static void thread_hold(const void *object, const char *text)
+{
+    lab__hold_add(&(LabHold) { .object = object, .thread = E.self, .since = E.waits });
+}
+
+static void thread_release(const void *object, const char *text)
+{
+    lab__hold_remove(object, NULL);
+}
+
+/* What was said to be waited for is over: it is on its way. */
+static void schedule(const void *object, const void *ctx)
+{
+    LabFact *f = lab__fact_for(object);
+
+    if (f) {
+        f->kind = f->kind == LAB_FACT_COROUTINE ? f->kind : LAB_FACT_TASK;
+        f->waits_for = ctx;
+        snprintf(f->text, sizeof(f->text), "its turn in the loop");
+    }
+}
+
+static void home(const void *ctx, const char *text)
+{
+    lab__self()->home = ctx;
+}
+
+/* ---- objects --------------------------------------------------------------------------- */
+
+static void name(const void *object, const char *text)
+{
+    LabFact *f = lab__fact_for(object);
+
+    if (f) {
+        f->kind = LAB_FACT_NAME;
+        snprintf(f->text, sizeof(f->text), "%s", text);
+    }
+}
+
+static void job(const void *object, const char *text)
+{
+    LabFact *f = lab__fact_for(object);
+
+    if (f) {
+        f->kind = LAB_FACT_JOB;
+        snprintf(f->text, sizeof(f->text), "%s", text);
+    }
+}
+
+static void request_begin(const void *object, const char *text)
+{
+    LabFact *f = lab__fact_for(object);
+
+    if (f) {
+        f->kind = LAB_FACT_REQUEST;
+        f->active = true;
+        f->coroutine = coroutine_here();
+        f->thread = E.self;
+        f->serial = ++E.requests;
+        f->counted[0] = f->counted[1] = f->waits_for = NULL;
+        snprintf(f->text, sizeof(f->text), "%s", text);
+    }
+}
+
+static void request_end(const void *object, const char *text)
+{
+    LabFact *f = lab__fact_for(object);
+
+    if (f) {
+        f->active = false;
+    }
+}
+
+static void counted(const void *object, const void *in)
+{
+    LabFact *f = lab__fact_for(object);
+
+    if (f) {
+        f->counted[f->counted[0] ? 1 : 0] = in;
+    }
+}
+
+static void command_begin(const void *object, const char *text)
+{
+    const LabThread *t = lab__self();
+
+    for (unsigned i = 0; i < MIN(t->n_waits, LAB_WAITS_MAX); i++) {
+        if (t->waits[i].kind == PORT_NOTE_WAIT_BEGIN) {
+            lab_fail(LAB_ORACLE, "command '%s' starts inside AIO_WAIT_WHILE(%s)", text,
+                     t->waits[i].text);
         }
     }
 }
 
-static bool has_text(PortNote note)
-{
-    return note == PORT_NOTE_NAME || note == PORT_NOTE_REQUEST_BEGIN ||
-           note == PORT_NOTE_JOB || note == PORT_NOTE_COMMAND_BEGIN;
-}
+/* ---- all of them ----------------------------------------------------------------------- */
+
+static const struct {
+    void (*take)(const void *object, const char *text);         /* NULL: only drawn */
+    bool drawn;
+    bool formatted;             /* its text is a format */
+} notes[] = {
+    [PORT_NOTE_NAME] = { name, true, true },
+    [PORT_NOTE_DRAIN_BEGIN] = { drain_begin, true },
+    [PORT_NOTE_DRAIN_SETTLED] = { drain_settled, true },
+    [PORT_NOTE_DRAIN_END] = { drain_end, true },
+    [PORT_NOTE_REQUEST_BEGIN] = { request_begin, true, true },
+    [PORT_NOTE_REQUEST_END] = { request_end, true },
+    [PORT_NOTE_REQUEST_PARK] = { park, true },
+    [PORT_NOTE_MOVE] = { NULL, true },
+    [PORT_NOTE_ENTER] = { enter, true },
+    [PORT_NOTE_YIELD] = { yield, true },
+    [PORT_NOTE_CO_WAIT] = { co_wait, true },
+    [PORT_NOTE_CO_HOLD] = { hold, true },
+    [PORT_NOTE_CO_SHARE] = { share, true },
+    [PORT_NOTE_CO_RELEASE] = { release, true },
+    [PORT_NOTE_WAIT_BEGIN] = { NULL, true },    /* lab_wait_note() */
+    [PORT_NOTE_WAIT_END] = { wait_end, true },
+    [PORT_NOTE_JOB] = { job, true, true },
+    [PORT_NOTE_COMMAND_BEGIN] = { command_begin, true, true },
+    [PORT_NOTE_COMMAND_END] = { NULL, true },
+    [PORT_NOTE_HOME] = { home },
+    [PORT_NOTE_THREAD_HOLD] = { thread_hold },
+    [PORT_NOTE_THREAD_RELEASE] = { thread_release },
+    [PORT_NOTE_CO_END] = { co_end },
+    [PORT_NOTE_WAIT_POLL] = { wait_poll },
+    [PORT_NOTE_WAIT_LOOK] = { wait_look },
+    [PORT_NOTE_WAIT_FOR] = { wait_for },
+    [PORT_NOTE_QUIESCE] = { quiesce },
+    [PORT_NOTE_RESUME] = { resume },
+};
 
 void lab_note(PortNote note, const void *object, const char *format, ...)
 {
-    char text[LAB_FACT_TEXT] = "";
+    char formatted[LAB_FACT_TEXT];
+    const char *text = format;
 
-    if (format && has_text(note)) {
+    if (format && notes[note].formatted) {
         va_list ap;
         va_start(ap, format);
-        vsnprintf(text, sizeof(text), format, ap);
+        vsnprintf(formatted, sizeof(formatted), format, ap);
         va_end(ap);
+        text = formatted;
     }
-    if (lab_running && lab__limits.record) {
-        lab__trace_event(LAB_EVENT_NOTE, -1, note, object, has_text(note) ? text : format);
+    if (lab_running && lab__limits.record && notes[note].drawn) {
+        lab__trace_event(LAB_EVENT_NOTE, -1, note, object, text);
     }
-    switch (note) {
-    case PORT_NOTE_NAME:
-        set_owner(object, LAB_FACT_NAME, text, false);
-        break;
-    case PORT_NOTE_DRAIN_BEGIN:
-        push_wait(note, object, NULL);
-        break;
-    case PORT_NOTE_DRAIN_END:
-        pop_wait(PORT_NOTE_DRAIN_BEGIN);
-        break;
-    case PORT_NOTE_WAIT_BEGIN:
-        break;                  /* lab_wait_note() */
-    case PORT_NOTE_WAIT_END:
-        pop_wait(PORT_NOTE_WAIT_BEGIN);
-        break;
-    case PORT_NOTE_REQUEST_BEGIN:
-        set_owner(object, LAB_FACT_REQUEST, text, true);
-        break;
-    case PORT_NOTE_REQUEST_END:
-        set_owner(object, LAB_FACT_REQUEST, "", false);
-        break;
-    case PORT_NOTE_REQUEST_PARK:
-        co_wait(object, "the end of a drained section");
-        break;
-    case PORT_NOTE_ENTER:
-        enter(object);
-        break;
-    case PORT_NOTE_YIELD:
-        yield();
-        break;
-    case PORT_NOTE_CO_WAIT:
-        co_wait(object, format);
-        break;
-    case PORT_NOTE_CO_HOLD:
-        set_owner(object, LAB_FACT_LOCK, format, true);
-        break;
-    case PORT_NOTE_CO_RELEASE:
-        set_owner(object, LAB_FACT_LOCK, "", false);
-        break;
-    case PORT_NOTE_JOB:
-        set_owner(object, LAB_FACT_JOB, text, true);
-        break;
-    case PORT_NOTE_COMMAND_BEGIN:
-        for (unsigned i = 0; i < MIN(lab__self()->n_waits, LAB_WAITS_MAX); i++) {
-            if (lab__self()->waits[i].kind == PORT_NOTE_WAIT_BEGIN) {
-                lab_fail(LAB_ORACLE, "command '%s' starts inside AIO_WAIT_WHILE(%s)", text,
-                         lab__self()->waits[i].text);
-            }
-        }
-        break;
-    case PORT_NOTE_DRAIN_SETTLED:
-    case PORT_NOTE_MOVE:
-    case PORT_NOTE_COMMAND_END:
-        break;
+    if (notes[note].take) {
+        notes[note].take(object, text);
     }
 }
 
-void lab_wait_note(const char *condition)
+void lab_note_pair(PortNote note, const void *object, const void *other)
 {
-    if (lab_running && lab__limits.record) {
-        lab__trace_event(LAB_EVENT_NOTE, -1, PORT_NOTE_WAIT_BEGIN, NULL, condition);
+    if (note == PORT_NOTE_SCHEDULE) {
+        schedule(object, other);
+    } else {
+        counted(object, other);
     }
-    push_wait(PORT_NOTE_WAIT_BEGIN, NULL, condition);
 }
 
 void lab__check_left_over(void)
 {
     const LabThread *t = lab__self();
-    char name[80];
+    unsigned n;
+    const LabFact *facts = lab__facts(&n);
+    char node_name[80];
 
     for (unsigned i = 0; i < MIN(t->n_waits, LAB_WAITS_MAX); i++) {
         const void *node = t->waits[i].object;
         if (t->waits[i].kind == PORT_NOTE_DRAIN_BEGIN) {
             lab_fail(LAB_ORACLE, "the case ends in a drained section of %s",
-                     node ? lab_object_name((uintptr_t)node, name, sizeof(name))
+                     node ? lab_object_name((uintptr_t)node, node_name, sizeof(node_name))
                           : "all nodes");
         }
     }
-    for (unsigned i = 0; i < n_facts; i++) {
+    for (unsigned i = 0; i < n; i++) {
         if (facts[i].kind == LAB_FACT_REQUEST && facts[i].active) {
             lab_fail(LAB_ORACLE, "the case ends with a request in flight: %s", facts[i].text);
         }

@@ -1,31 +1,76 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What is known about the library's objects, from its notes. */
+/* What is known about the library's objects, from its notes (aio/port-note.h). */
 #ifndef LAB_NOTE_H
 #define LAB_NOTE_H
 
 #include "aio/port-note.h"
 #include "lab/engine.h"
 
-enum { LAB_FACTS_MAX = 1024, LAB_FACT_TEXT = 64 };
+/* ---- facts.c: what is known of an object ----------------------------------------------- */
+
+enum { LAB_FACTS_MAX = 1024, LAB_FACT_TEXT = 64, LAB_HOLDS_MAX = 256 };
 
 typedef enum LabFactKind {
     LAB_FACT_NONE, LAB_FACT_NAME, LAB_FACT_REQUEST, LAB_FACT_COROUTINE, LAB_FACT_LOCK,
-    LAB_FACT_JOB,
+    LAB_FACT_TASK, LAB_FACT_JOB,
 } LabFactKind;
 
 typedef struct LabFact {
     const void *object;
     uint8_t kind;
-    bool active;                /* a request in flight; a lock that is held */
+    bool active;                /* a request in flight */
     uint8_t thread;             /* where that began; where a coroutine ran last */
     uint32_t serial;            /* of a request: R1, R2, ... */
-    const void *coroutine;      /* whose it is; NULL: nobody's */
-    const void *waits_for;      /* of a coroutine, while it waits */
+    const void *coroutine;      /* of a request; NULL: none */
+    const void *counted[2];     /* of a request: in this node, and in this backend */
+    const void *waits_for;      /* of a coroutine, while it waits; of a task, until it runs */
     char text[LAB_FACT_TEXT];   /* a name; what a request does; what a coroutine waits for */
 } LabFact;
 
 /* NULL: nothing is known. */
 const LabFact *lab__fact(const void *object);
+/* All, in the order in which they were met first. */
 const LabFact *lab__facts(unsigned *count);
+/* The fact of OBJECT, made when there is none; NULL: there are too many. */
+LabFact *lab__fact_for(const void *object);
+
+/*
+ * OBJECT is held by a coroutine, or by what a thread is doing: that goes on until all waits
+ * have ended that the thread has begun since.
+ */
+typedef struct LabHold {
+    const void *object;
+    const void *coroutine;      /* NULL: the thread */
+    int thread;
+    uint32_t since;             /* lab__engine.waits at that time */
+    uint32_t section;           /* held by this drained section while it begins; or 0 */
+} LabHold;
+
+const LabHold *lab__holds(unsigned *count);
+/* Too many of them are left out: nothing wrong is said then, but perhaps nothing. */
+void lab__hold_add(const LabHold *hold);
+/* The last one of OBJECT that COROUTINE has, or the last one, is over. */
+void lab__hold_remove(const void *object, const void *coroutine);
+/* All of OBJECT. */
+void lab__hold_clear(const void *object);
+/* All of a drained section. */
+void lab__hold_end_section(uint32_t section);
+
+/* ---- words.c --------------------------------------------------------------------------- */
+
+typedef struct LabText {
+    char *buffer;
+    size_t size, length;
+} LabText;
+
+/* Append; what has no room is left out. */
+void lab__say(LabText *t, const char *format, ...) G_GNUC_PRINTF(2, 3);
+void lab__say_object(LabText *t, const void *object);
+/* "request R1 (read 0+512 of disk)" or "coroutine C3". */
+void lab__say_coroutine(LabText *t, const void *co);
+/* ", held by coroutine C1 and main"; ", which nobody holds". */
+void lab__say_holders(LabText *t, const void *object);
+/* The request that CO carries out; NULL: none. */
+const LabFact *lab__request_of(const void *co);
 
 #endif

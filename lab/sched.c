@@ -37,8 +37,8 @@ static LabOutcome *result LAB_KEEP;
 static unsigned case_number LAB_KEEP;
 
 /* The options of the choice being made. */
-static LabAgent agents[LAB_OPTIONS_MAX] LAB_KEEP;
-static LabOp ops[LAB_OPTIONS_MAX] LAB_KEEP;
+static LabAgent agents[LAB_AGENTS_MAX] LAB_KEEP;
+static LabOp ops[LAB_AGENTS_MAX] LAB_KEEP;
 
 #define E lab__engine
 
@@ -159,7 +159,7 @@ static bool disk_is_ready(void)
 static unsigned add_disk(unsigned n)
 {
     if (disk_is_ready()) {
-        n += lab_disk_agents(agents + n, ops + n, LAB_OPTIONS_MAX - 1 - n);
+        n += lab_disk_agents(agents + n, ops + n, LAB_AGENTS_MAX - 1 - n);
     }
     return n;
 }
@@ -298,6 +298,7 @@ static void account(LabAgent agent, const LabOp *op, bool chosen)
     uint64_t bound = lab__limits.steps;
     if (++E.steps >= bound && !E.fair) {
         E.fair = true;
+        lab__check_circle();
     } else if (E.steps >= 2 * bound) {
         fail_livelock();
     }
@@ -437,7 +438,8 @@ bool lab_block(const LabBlock *block)
     E.changed = true;
     if (!ready && lab_running) {
         lab_busy();
-        lab__check_cycle();
+        t->blocked_at = E.steps;
+        lab__check_circle();
         if (lab__limits.record) {
             lab__trace_event(LAB_EVENT_BLOCK, lab__holder(block), 0, NULL, NULL);
         }

@@ -18,7 +18,9 @@ enum { DESTROYED = -1 };
 typedef struct LabMutex {
     int owner;                  /* thread + 1; 0 free; DESTROYED */
     unsigned depth;
-    int unused[2];
+    uint32_t since;             /* E.waits when it was taken: what its owner waits for later
+                                   has to end before he lets go */
+    int unused;
     int kind;                   /* where PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP has it */
 } LabMutex;
 G_STATIC_ASSERT(sizeof(LabMutex) <= sizeof(pthread_mutex_t));
@@ -59,6 +61,7 @@ static void mutex_take(LabMutex *m)
 {
     m->owner = E.self + 1;
     m->depth = 1;
+    m->since = E.waits;
     lab__self()->mutexes++;
     lab_changed();
 }
@@ -99,6 +102,7 @@ int lab_mutex_lock(pthread_mutex_t *mutex)
         LabBlock block = {
             .op = { .kind = LAB_OP_LOCK, .is_write = true, .object = (uintptr_t)m },
             .ready = mutex_is_free, .opaque = m, .deadline_ns = -1, .holder = &m->owner,
+            .since = &m->since,
         };
         lab_block(&block);
     }
@@ -314,6 +318,7 @@ int lab_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex,
 typedef struct LabRwlock {
     int writer;                 /* thread + 1 */
     int readers;
+    uint32_t since;             /* the writer; see LabMutex */
 } LabRwlock;
 G_STATIC_ASSERT(sizeof(LabRwlock) <= sizeof(pthread_rwlock_t));
 
@@ -352,11 +357,13 @@ static void rwlock_take(LabRwlock *l, bool write, bool wait)
         LabBlock block = {
             .op = { .kind = LAB_OP_LOCK, .is_write = write, .object = (uintptr_t)l },
             .ready = ready, .opaque = l, .deadline_ns = -1, .holder = &l->writer,
+            .since = &l->since,
         };
         lab_block(&block);
     }
     if (write) {
         l->writer = E.self + 1;
+        l->since = E.waits;
     } else {
         l->readers++;
     }

@@ -148,6 +148,7 @@ static bool has_finished(const void *opaque)
 
 int lab_thread_join(pthread_t thread, void **result)
 {
+    static const uint32_t from_its_start = 0;
     LabThread *t = thread_of(thread);
 
     if (!t || t->joined) {
@@ -163,6 +164,7 @@ int lab_thread_join(pthread_t thread, void **result)
     LabBlock block = {
         .op = { .kind = LAB_OP_JOIN, .is_write = true, .object = thread },
         .ready = has_finished, .opaque = t, .deadline_ns = -1, .holder = &t->id,
+        .since = &from_its_start,
     };
     lab_block(&block);
     t->joined = true;

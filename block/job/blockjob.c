@@ -48,6 +48,9 @@ static bool edge_drained_poll(BdrvChild *c)
         if (!job__is_active(&job->job)) {
             return false;
         }
+        if (!drv->drained_poll) {
+            job__note_waited_for(&job->job);
+        }
     }
     return drv->drained_poll ? drv->drained_poll(job) : true;
 }

@@ -75,7 +75,11 @@ static bool at_work(Job *job)
 {
     JOB_LOCK_GUARD();
     /* a failed job is not over before it is concluded */
-    return !job_is_completed_locked(job) || job->status == JOB_STATUS_ABORTING;
+    if (job_is_completed_locked(job) && job->status != JOB_STATUS_ABORTING) {
+        return false;
+    }
+    job__note_waited_for(job);
+    return true;
 }
 
 int job_finish_sync_locked(Job *job, void (*finish)(Job *, Error **errp), Error **errp)

@@ -3,6 +3,7 @@
 #ifndef JOB_INTERNAL_H
 #define JOB_INTERNAL_H
 
+#include "aio/port-note.h"
 #include "miniblk/atomic.h"
 #include "miniblk/block.h"
 #include "miniblk/job.h"
@@ -35,6 +36,15 @@ bool job__transition_allowed(JobStatus from, JobStatus to);
 bool job__verb_allowed(JobStatus status, JobVerb verb);
 
 /* ---- job-run.c -------------------------------------------------------------------------- */
+
+/* Lock held. A condition that somebody waits for holds as long as the coroutine of JOB is where
+ * it is. Natively nothing. */
+static inline void job__note_waited_for(const Job *job)
+{
+    if (job->co && !job->deferred_to_main_loop) {
+        port_note(PORT_NOTE_WAIT_FOR, job->co, NULL);
+    }
+}
 
 /* Whether a drain has to wait for the job; the driver's word not included. */
 bool job__is_active(Job *job);

@@ -137,11 +137,11 @@ typedef struct CoRwTicket CoRwTicket;
  * not at all. Unlocked by the coroutine that locked it, and before that ends.
  */
 typedef struct CoRwlock {
-    CoMutex mutex;
     /* protected by MUTEX: */
     int owners;             /* > 0 readers, 0 free, -1 a writer */
     Coroutine *writer;
     QSIMPLEQ_HEAD(, CoRwTicket) tickets;
+    CoMutex mutex;          /* not first: the two locks have notes of their own */
 } CoRwlock;
 
 void qemu_co_rwlock_init(CoRwlock *lock);

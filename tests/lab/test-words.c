@@ -7,8 +7,7 @@
 #include "miniblk/aio-wait.h"
 #include "miniblk/coroutine.h"
 #include "aio/port-note.h"
-#include "lab/lab.h"
-#include "lab/world.h"
+#include "lab-cases.h"
 
 static IOThread *io[1];
 static AioContext *io_ctx[1];
@@ -168,12 +167,7 @@ static void command_inside_a_wait(void)
 
 /* ---- what must be said ----------------------------------------------------------------- */
 
-static const struct {
-    const char *path;
-    void (*test)(void);
-    LabVerdict verdict;
-    const char *words[6];
-} cases[] = {
+static const LabCase cases[] = {
     { "/words/drain/lock", drain_waits_for_a_lock, LAB_DEADLOCK,
       { "main: drained section of node 'disk'", "AIO_WAIT_WHILE(bdrv__drain_poll(bs))",
         "R1: read 4096+512 of disk", "waits for CoMutex", "held by coroutine C1" } },
@@ -197,48 +191,10 @@ static const struct {
       { "command 'quit' starts inside AIO_WAIT_WHILE(!kicked)" } },
 };
 
-static unsigned by_default(void *opaque, const LabChoice *choice)
-{
-    return 0;
-}
-
-/* In place of the lab's own: one schedule of each. */
-int lab_main(void)
-{
-    LabStrategy strategy = { .choose = by_default };
-    LabLimits limits = { .tso = true };
-    static LabOutcome outcome LAB_KEEP;
-    int failures = 0;
-
-    if (!lab_world_restores()) {
-        printf("1..0 # SKIP with a sanitizer a schedule needs a process of its own\n");
-        return 0;
-    }
-    printf("1..%zu\n", G_N_ELEMENTS(cases));
-    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
-        lab_execute(i, &strategy, &limits, &outcome);
-        bool right = outcome.verdict == cases[i].verdict;
-        for (unsigned w = 0; cases[i].words[w]; w++) {
-            if (!strstr(outcome.message, cases[i].words[w])) {
-                printf("# not said: %s\n", cases[i].words[w]);
-                right = false;
-            }
-        }
-        if (!right || g_getenv("V")) {
-            printf("# %s: %s\n", lab_verdict_name(outcome.verdict), outcome.message);
-        }
-        printf("%s %u %s\n", right ? "ok" : "not ok", i + 1, cases[i].path);
-        failures += !right;
-    }
-    return failures ? 1 : 0;
-}
-
 int main(int argc, char **argv)
 {
     test_init(&argc, &argv);
     test_threads_start(io, io_ctx, 1);
-    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
-        g_test_add_func(cases[i].path, cases[i].test);
-    }
+    lab_cases_add(cases, G_N_ELEMENTS(cases));
     return g_test_run();
 }

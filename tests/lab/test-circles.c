@@ -1,0 +1,616 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Circles of those who wait for each other, while an innocent IOThread goes on for ever: each
+ * must be found, and told link by link. And waits that look like them but end: none of these
+ * may be reported, in any schedule.
+ */
+#include "../drain/drain-driver.h"
+#include "miniblk/aio-wait.h"
+#include "miniblk/blockjob.h"
+#include "miniblk/coroutine.h"
+#include "miniblk/graph-lock.h"
+#include "miniblk/thread.h"
+#include "aio/port-note.h"
+#include "lab-cases.h"
+
+enum { LONG = 1000000 };       /* ns: until all others have gone as far as they can */
+
+static IOThread *io[2];
+static AioContext *io_ctx[2];
+static QemuMutex mutex;
+static CoMutex co_mutex, other_co_mutex;
+static CoRwlock rwlock;
+static bool flag, other_flag;   /* atomic */
+static int reads;               /* atomic; started and not ended */
+static BlockBackend *second;    /* that a request uses, too */
+
+static void set_flag(bool *f)
+{
+    qatomic_set_mb(f, true);
+    aio_wait_kick();
+}
+
+static void wait_for_flag(bool *f)
+{
+    AIO_WAIT_WHILE_UNLOCKED(NULL, !qatomic_read(f));
+}
+
+/* ---- somebody who is busy --------------------------------------------------------------- */
+
+static void again_and_again(void *opaque)
+{
+    if (!qatomic_read(&other_flag)) {
+        aio_bh_schedule_oneshot(io_ctx[1], again_and_again, NULL);
+    }
+}
+
+/* Until other_flag is set. */
+static void start_bystander(void)
+{
+    aio_bh_schedule_oneshot(io_ctx[1], again_and_again, NULL);
+}
+
+/* ---- a driver whose reads do what the case wants ---------------------------------------- */
+
+static void coroutine_fn (*in_read)(BlockDriverState *bs);
+
+static int coroutine_fn hook_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                    QEMUIOVector *qiov, BdrvRequestFlags flags)
+{
+    in_read(bs);
+    return 0;
+}
+
+static int coroutine_fn hook_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                     QEMUIOVector *qiov, BdrvRequestFlags flags)
+{
+    in_read(bs);
+    return 0;
+}
+
+static BlockDriver bdrv_hook = {
+    .format_name = "hook",
+    .bdrv_co_preadv = hook_preadv,
+    .bdrv_co_pwritev = hook_pwritev,
+    .bdrv_child_perm = bdrv_default_perms,
+};
+
+static BlockBackend *disk(const char *name, AioContext *ctx,
+                          void coroutine_fn (*hook)(BlockDriverState *bs))
+{
+    BlockDriverState *bs = bdrv_new_open_driver(&bdrv_hook, name, BDRV_O_RDWR, &error_abort);
+
+    in_read = hook;
+    bs->total_sectors = 1 << 11;
+    BlockBackend *blk = test_backend(bs);
+    if (ctx != qemu_get_aio_context()) {
+        test_move(bs, ctx);
+    }
+    return blk;
+}
+
+static void free_disk(BlockBackend *blk)
+{
+    BlockDriverState *bs = blk_bs(blk);
+
+    /* they have to be there when the node moves back */
+    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read(&reads) > 0);
+    if (bdrv_get_aio_context(bs) != qemu_get_aio_context()) {
+        test_move(bs, qemu_get_aio_context());
+    }
+    blk_unref(blk);
+    bdrv_unref(bs);
+}
+
+static void coroutine_fn read_once(void *opaque)
+{
+    char buffer[512];
+    blk_co_pread(opaque, 4096, sizeof(buffer), buffer, 0);
+    qatomic_dec(&reads);
+    aio_wait_kick();
+}
+
+static void start_read(BlockBackend *blk)
+{
+    qatomic_inc(&reads);
+    aio_co_enter(blk_get_aio_context(blk), qemu_coroutine_create(read_once, blk));
+}
+
+static void coroutine_fn sleep_in_loop(BlockDriverState *bs)
+{
+    set_flag(&flag);
+    qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, LONG);
+}
+
+static void take_mutex(void *opaque)
+{
+    qemu_mutex_lock(&mutex);
+    qemu_mutex_unlock(&mutex);
+}
+
+/* ---- circles ---------------------------------------------------------------------------- */
+
+/* drain -> request -> loop of io0 -> mutex -> main */
+static void mutex_over_drain(void)
+{
+    BlockBackend *blk = disk("disk", io_ctx[0], sleep_in_loop);
+
+    start_bystander();
+    qemu_mutex_lock(&mutex);
+    start_read(blk);
+    wait_for_flag(&flag);
+    aio_bh_schedule_oneshot(io_ctx[0], take_mutex, NULL);
+    bdrv_drained_begin(blk_bs(blk));
+}
+
+/* The same with the lock of a context that the drained node is not in. */
+static void take_context_lock(void *opaque)
+{
+    aio_context_acquire(io_ctx[1]);
+    aio_context_release(io_ctx[1]);
+}
+
+static void context_lock_over_drain(void)
+{
+    BlockBackend *blk = disk("disk", io_ctx[0], sleep_in_loop);
+
+    start_bystander();
+    aio_context_acquire(io_ctx[1]);
+    start_read(blk);
+    wait_for_flag(&flag);
+    aio_bh_schedule_oneshot(io_ctx[0], take_context_lock, NULL);
+    bdrv_drained_begin(blk_bs(blk));
+}
+
+/* wait for a bottom half -> loop of io0 -> mutex -> main */
+static void mutex_over_bh(void)
+{
+    start_bystander();
+    qemu_mutex_lock(&mutex);
+    aio_wait_bh_oneshot(io_ctx[0], take_mutex, NULL);
+}
+
+/* Two requests, each with the lock that the other wants. */
+static void coroutine_fn lock_one_of_two(BlockDriverState *bs)
+{
+    bool first = !qatomic_read(&flag);
+
+    set_flag(&flag);
+    qemu_co_mutex_lock(first ? &co_mutex : &other_co_mutex);
+    qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, LONG);
+    qemu_co_mutex_lock(first ? &other_co_mutex : &co_mutex);
+}
+
+static void two_co_mutexes(void)
+{
+    BlockBackend *blk = disk("disk", io_ctx[0], lock_one_of_two);
+
+    start_bystander();
+    start_read(blk);
+    start_read(blk);
+    wait_for_flag(&flag);
+    bdrv_drained_begin(blk_bs(blk));
+}
+
+/* Nobody waits for the two but those who have no cause to give. */
+static void two_co_mutexes_unwatched(void)
+{
+    BlockBackend *blk = disk("disk", io_ctx[0], lock_one_of_two);
+    static bool never;
+
+    start_bystander();
+    start_read(blk);
+    start_read(blk);
+    wait_for_flag(&never);
+}
+
+/* drain -> request -> writer's lock -> reader, parked -> drain */
+static void coroutine_fn write_lock(BlockDriverState *bs)
+{
+    if (second && bs == blk_bs(second)) {
+        return;
+    }
+    set_flag(&flag);
+    qemu_co_rwlock_wrlock(&rwlock);
+    qemu_co_rwlock_unlock(&rwlock);
+}
+
+static void coroutine_fn read_with_lock(void *opaque)
+{
+    qemu_co_rwlock_rdlock(&rwlock);
+    set_flag(&flag);
+    qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, LONG);
+    qatomic_inc(&reads);
+    read_once(opaque);
+    qemu_co_rwlock_unlock(&rwlock);
+}
+
+static void rwlock_over_parking(void)
+{
+    BlockBackend *blk = disk("disk", io_ctx[0], write_lock);
+
+    qemu_co_rwlock_init(&rwlock);
+    start_bystander();
+    aio_co_enter(io_ctx[0], qemu_coroutine_create(read_with_lock, blk));
+    wait_for_flag(&flag);
+    qatomic_set(&flag, false);
+    start_read(blk);
+    wait_for_flag(&flag);
+    bdrv_drained_begin(blk_bs(blk));
+}
+
+/* drain of all -> request -> its own request to another backend, parked -> drain */
+static void coroutine_fn use_second(BlockDriverState *bs)
+{
+    if (bs != blk_bs(second)) {
+        set_flag(&flag);
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, LONG);
+        qatomic_inc(&reads);
+        read_once(second);
+    }
+}
+
+static void request_behind_request(void)
+{
+    BlockBackend *blk = disk("disk", io_ctx[0], use_second);
+
+    second = disk("second", io_ctx[0], use_second);
+    start_bystander();
+    start_read(blk);
+    wait_for_flag(&flag);
+    bdrv_drain_all_begin();
+}
+
+/* A request that drains its own node. */
+static void coroutine_fn drain_own_node(BlockDriverState *bs)
+{
+    bdrv_drained_begin(bs);
+    bdrv_drained_end(bs);
+}
+
+static void drain_in_a_request(void)
+{
+    BlockBackend *blk = disk("disk", io_ctx[0], drain_own_node);
+    static bool never;
+
+    start_bystander();
+    start_read(blk);
+    wait_for_flag(&never);
+}
+
+/* synchronous read -> its coroutine -> CoMutex -> coroutine in io0's loop -> mutex -> main */
+static void coroutine_fn hold_co_mutex(void *opaque)
+{
+    qemu_co_mutex_lock(&co_mutex);
+    set_flag(&flag);
+    qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, LONG);
+    qemu_co_mutex_unlock(&co_mutex);
+}
+
+static void coroutine_fn want_co_mutex(BlockDriverState *bs)
+{
+    qemu_co_mutex_lock(&co_mutex);
+    qemu_co_mutex_unlock(&co_mutex);
+}
+
+static void synchronous_read(void)
+{
+    BlockBackend *blk = disk("disk", qemu_get_aio_context(), want_co_mutex);
+    char buffer[512];
+
+    start_bystander();
+    aio_co_enter(io_ctx[0], qemu_coroutine_create(hold_co_mutex, NULL));
+    wait_for_flag(&flag);
+    qemu_mutex_lock(&mutex);
+    aio_bh_schedule_oneshot(io_ctx[0], take_mutex, NULL);
+    blk_pread(blk, 0, sizeof(buffer), buffer, 0);
+}
+
+/* writer of the graph -> reader -> loop of io0 -> mutex -> main */
+static void coroutine_fn read_graph(void *opaque)
+{
+    bdrv_graph_co_rdlock();
+    set_flag(&flag);
+    qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, LONG);
+    bdrv_graph_co_rdunlock();
+}
+
+static void mutex_over_graph_lock(void)
+{
+    start_bystander();
+    aio_co_enter(io_ctx[0], qemu_coroutine_create(read_graph, NULL));
+    wait_for_flag(&flag);
+    qemu_mutex_lock(&mutex);
+    aio_bh_schedule_oneshot(io_ctx[0], take_mutex, NULL);
+    bdrv_graph_wrlock();
+}
+
+/* The job's coroutine needs the loop; who waits for the job has the mutex. */
+static int coroutine_fn job_run(Job *job, Error **errp)
+{
+    set_flag(&flag);
+    qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, LONG);
+    return 0;
+}
+
+static const BlockJobDriver job_driver = {
+    .job_driver = {
+        .instance_size = sizeof(BlockJob), .job_type = JOB_TYPE_COMMIT, .run = job_run,
+        .free = block_job_free, .user_resume = block_job_user_resume,
+    },
+};
+
+static void mutex_over_job(void)
+{
+    BlockBackend *blk = disk("disk", io_ctx[0], sleep_in_loop);
+    aio_context_acquire(io_ctx[0]);
+    BlockJob *job = block_job_create("job0", &job_driver, NULL, blk_bs(blk), 0, BLK_PERM_ALL,
+                                     0, JOB_MANUAL_DISMISS, NULL, NULL, &error_abort);
+    aio_context_release(io_ctx[0]);
+
+    start_bystander();
+    job_start(&job->job);
+    wait_for_flag(&flag);
+    qemu_mutex_lock(&mutex);
+    aio_bh_schedule_oneshot(io_ctx[0], take_mutex, NULL);
+    JOB_LOCK_GUARD();
+    job_cancel_sync_locked(&job->job, true);
+}
+
+/* ---- waits that end --------------------------------------------------------------------- */
+
+/* A callback takes the mutex in the middle of the drain and gives it back by itself. */
+static bool callback_done;
+
+static void mutex_in_callback(void *opaque)
+{
+    qemu_mutex_lock(&mutex);
+    aio_bh_schedule_oneshot(io_ctx[0], take_mutex, NULL);
+    wait_for_flag(&other_flag);
+    qemu_mutex_unlock(&mutex);
+    callback_done = true;
+}
+
+static void set_other_flag(void *opaque)
+{
+    set_flag(&other_flag);
+}
+
+static void lock_in_a_nested_wait(void)
+{
+    BlockBackend *blk = disk("disk", io_ctx[0], sleep_in_loop);
+
+    start_read(blk);
+    wait_for_flag(&flag);
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), mutex_in_callback, NULL);
+    aio_bh_schedule_oneshot(io_ctx[1], set_other_flag, NULL);
+    bdrv_drained_begin(blk_bs(blk));
+    bdrv_drained_end(blk_bs(blk));
+    AIO_WAIT_WHILE_UNLOCKED(NULL, !callback_done);
+    free_disk(blk);
+}
+
+/* What main has waited for is done, although the loop does not get any further. */
+static void nothing_to_do(void *opaque)
+{
+}
+
+static void bh_before_the_mutex(void)
+{
+    qemu_mutex_lock(&mutex);
+    aio_bh_schedule_oneshot(io_ctx[0], nothing_to_do, NULL);
+    aio_wait_bh_oneshot(io_ctx[0], nothing_to_do, NULL);
+    aio_bh_schedule_oneshot(io_ctx[0], take_mutex, NULL);
+    qemu_mutex_unlock(&mutex);
+    qemu_mutex_lock(&mutex);
+    aio_wait_bh_oneshot(io_ctx[1], nothing_to_do, NULL);
+    qemu_mutex_unlock(&mutex);
+    aio_wait_bh_oneshot(io_ctx[0], nothing_to_do, NULL);
+}
+
+static void schedule_take_mutex(void *opaque)
+{
+    aio_bh_schedule_oneshot(io_ctx[0], take_mutex, NULL);
+}
+
+static void bh_then_mutex(void)
+{
+    qemu_mutex_lock(&mutex);
+    aio_wait_bh_oneshot(io_ctx[0], schedule_take_mutex, NULL);
+    qemu_mutex_unlock(&mutex);
+    aio_wait_bh_oneshot(io_ctx[0], nothing_to_do, NULL);
+}
+
+/* The section has begun, and a callback ends it. */
+static void end_section(void *opaque)
+{
+    bdrv_drained_end(opaque);
+}
+
+static void section_ended_by_a_callback(void)
+{
+    BlockBackend *blk = disk("disk", qemu_get_aio_context(), sleep_in_loop);
+
+    bdrv_drained_begin(blk_bs(blk));
+    start_read(blk);
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), end_section, blk_bs(blk));
+    wait_for_flag(&flag);
+    bdrv_drain(blk_bs(blk));
+    free_disk(blk);
+}
+
+/* AIO_WAIT_WHILE() drops the lock that the loop of the request needs. */
+static void take_own_context_lock(void *opaque)
+{
+    aio_context_acquire(io_ctx[0]);
+    aio_context_release(io_ctx[0]);
+}
+
+static void context_lock_that_is_dropped(void)
+{
+    BlockBackend *blk = disk("disk", io_ctx[0], sleep_in_loop);
+
+    start_read(blk);
+    wait_for_flag(&flag);
+    aio_context_acquire(io_ctx[0]);
+    aio_bh_schedule_oneshot(io_ctx[0], take_own_context_lock, NULL);
+    bdrv_drained_begin(blk_bs(blk));
+    bdrv_drained_end(blk_bs(blk));
+    aio_context_release(io_ctx[0]);
+    free_disk(blk);
+}
+
+/* A callback looks whether a request is in flight; the wait that runs it has another reason. */
+static void look_at_disk(void *opaque)
+{
+    port_note(PORT_NOTE_WAIT_FOR, opaque, NULL);
+    aio_bh_schedule_oneshot(io_ctx[0], take_mutex, NULL);
+    aio_bh_schedule_oneshot(io_ctx[1], set_other_flag, NULL);
+}
+
+static void condition_of_somebody_else(void)
+{
+    BlockBackend *blk = disk("disk", io_ctx[0], sleep_in_loop);
+
+    start_read(blk);
+    wait_for_flag(&flag);
+    qemu_mutex_lock(&mutex);
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), look_at_disk, blk_bs(blk));
+    wait_for_flag(&other_flag);
+    qemu_mutex_unlock(&mutex);
+    free_disk(blk);
+}
+
+/* Whoever holds the lock sleeps, and wakes up. */
+static void lock_of_a_sleeper(void)
+{
+    BlockBackend *blk = disk("disk", io_ctx[0], want_co_mutex);
+
+    aio_co_enter(io_ctx[0], qemu_coroutine_create(hold_co_mutex, NULL));
+    wait_for_flag(&flag);
+    start_read(blk);
+    bdrv_drain(blk_bs(blk));
+    free_disk(blk);
+}
+
+/* A reader that is parked in the section of one disk, while a writer on another waits. */
+static void coroutine_fn end_section_later(void *opaque)
+{
+    qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, 3 * LONG);
+    bdrv_drained_end(opaque);
+}
+
+static void rwlock_beside_parking(void)
+{
+    BlockBackend *blk = disk("disk", io_ctx[0], write_lock);
+    BlockBackend *parks = second = disk("parks", io_ctx[1], write_lock);
+
+    qemu_co_rwlock_init(&rwlock);
+    bdrv_drained_begin(blk_bs(parks));
+    aio_co_enter(io_ctx[1], qemu_coroutine_create(read_with_lock, parks));
+    wait_for_flag(&flag);
+    start_read(blk);
+    qemu_coroutine_enter(qemu_coroutine_create(end_section_later, blk_bs(parks)));
+    bdrv_drain(blk_bs(blk));
+    AIO_WAIT_WHILE_UNLOCKED(NULL, blk_bs(parks)->quiesce_counter > 0);
+    free_disk(blk);
+    free_disk(parks);
+}
+
+/* Nested sections, and requests in all of them. */
+static void drain_second(void *opaque)
+{
+    bdrv_drain(blk_bs(second));
+}
+
+static void drains_in_drains(void)
+{
+    BlockBackend *blk = disk("disk", io_ctx[0], sleep_in_loop);
+
+    second = disk("second", io_ctx[1], sleep_in_loop);
+    start_read(blk);
+    start_read(second);
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), drain_second, NULL);
+    bdrv_drained_begin(blk_bs(blk));
+    start_read(second);
+    bdrv_drain_all_begin();
+    bdrv_drain_all_end();
+    bdrv_drained_end(blk_bs(blk));
+    free_disk(blk);
+    free_disk(second);
+}
+
+static void graph_writer_and_readers(void)
+{
+    aio_co_enter(io_ctx[0], qemu_coroutine_create(read_graph, NULL));
+    aio_co_enter(io_ctx[1], qemu_coroutine_create(read_graph, NULL));
+    bdrv_graph_wrlock();
+    bdrv_graph_wrunlock();
+    aio_co_enter(io_ctx[0], qemu_coroutine_create(read_graph, NULL));
+    bdrv_graph_wrlock();
+    bdrv_graph_wrunlock();
+    bdrv_graph_wrlock();
+    bdrv_graph_wrunlock();
+}
+
+/* ---- all of them ------------------------------------------------------------------------ */
+
+enum { MANY = 2000 };
+
+static const LabCase cases[] = {
+    { "/circle/mutex-over-drain", mutex_over_drain, LAB_CYCLE,
+      { "main would wait for itself", "main, in drained_begin of node 'disk', waits for "
+        "request R1 (read 4096+512 of disk)", "waits for a timer of the loop of IO io0",
+        "IO io0 waits for lock mutex, held by main" } },
+    { "/circle/context-lock-over-drain", context_lock_over_drain, LAB_CYCLE,
+      { "main would wait for itself", "IO io0 waits for context lock of 'io1', held by main" } },
+    { "/circle/mutex-over-bh", mutex_over_bh, LAB_CYCLE,
+      { "main, in AIO_WAIT_WHILE(bh_is_pending(&w)), waits for the bottom half of IO io0",
+        "IO io0 waits for lock mutex, held by main" } },
+    { "/circle/two-co-mutexes", two_co_mutexes, LAB_CYCLE,
+      { "would wait for itself", "waits for CoMutex co_mutex, held by request R",
+        "waits for CoMutex other_co_mutex, held by request R" } },
+    { "/circle/two-co-mutexes-unwatched", two_co_mutexes_unwatched, LAB_CYCLE,
+      { "would wait for itself", "waits for CoMutex other_co_mutex, held by request R" } },
+    { "/circle/rwlock-over-parking", rwlock_over_parking, LAB_CYCLE,
+      { "waits for CoRwlock rwlock, held by coroutine C",
+        "waits for the end of a drained section of main" } },
+    { "/circle/request-behind-request", request_behind_request, LAB_CYCLE,
+      { "main, in drained_begin of all nodes, waits for request R1",
+        "waits for the end of a drained section of main" } },
+    { "/circle/drain-in-a-request", drain_in_a_request, LAB_CYCLE,
+      { "main, in drained_begin of node 'disk', waits for request R1",
+        "request R1 (read 4096+512 of disk) waits for a drained section of main" } },
+    { "/circle/synchronous-read", synchronous_read, LAB_CYCLE,
+      { "main, in AIO_WAIT_WHILE(still_runs(&r, co)), waits for request R1",
+        "waits for CoMutex co_mutex, held by coroutine C",
+        "waits for a timer of the loop of IO io0" } },
+    { "/circle/mutex-over-graph-lock", mutex_over_graph_lock, LAB_CYCLE,
+      { "waits for the graph lock of coroutine C", "waits for a timer of the loop of IO io0",
+        "IO io0 waits for lock mutex, held by main" } },
+    { "/circle/mutex-over-job", mutex_over_job, LAB_CYCLE,
+      { "main, in AIO_WAIT_WHILE(at_work(job)), waits for coroutine C",
+        "waits for a timer of the loop of IO io0" } },
+
+    { "/ends/lock-in-a-nested-wait", lock_in_a_nested_wait, .schedules = MANY },
+    { "/ends/bh-before-the-mutex", bh_before_the_mutex, .schedules = MANY },
+    { "/ends/bh-then-mutex", bh_then_mutex, .schedules = MANY },
+    { "/ends/section-ended-by-a-callback", section_ended_by_a_callback, .schedules = MANY },
+    { "/ends/context-lock-that-is-dropped", context_lock_that_is_dropped, .schedules = MANY },
+    { "/ends/condition-of-somebody-else", condition_of_somebody_else, .schedules = MANY },
+    { "/ends/lock-of-a-sleeper", lock_of_a_sleeper, .schedules = MANY },
+    { "/ends/rwlock-beside-parking", rwlock_beside_parking, .schedules = MANY },
+    { "/ends/drains-in-drains", drains_in_drains, .schedules = MANY },
+    { "/ends/graph-writer-and-readers", graph_writer_and_readers, .schedules = MANY },
+};
+
+int main(int argc, char **argv)
+{
+    test_init(&argc, &argv);
+    test_threads_start(io, io_ctx, 2);
+    qemu_mutex_init(&mutex);
+    qemu_co_mutex_init(&co_mutex);
+    qemu_co_mutex_init(&other_co_mutex);
+    lab_cases_add(cases, G_N_ELEMENTS(cases));
+    return g_test_run();
+}
