@@ -52,6 +52,7 @@ static void __attribute__((noreturn)) end_schedule(void)
 {
     char where[160], code[96];
 
+    lab_sanitizer_stack(failure_stack, STACK_SIZE);
     if (failed_signal == SIGABRT || failed_signal == SIGTRAP) {
         lab_fail(LAB_ASSERT, "%s", *lab_last_words() ? lab_last_words() : "abort()");
     }

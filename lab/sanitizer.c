@@ -6,15 +6,20 @@
  */
 #include "miniblk/osdep.h"
 #include "lab/engine.h"
+#include "lab/fault.h"
 #include "lab/world.h"
 #include "aio/sanitizer.h"
 
 #ifdef USE_ASAN
 #include <dlfcn.h>
+#include <execinfo.h>
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 
-/* ubsan_monitor.h, which no package installs. */
+/* Of headers that gcc does not install. */
+void __sanitizer_free_hook(const volatile void *p);
+int __sanitizer_get_ownership(const volatile void *p);
+size_t __sanitizer_get_allocated_size(const volatile void *p);
 void __ubsan_on_report(void);
 void __ubsan_get_current_report_data(const char **kind, const char **message,
                                      const char **filename, unsigned *line, unsigned *column,
@@ -26,47 +31,46 @@ enum { FRAMES_MAX = 32 };
 
 static char words[1024];
 
-/* The function of the program that is nearest to the top of STACK. */
-static bool culprit(void **stack, size_t depth, char *name, size_t size)
+/* The function of the program that is nearest to the top of STACK, and not the lab's. */
+static bool culprit(void **stack, int depth, char *name, size_t size)
 {
-    for (size_t i = 0; i < depth; i++) {
-        uintptr_t pc = (uintptr_t)stack[i] - 1;     /* in the call, not after it */
-        if (pc >= (uintptr_t)__executable_start && pc < (uintptr_t)etext) {
-            return lab_symbol_name(pc, name, size) != NULL;
+    for (int i = 0; i < depth; i++) {
+        char *pc = stack[i];
+        if (pc > __executable_start && pc <= etext &&
+            lab_symbol_name((uintptr_t)pc - 1, name, size) &&   /* in the call, not after it */
+            !g_str_has_prefix(name, "lab_") && !g_str_has_prefix(name, "__asan_")) {
+            return true;
         }
     }
     return false;
 }
 
-static size_t append_who(size_t used, const char *what,
-                         size_t (*get)(void *, void **, size_t, int *))
+static void lab_describe_report(void)
 {
-    void *stack[FRAMES_MAX];
+    g_autoptr(GString) text = g_string_new("AddressSanitizer: ");
+    void *address = __asan_get_report_address(), *stack[FRAMES_MAX];
+    size_t bytes = __asan_get_report_access_size();
     char name[120];
     int thread;
-    size_t depth = get(__asan_get_report_address(), stack, FRAMES_MAX, &thread);
 
-    if (culprit(stack, depth, name, sizeof(name)) && used < sizeof(words)) {
-        used += snprintf(words + used, sizeof(words) - used, "%s %s", what, name);
+    g_string_append_printf(text, "%s in %s", __asan_get_report_description(),
+                           lab_thread_name(lab_self()));
+    if (culprit(stack, backtrace(stack, FRAMES_MAX), name, sizeof(name))) {
+        g_string_append_printf(text, " by %s", name);
     }
-    return used;
-}
-
-static void describe_report(void)
-{
-    size_t bytes = __asan_get_report_access_size(), used;
-    char name[120];
-
-    used = snprintf(words, sizeof(words), "AddressSanitizer: %s in %s",
-                    __asan_get_report_description(), lab_thread_name(lab_self()));
     if (bytes) {
-        used += snprintf(words + used, sizeof(words) - used, ", %s of %zu bytes by %s",
-                         __asan_get_report_access_type() ? "write" : "read", bytes,
-                         lab_symbol_name((uintptr_t)__asan_get_report_pc(), name,
-                                         sizeof(name)) ? name : "somebody");
+        g_string_append_printf(text, ", %s of %zu bytes",
+                               __asan_get_report_access_type() ? "write" : "read", bytes);
     }
-    used = append_who(used, ", allocated by", __asan_get_alloc_stack);
-    append_who(used, ", freed by", __asan_get_free_stack);
+    if (culprit(stack, __asan_get_alloc_stack(address, stack, FRAMES_MAX, &thread), name,
+                sizeof(name))) {
+        g_string_append_printf(text, ", allocated by %s", name);
+    }
+    if (culprit(stack, __asan_get_free_stack(address, stack, FRAMES_MAX, &thread), name,
+                sizeof(name))) {
+        g_string_append_printf(text, ", freed by %s", name);
+    }
+    g_strlcpy(words, text->str, sizeof(words));
 }
 
 /* The sanitizer has printed its report, and would end the process now. */
@@ -84,11 +88,11 @@ void __asan_on_error(void)
     if (!lab_running) {
         return;
     }
-    describe_report();
+    lab_running = false;
+    lab_describe_report();
     if (lab__limits.quiet) {
         report_done(NULL);
     }
-    lab_running = false;
 }
 
 /* The same of UBSan, which prints one line that says what we say. */
@@ -104,9 +108,29 @@ void __ubsan_on_report(void)
     }
 }
 
+/* The sanitizer's, before it frees P. */
+void __sanitizer_free_hook(const volatile void *p)
+{
+    if (lab_running && lab__engine.buffered && __sanitizer_get_ownership(p)) {
+        lab__stores_forget((void *)p, __sanitizer_get_allocated_size(p));
+    }
+}
+
 void lab_sanitizer_begin(void)
 {
+    if (lab__limits.quiet) {
+        /* for its first line, which comes before it asks us */
+        int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+        __sanitizer_set_report_fd((void *)(intptr_t)nowhere);
+    }
     __asan_set_error_report_callback(report_done);
+    lab_fault_install();        /* in place of its own, which tells less */
+}
+
+void lab_sanitizer_stack(const void *low, size_t size)
+{
+    __sanitizer_start_switch_fiber(NULL, low, size);
+    __sanitizer_finish_switch_fiber(NULL, NULL, NULL);
 }
 
 bool lab_sanitizer_calls(const void *caller)
@@ -120,6 +144,10 @@ bool lab_sanitizer_calls(const void *caller)
 #else
 
 void lab_sanitizer_begin(void)
+{
+}
+
+void lab_sanitizer_stack(const void *low, size_t size)
 {
 }
 

@@ -57,6 +57,8 @@ void lab_isolate(void (*run)(LabOutcome *outcome), LabOutcome *outcome);
 
 /* What a sanitizer reports in this process, and this schedule, is a failure of the schedule. */
 void lab_sanitizer_begin(void);
+/* The caller has come to another stack, for good. */
+void lab_sanitizer_stack(const void *low, size_t size);
 /* CALLER is in the sanitizer, which must not see the lab's world. */
 bool lab_sanitizer_calls(const void *caller);
 
