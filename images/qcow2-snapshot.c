@@ -181,7 +181,9 @@ static int coroutine_fn prepare_create(Qcow2SnapshotCall *c)
     c->changed = sn;
     c->nb_snapshots = n + 1;
     c->snapshots = g_new(Qcow2Snapshot, n + 1);
-    memcpy(c->snapshots, s->snapshots, n * sizeof(sn));
+    for (uint32_t i = 0; i < n; i++) {
+        c->snapshots[i] = s->snapshots[i];
+    }
     c->snapshots[n] = sn;
     return 0;
 }

@@ -44,7 +44,7 @@ static void write_here_and_there(BlockBackend *blk, int64_t length, uint8_t *buf
         blk_pwrite(blk, at, n, buf, 0);
         blk_flush(blk);
     }
-    blk_truncate(blk, length + (1 << 20), false, PREALLOC_MODE_OFF, 0, NULL);
+    blk_truncate(blk, length + (1 << 20), false, PREALLOC_MODE_METADATA, 0, NULL);
     blk_truncate(blk, length / 1024 * 512, false, PREALLOC_MODE_OFF, 0, NULL);
 }
 
@@ -114,7 +114,8 @@ static void change_options(BlockBackend *blk)
     }
 }
 
-static void visit(MemoryDisk *disk, int flags, BdrvCheckMode fix)
+/* MORE: options, beginning with a comma. */
+static void visit(MemoryDisk *disk, int flags, BdrvCheckMode fix, const char *more)
 {
     g_autofree uint8_t *buf = g_malloc0(IO_BYTES);
     bool rw = flags & BDRV_O_RDWR;
@@ -123,8 +124,8 @@ static void visit(MemoryDisk *disk, int flags, BdrvCheckMode fix)
 
     memory_disk_to_open = disk;
     BlockBackend *blk = open_with_perms(
-        options_of("driver=qcow2,discard=unmap,backing=,file.driver=memory-disk%s",
-                   rw ? "" : ",read-only=on"),
+        options_of("driver=qcow2,discard=unmap,backing=,file.driver=memory-disk%s%s",
+                   rw ? "" : ",read-only=on", more),
         flags, rw ? BLK_PERM_ALL : BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL, &err);
     if (!blk) {
         error_free(err);
@@ -154,10 +155,12 @@ static void try_image(const uint8_t *data, size_t size)
     MemoryDisk *disk = memory_disk_new(data, MIN(size, FILE_BYTES_MAX));
 
     disk->length_max = DISK_BYTES_MAX;
-    visit(disk, 0, 0);
-    visit(disk, BDRV_O_RDWR, 0);
-    visit(disk, BDRV_O_RDWR | BDRV_O_CHECK, BDRV_FIX_ERRORS | BDRV_FIX_LEAKS);
-    visit(disk, BDRV_O_RDWR, 0);
+    visit(disk, 0, 0, "");
+    visit(disk, BDRV_O_RDWR, 0, "");
+    visit(disk, BDRV_O_RDWR | BDRV_O_CHECK, BDRV_FIX_ERRORS | BDRV_FIX_LEAKS, "");
+    /* now with metadata that is dropped and read again all the time */
+    visit(disk, BDRV_O_RDWR, 0, ",l2-cache-size=8k,l2-cache-entry-size=512,"
+          "refcount-cache-size=4k,pass-discard-other=on");
     memory_disk_free(disk);
 }
 
@@ -195,6 +198,9 @@ static const char *const seeds[] = {
     "size=4M,cluster_size=4k,refcount_bits=1,lazy_refcounts=on",
     "size=4M,cluster_size=4k,preallocation=metadata", "size=4M,cluster_size=16k,extended_l2=on",
     "size=1M,cluster_size=512,compression_type=zstd",
+    "size=1M,cluster_size=4k,compat=0.10,backing_file=other,backing_fmt=raw",
+    "size=1M,cluster_size=4k,refcount_bits=8,backing_file=other,backing_fmt=raw",
+    "size=300k,cluster_size=16k,extended_l2=on,preallocation=metadata",
 };
 
 /* Something of everything that the format has. */
@@ -225,7 +231,7 @@ static GByteArray *make_seed(const char *opts)
     gsize length;
 
     qcow2_create(path, opts);
-    BlockBackend *blk = qcow2_open_file(path, "");
+    BlockBackend *blk = qcow2_open_file(path, ",backing=");
     fill_seed(blk);
     blk_unref(blk);
     g_assert_true(g_file_get_contents(path, &bytes, &length, NULL));

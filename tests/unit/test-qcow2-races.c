@@ -146,6 +146,115 @@ static void test_overlapping_with_errors(void)
     }
 }
 
+/* ---- a disk that grows under requests ----------------------------------------------- */
+
+/*
+ * The disk ends in a cluster that it has only a part of, and grows while that is written. What
+ * is written behind the old end must be there in the end:
+ *
+ *   write   |- new cluster for A ...................... data, mapped -|
+ *   zero      |- all of the cluster that is on the disk: waits .......| all of it still?
+ *   grow      |---------|
+ *   write                |- behind the old end, beside A's data -----|
+ *
+ *   write   |- new cluster for A ...................... data, mapped -|
+ *   grow      |- preallocation: the same cluster gets another place -|
+ *   write                                             |- beside A, in that place -|
+ */
+typedef struct Growth {
+    BlockBackend *blk;
+    PreallocMode mode;
+    int *pending;
+} Growth;
+
+enum { CLUSTER = 4096, OLD_BYTES = 16 * CLUSTER + 2 * SECTOR, NEW_BYTES = 18 * CLUSTER };
+
+static void coroutine_fn growth_entry(void *opaque)
+{
+    Growth *g = opaque;
+    uint8_t buf[SECTOR];
+
+    memset(buf, 0xcc, SECTOR);
+    int ret = bdrv_co_truncate(blk_root(g->blk), NEW_BYTES, false, g->mode, 0, &error_abort);
+    g_assert_cmpint(ret, ==, 0);
+    g_assert_cmpint(blk_co_pwrite(g->blk, OLD_BYTES, SECTOR, buf, 0), ==, 0);
+    --*g->pending;
+}
+
+static BlockBackend *open_late(const char *create, GRand *r, MemoryDisk **disk)
+{
+    g_autofree char *path = scratch_path("races.qcow2");
+    g_autofree char *bytes = NULL;
+    gsize length;
+
+    qcow2_create(path, create);
+    g_assert_true(g_file_get_contents(path, &bytes, &length, NULL));
+    *disk = memory_disk_new(bytes, length);
+    (*disk)->late = g_rand_new_with_seed(g_rand_int(r));
+    memory_disk_to_open = *disk;
+    return open_rw(options_of("driver=qcow2,discard=unmap,file.driver=memory-disk"));
+}
+
+static void run_growth(GRand *r, const char *create, bool zero)
+{
+    MemoryDisk *disk;
+    BlockBackend *blk = open_late(create, r, &disk);
+    uint8_t a[SECTOR], b[SECTOR];
+    int pending;
+    Growth g = { .blk = blk, .pending = &pending,
+                 .mode = zero ? PREALLOC_MODE_OFF : PREALLOC_MODE_METADATA };
+    Op ops[] = {
+        { .blk = blk, .type = OP_WRITE, .offset = OLD_BYTES - 2 * SECTOR, .bytes = SECTOR,
+          .buf = a },
+        { .blk = blk, .type = OP_UNMAP, .offset = OLD_BYTES - 2 * SECTOR,
+          .bytes = 2 * SECTOR },
+        { .blk = blk, .type = OP_WRITE, .offset = OLD_BYTES - SECTOR, .bytes = SECTOR,
+          .buf = b },
+    };
+
+    memset(a, 0xaa, SECTOR);
+    memset(b, 0xbb, SECTOR);
+    start_ops(ops, zero ? 2 : 1, &pending);
+    pending++;
+    qemu_coroutine_enter(qemu_coroutine_create(growth_entry, &g));
+    if (!zero) {
+        int later;
+        for (int i = g_rand_int_range(r, 0, 40); i > 0; i--) {
+            aio_poll(qemu_get_aio_context(), false);
+        }
+        start_ops(ops + 2, 1, &later);
+        wait_for_ops(&later);
+    }
+    wait_for_ops(&pending);
+    for (unsigned i = 0; i < ARRAY_SIZE(ops); i++) {
+        g_assert_cmpint(ops[i].ret, ==, 0);
+    }
+    assert_content(blk, OLD_BYTES, SECTOR, 0xcc);
+    assert_content(blk, OLD_BYTES + SECTOR, NEW_BYTES - OLD_BYTES - SECTOR, 0);
+    assert_content(blk, OLD_BYTES - SECTOR, SECTOR, zero ? 0 : 0xbb);
+    if (!zero) {
+        assert_content(blk, OLD_BYTES - 2 * SECTOR, SECTOR, 0xaa);
+    }
+    qcow2_assert_consistent(blk, false);
+    blk_unref(blk);
+    memory_disk_free(disk);
+}
+
+static void test_growth(void)
+{
+    GRand *r = g_rand_new_with_seed(g_test_rand_int());
+
+    for (int i = 0; i < (g_test_slow() ? 5000 : 250); i++) {
+        g_autofree char *v3 = g_strdup_printf("size=%d,cluster_size=4k", OLD_BYTES);
+        g_autofree char *v2 = g_strdup_printf("%s,compat=0.10", v3);
+        run_growth(r, v3, true);
+        run_growth(r, v2, true);
+        run_growth(r, v3, false);
+        run_growth(r, v2, false);
+    }
+    g_rand_free(r);
+}
+
 /* ---- moves between threads --------------------------------------------------------- */
 
 enum { WRITERS = 8, WRITES = 40 };
@@ -225,6 +334,7 @@ int main(int argc, char **argv)
     bdrv_register(&memory_disk_driver);
     g_test_add_func("/qcow2/races/overlapping", test_overlapping);
     g_test_add_func("/qcow2/races/overlapping-with-errors", test_overlapping_with_errors);
+    g_test_add_func("/qcow2/races/growth", test_growth);
     g_test_add_func("/qcow2/races/moves", test_moves);
     return image_test_run();
 }
