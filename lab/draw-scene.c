@@ -170,6 +170,22 @@ static void note(Builder *b, const LabEvent *e)
     }
 }
 
+static unsigned lane_of_waker(const Builder *b, int other)
+{
+    return other == LAB_BY_DISK ? b->lane_disk : other == LAB_BY_CLOCK ? b->lane_clock :
+           other >= 0 && other < LAB_THREADS_MAX ? b->scene->lane_of_thread[other] : NO_LANE;
+}
+
+static void add_arrow(Builder *b, const LabEvent *e, unsigned lane)
+{
+    LabArrow arrow = { lane_of_waker(b, e->other), lane, MAX(e->cause, b->scene->first),
+                       b->at };
+
+    if (arrow.from != NO_LANE && arrow.from != lane) {
+        g_array_append_val(b->scene->arrows, arrow);
+    }
+}
+
 static void look_at(Builder *b, const LabEvent *e)
 {
     unsigned thread = e->agent.number, lane = lab_scene_lane(b->scene, e);
@@ -181,11 +197,7 @@ static void look_at(Builder *b, const LabEvent *e)
         break;
     case LAB_EVENT_WAKE:
         end_span(b, LAB_SPAN_BLOCKED, thread, NULL);
-        if (e->other >= 0 && e->other < LAB_THREADS_MAX &&
-            b->scene->lane_of_thread[e->other] != NO_LANE) {
-            LabArrow arrow = { b->scene->lane_of_thread[e->other], lane, b->at };
-            g_array_append_val(b->scene->arrows, arrow);
-        }
+        add_arrow(b, e, lane);
         break;
     case LAB_EVENT_NOTE:
         note(b, e);
@@ -304,8 +316,10 @@ const char *lab_scene_words(const LabEvent *event, char *buffer, size_t size)
                  note_words(event->note), *event->text ? " " : "", event->text);
         break;
     case LAB_EVENT_WAKE:
-        snprintf(buffer, size, "woken%s%s", event->other >= 0 ? " by " : "",
-                 event->other >= 0 ? lab_thread_name(event->other) : "");
+        snprintf(buffer, size, "woken%s%s", event->other == LAB_BY_NOBODY ? "" : " by ",
+                 event->other >= 0 ? lab_thread_name(event->other) :
+                 event->other == LAB_BY_DISK ? "the disk" :
+                 event->other == LAB_BY_CLOCK ? "the clock" : "");
         break;
     case LAB_EVENT_SWITCH:
         snprintf(buffer, size, "goes on");

@@ -99,12 +99,12 @@ static void draw_event(GString *out, const LabScene *s, size_t index)
 
 static void draw_arrow(GString *out, const LabScene *s, const LabArrow *a)
 {
-    int x = column_of(s, a->at);
     int from = middle_of(a->from), to = middle_of(a->to);
 
     g_string_append_printf(out, "<path class=\"wake\" marker-end=\"url(#tip)\" "
                            "d=\"M%d %dL%d %d\"><title>wakes</title></path>\n",
-                           x - COLUMN / 2, from, x + COLUMN / 2, to);
+                           column_of(s, a->since) + COLUMN / 2, from,
+                           column_of(s, a->at) + COLUMN / 2, to);
 }
 
 static void draw_lane(GString *out, const LabScene *s, unsigned i, int width)

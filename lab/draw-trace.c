@@ -56,7 +56,7 @@ static void add_step(json_t *list, const LabScene *s, size_t at)
 
 static void add_arrow(json_t *list, const LabArrow *a, unsigned id)
 {
-    json_t *from = event_new(list, "s", "wake", a->at ? a->at - 1 : 0, a->from);
+    json_t *from = event_new(list, "s", "wake", a->since, a->from);
     json_t *to = event_new(list, "f", "wake", a->at, a->to);
 
     json_object_set_new(from, "id", json_integer(id));

@@ -46,10 +46,10 @@ typedef struct LabLane {
     bool is_thread;
 } LabLane;
 
-/* TO was woken by FROM at event AT. */
+/* What FROM did at event SINCE is why TO could go on, and did at event AT. */
 typedef struct LabArrow {
     unsigned from, to;          /* lanes */
-    size_t at;
+    size_t since, at;
 } LabArrow;
 
 typedef struct LabScene {

@@ -54,6 +54,8 @@ typedef struct LabThread {
     uint64_t yield_to;          /* threads that have to take a step before it does */
     LabBlock block;             /* valid while its bit in lab__engine.blocked is set */
     uint64_t blocked_at;        /* lab__engine.steps at that time */
+    int woken_by;               /* when events are kept: the thread, or LAB_BY_... */
+    size_t woken_at;            /* the event */
 
     /* sync.c and thread.c */
     unsigned mutexes;           /* that it holds */
@@ -94,7 +96,8 @@ typedef struct LabEngine {
     uint32_t lonely;            /* such streaks in a row, with nobody else to go on */
     unsigned disk_seen;         /* lab_disk_generation when DISK_READY was found */
     bool disk_ready;
-    int64_t now_ns;
+    int actor;                  /* who has changed the state last: a thread, or LAB_BY_... */
+    int64_t now_ns, start_ns;   /* of the schedule */
     int64_t next_deadline_ns;   /* of blocked threads that are not ready; INT64_MAX: none */
     uint64_t steps, choices;
     uint64_t tickets;           /* given to those who sleep */
@@ -115,6 +118,31 @@ static inline uint64_t lab__bit(unsigned thread)
 {
     return (uint64_t)1 << thread;
 }
+
+/* ---- agents.c -------------------------------------------------------------------------- */
+
+enum {
+    LAB_STREAK_MAX = 2000,      /* steps after which the default policy lets others go on */
+    LAB_IDLE_PATIENCE = 4,      /* turns of a busy-waiting loop after which others go first */
+};
+
+/* The options of the choice that is being made. */
+extern LabAgent lab__agents[LAB_AGENTS_MAX];
+extern LabOp lab__agent_ops[LAB_AGENTS_MAX];
+
+/* A set of threads. */
+uint64_t lab__enabled_threads(void);
+/* Fill these, the default policy's choice first. 0: nothing can ever happen again. */
+unsigned lab__list_agents(uint64_t enabled);
+/* Whether a disk request could complete now. */
+bool lab__disk_is_ready(void);
+/* A thread that has gone on for so long may wait, without our seeing it, for somebody else. */
+bool lab__impatient(void);
+
+/* ---- schedule.c ------------------------------------------------------------------------ */
+
+extern LabStrategy lab__strategy;       /* of this schedule; LAB_KEEP */
+void lab__fail_livelock(void);
 
 /* ---- sched.c --------------------------------------------------------------------------- */
 
@@ -190,6 +218,10 @@ void lab__trace_begin(void);
 void lab__trace_step(LabAgent agent, const LabOp *op, bool chosen);
 void lab__trace_event(LabEventKind kind, int other, int note, const void *object,
                       const char *text);
+/* The running thread has slept, and goes on. */
+void lab__trace_wake(void);
+/* Number of the last event. */
+size_t lab__trace_last(void);
 /* Number of OBJECT in the order of first meeting, from 1. */
 unsigned lab__object_rank(uintptr_t object, const char *where);
 /* The last steps, newest first, for the livelock report: false when there are no more. */

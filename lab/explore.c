@@ -200,3 +200,12 @@ void lab_explore(const LabConfig *config, unsigned number, LabResult *result)
     lab_set_free(e.tally.pairs);
     lab_levels_free(e.levels);
 }
+
+void lab_execute_in_time(const LabConfig *config, unsigned number,
+                         const LabStrategy *strategy, const LabLimits *limits,
+                         LabOutcome *outcome)
+{
+    alarm(config->hang_ns / 1000000000 + 1);
+    lab_execute(number, strategy, limits, outcome);
+    alarm(0);
+}

@@ -165,6 +165,11 @@ typedef struct LabResult {
 /* Explore case NUMBER as CONFIG says (run or prove). RESULT->failure must be set. */
 void lab_explore(const LabConfig *config, unsigned number, LabResult *result);
 
+/* lab_execute(); a schedule that takes more real time than it may ends this process (SIGALRM). */
+void lab_execute_in_time(const LabConfig *config, unsigned number,
+                         const LabStrategy *strategy, const LabLimits *limits,
+                         LabOutcome *outcome);
+
 /* ---- shrink.c -------------------------------------------------------------------------- */
 
 typedef struct LabShrunk {
@@ -175,9 +180,9 @@ typedef struct LabShrunk {
 
 /*
  * Make *LIST, deviations of case NUMBER that end in WANTED, as short as it can be with about
- * BUDGET schedules. In this process.
+ * BUDGET schedules, in TIME_NS of real time (0: no limit). In this process.
  */
 void lab_shrink(const LabConfig *config, unsigned number, const LabOutcome *wanted,
-                uint64_t budget, LabDeviations *list, LabShrunk *shrunk);
+                uint64_t budget, int64_t time_ns, LabDeviations *list, LabShrunk *shrunk);
 
 #endif

@@ -186,11 +186,13 @@ int lab_main(void);
 typedef enum LabEventKind {
     LAB_EVENT_STEP,             /* an agent's step: OP */
     LAB_EVENT_SWITCH,           /* a deviation or a forced switch to the thread */
-    LAB_EVENT_BLOCK, LAB_EVENT_WAKE,    /* OTHER: the thread that woke it */
+    LAB_EVENT_BLOCK, LAB_EVENT_WAKE,    /* OTHER: the thread that woke it, or LAB_BY_... */
     LAB_EVENT_NOTE,             /* the library says: see PortNote in aio/port-note.h */
     LAB_EVENT_TEXT,             /* g_test_message(), stderr */
     LAB_EVENT_FAIL,
 } LabEventKind;
+
+enum { LAB_BY_NOBODY = -1, LAB_BY_DISK = -2, LAB_BY_CLOCK = -3 };
 
 typedef struct LabEvent {
     LabEventKind kind;
@@ -199,7 +201,8 @@ typedef struct LabEvent {
     LabAgent agent;
     uint32_t op_number;         /* of that thread */
     int other;
-    int64_t time_ns;
+    size_t cause;               /* LAB_EVENT_WAKE: the event of OTHER that did it */
+    int64_t time_ns;            /* since the beginning of the schedule */
     LabOp op;
     const void *object;         /* of a note: the node, request, context */
     char text[48];

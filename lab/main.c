@@ -232,7 +232,8 @@ static int shrink(LabConfig *config, unsigned number, const LabReplayFile *file)
     g_strlcpy(wanted->message, file->message, sizeof(wanted->message));
     failure->plan = file->seed.plan;
     memcpy(&failure->deviations, file->list, sizeof(*file->list));
-    lab_shrink(config, number, wanted, config->schedules, &failure->deviations, &shrunk);
+    lab_shrink(config, number, wanted, config->schedules, config->time_ns,
+               &failure->deviations, &shrunk);
     lab_printf("%s 1 %s # lab %u of %u deviations, %" PRIu64 " schedules\n",
                shrunk.reproduced ? "ok" : "not ok", file->seed.path,
                failure->deviations.count, before, shrunk.schedules);

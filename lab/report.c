@@ -118,7 +118,7 @@ static void record(const LabConfig *config, unsigned number, LabChooser *chooser
 
     limits.record = limits.quiet = true;
     lab_chooser_begin_replay(chooser, list, false, NULL);
-    lab_execute(number, &chooser->strategy, &limits, outcome);
+    lab_execute_in_time(config, number, &chooser->strategy, &limits, outcome);
     lab_trace_take(trace);
 }
 
@@ -226,8 +226,9 @@ static void save(const LabConfig *config, unsigned number, const LabFailure *fai
     lab_save_failure(config, number, filename, failure);
 }
 
-/* Schedules that the report of a run may spend; "miniblk-lab shrink" takes more. */
-enum { SHRINK_BUDGET = 5000 };
+/* What the report of a run may spend; "miniblk-lab shrink" takes more. */
+enum { SHRINK_SCHEDULES = 5000 };
+static const int64_t shrink_time_ns = 60 * INT64_C(1000000000);
 
 /* In a process of its own: what kills a schedule may kill it, too. */
 static void shrink_and_report(const LabConfig *config, unsigned number, LabFailure *failure)
@@ -235,8 +236,8 @@ static void shrink_and_report(const LabConfig *config, unsigned number, LabFailu
     LabShrunk shrunk = { .reproduced = true };
 
     if (config->shrink) {
-        lab_shrink(config, number, &failure->outcome, SHRINK_BUDGET, &failure->deviations,
-                   &shrunk);
+        lab_shrink(config, number, &failure->outcome, SHRINK_SCHEDULES, shrink_time_ns,
+                   &failure->deviations, &shrunk);
     }
     if (!shrunk.reproduced) {
         lab_print_comment("the list of deviations did not give this failure again");
@@ -261,7 +262,6 @@ void lab_report_failure(const LabConfig *config, unsigned number, LabFailure *fa
     }
     pid = fork();
     if (pid == 0) {
-        alarm(config->hang_ns / 1000000000 + 1);
         shrink_and_report(config, number, failure);
         _exit(0);
     }

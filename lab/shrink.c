@@ -19,6 +19,7 @@
 enum { MERGE_MAX = 24 };        /* longer lists have too many pairs */
 
 typedef struct Shrinker {
+    const LabConfig *config;
     LabLimits limits;
     unsigned number;
     const LabOutcome *wanted;
@@ -26,6 +27,7 @@ typedef struct Shrinker {
     LabDeviations *best;        /* the caller's list: the shortest that fails */
     LabDeviations *attempt, *record;
     uint64_t schedules, budget;
+    int64_t deadline_ns;        /* real; INT64_MAX: none */
 } Shrinker;
 
 /* The schedule that the chooser has been made ready for. True, and it is the best one now,
@@ -35,7 +37,10 @@ static bool fails(Shrinker *s)
     LabOutcome outcome;
 
     s->schedules++;
-    lab_execute(s->number, &s->chooser->strategy, &s->limits, &outcome);
+    lab_execute_in_time(s->config, s->number, &s->chooser->strategy, &s->limits, &outcome);
+    if (g_get_monotonic_time() * 1000 >= s->deadline_ns) {
+        s->budget = MIN(s->budget, s->schedules);
+    }
     if (!lab_same_failure(s->wanted, &outcome) || s->record->overflow) {
         return false;
     }
@@ -198,11 +203,12 @@ static unsigned search_levels(Shrinker *s)
 }
 
 void lab_shrink(const LabConfig *config, unsigned number, const LabOutcome *wanted,
-                uint64_t budget, LabDeviations *list, LabShrunk *shrunk)
+                uint64_t budget, int64_t time_ns, LabDeviations *list, LabShrunk *shrunk)
 {
     Shrinker s = {
-        .limits = config->limits, .number = number, .wanted = wanted, .best = list,
-        .budget = budget, .chooser = lab_chooser_new(),
+        .config = config, .limits = config->limits, .number = number, .wanted = wanted,
+        .best = list, .budget = budget, .chooser = lab_chooser_new(),
+        .deadline_ns = time_ns ? g_get_monotonic_time() * 1000 + time_ns : INT64_MAX,
         .attempt = g_new0(LabDeviations, 1), .record = lab_keep_alloc(sizeof(LabDeviations)),
     };
 

@@ -96,7 +96,7 @@ void lab__trace_step(LabAgent agent, const LabOp *op, bool chosen)
             .kind = LAB_EVENT_STEP, .chosen = chosen, .agent = agent, .other = -1,
             .op_number = agent.kind == LAB_AGENT_THREAD ? lab__threads[agent.number].points
                                                         : 0,
-            .time_ns = lab__engine.now_ns, .op = *op,
+            .time_ns = lab__engine.now_ns - lab__engine.start_ns, .op = *op,
         };
     }
 }
@@ -111,11 +111,26 @@ void lab__trace_event(LabEventKind kind, int other, int note, const void *object
     *e = (LabEvent) {
         .kind = kind, .note = note, .other = other, .object = object,
         .agent = { LAB_AGENT_THREAD, lab__engine.self },
-        .op_number = lab__self()->points, .time_ns = lab__engine.now_ns,
+        .op_number = lab__self()->points, .time_ns = lab__engine.now_ns - lab__engine.start_ns,
         .op = lab__self()->op,
     };
     if (text) {
         snprintf(e->text, sizeof(e->text), "%s", text);
+    }
+}
+
+size_t lab__trace_last(void)
+{
+    return n_events ? n_events - 1 : 0;
+}
+
+void lab__trace_wake(void)
+{
+    const LabThread *t = lab__self();
+
+    if (n_events < EVENTS_MAX) {
+        lab__trace_event(LAB_EVENT_WAKE, t->woken_by, 0, NULL, NULL);
+        events[n_events - 1].cause = t->woken_at;
     }
 }
 

@@ -47,7 +47,9 @@ static void small_schedule(void)
     add(LAB_EVENT_STEP, 1)->agent = (LabAgent) { LAB_AGENT_FLUSH, 1 };
     add(LAB_EVENT_STEP, 1)->agent = (LabAgent) { LAB_AGENT_DISK, 1 << 16 };
     add_note(PORT_NOTE_REQUEST_END, 1, 0x2000, "");
-    add(LAB_EVENT_WAKE, 0)->other = 1;
+    LabEvent *wake = add(LAB_EVENT_WAKE, 0);
+    wake->other = 1;
+    wake->cause = 8;
     add(LAB_EVENT_STEP, 0);
     add_note(PORT_NOTE_WAIT_END, 0, 0, "");
     add_note(PORT_NOTE_REQUEST_BEGIN, 1, 0x2001, "write");      /* has no end */
@@ -120,6 +122,8 @@ static void test_scene(void)
     const LabArrow *arrow = &g_array_index(s->arrows, LabArrow, 0);
     g_assert_cmpuint(arrow->from, ==, s->lane_of_thread[1]);
     g_assert_cmpuint(arrow->to, ==, s->lane_of_thread[0]);
+    g_assert_cmpuint(arrow->since, ==, 8);
+    g_assert_cmpuint(arrow->at, ==, 9);
     lab_scene_free(s);
 }
 

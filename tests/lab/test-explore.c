@@ -417,7 +417,7 @@ static void test_shrink_to_the_minimum(void)
 
         config.strategy = LAB_STRATEGY_RANDOM;
         g_assert_true(explore(&config, &table[i].toy).failed);
-        lab_shrink(&config, 0, &failure->outcome, 200000, &failure->deviations, &shrunk);
+        lab_shrink(&config, 0, &failure->outcome, 200000, 0, &failure->deviations, &shrunk);
         g_test_message("%s: %u deviations after %" PRIu64 " schedules", table[i].toy.path,
                        failure->deviations.count, shrunk.schedules);
         g_assert_true(shrunk.reproduced);
@@ -435,8 +435,24 @@ static void test_shrink_of_what_does_not_fail(void)
 
     toy_set(&fine, 1);
     failure->deviations.count = 0;
-    lab_shrink(&config, 0, &wanted, 100, &failure->deviations, &shrunk);
+    lab_shrink(&config, 0, &wanted, 100, 0, &failure->deviations, &shrunk);
     g_assert_false(shrunk.reproduced);
+}
+
+/* Out of time: what there is so far, which fails. */
+static void test_shrink_in_no_time(void)
+{
+    static const Toy three = { "/three", 2, { 9, 9 }, .n_orders = 3,
+        .orders = { { 0, 4, 1, 3 }, { 1, 3, 0, 5 }, { 0, 7, 1, 4 } } };
+    LabConfig config = config_for(200000);
+    LabShrunk shrunk;
+
+    config.strategy = LAB_STRATEGY_RANDOM;
+    g_assert_true(explore(&config, &three).failed);
+    lab_shrink(&config, 0, &failure->outcome, 200000, 1, &failure->deviations, &shrunk);
+    g_assert_true(shrunk.reproduced);
+    g_assert_cmpuint(shrunk.complete, ==, 0);
+    g_assert_cmpuint(shrunk.schedules, <, 10);
 }
 
 static void test_same_failure(void)
@@ -789,6 +805,7 @@ int main(int argc, char **argv)
     g_test_add_func("/explore/time-limit", test_time_limit);
     g_test_add_func("/explore/shrink/minimum", test_shrink_to_the_minimum);
     g_test_add_func("/explore/shrink/not-failing", test_shrink_of_what_does_not_fail);
+    g_test_add_func("/explore/shrink/in-no-time", test_shrink_in_no_time);
     g_test_add_func("/explore/same-failure", test_same_failure);
     g_test_add_func("/explore/words/order", test_order_in_words);
     g_test_add_func("/explore/words/timeline", test_timeline);

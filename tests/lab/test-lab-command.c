@@ -153,10 +153,11 @@ static void test_seed_line(void)
 static void test_replay_pictures(void)
 {
     static const struct {
-        const char *option, *name, *begins;
+        const char *option, *name, *begins, *arrow;
     } table[] = {
-        { "--svg", "a.svg", "<" }, { "--html", "a.html", "<!DOCTYPE html>" },
-        { "--trace", "a.json", "{" },
+        { "--svg", "a.svg", "<", "<path class=\"wake\"" },
+        { "--html", "a.html", "<!DOCTYPE html>", "<path class=\"wake\"" },
+        { "--trace", "a.json", "{", "\"cat\":\"wake\"" },
     };
 
     find_bug();
@@ -169,6 +170,7 @@ static void test_replay_pictures(void)
         g_assert_true(g_file_get_contents(name, &text, NULL, NULL));
         g_assert_true(g_ascii_strncasecmp(text, table[i].begins,
                                           strlen(table[i].begins)) == 0);
+        assert_has(text, table[i].arrow);       /* main wakes the IOThread */
     }
     {
         g_auto(Outcome) o = lab("replay", replay_file, "--svg", "/nowhere/a.svg", NULL);
