@@ -74,8 +74,7 @@ static void set_extent_size_hint(int fd, const FileCreate *c)
         ret = ioctl(fd, FS_IOC_FSSETXATTR, &attr);
     }
     if (ret < 0 && c->extent_size_hint_given) {
-        warn_report("Failed to set extent size hint of '%s': %s", c->filename,
-                    strerror(errno));
+        warn_report("Failed to set extent size hint: %s", strerror(errno));
     }
 }
 

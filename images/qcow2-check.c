@@ -149,7 +149,7 @@ static int coroutine_fn compare_uncovered(Qcow2Check *c, const bool *covered, ui
     return ret;
 }
 
-static int coroutine_fn compare_refcounts(Qcow2Check *c)
+static int coroutine_fn compare_all(Qcow2Check *c)
 {
     uint64_t blocks = c->s->reftable.size;
     g_autofree bool *covered = g_new0(bool, blocks + 1);
@@ -165,6 +165,23 @@ static int coroutine_fn compare_refcounts(Qcow2Check *c)
         }
     }
     return ret < 0 ? ret : compare_uncovered(c, covered, blocks);
+}
+
+/* What is wrong is told first, all of it, and then what is repaired. */
+static int coroutine_fn compare_refcounts(Qcow2Check *c)
+{
+    BdrvCheckMode fix = c->fix;
+    int leaks = c->res->leaks, corruptions = c->res->corruptions;
+
+    c->fix = 0;
+    int ret = compare_all(c);
+    c->fix = fix;
+    if (ret < 0 || !fix || (c->res->leaks == leaks && c->res->corruptions == corruptions)) {
+        return ret;
+    }
+    c->res->leaks = leaks;
+    c->res->corruptions = corruptions;
+    return compare_all(c);
 }
 
 /* ---- the "copied" flags ------------------------------------------------------------ */

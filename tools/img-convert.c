@@ -180,6 +180,22 @@ static bool can_compress(const BlockDriver *drv)
     return drv->bdrv_co_pwritev_compressed || drv->bdrv_co_pwritev_compressed_part;
 }
 
+static bool can_have_backing(const ConvertArgs *args)
+{
+    if (args->plan.target_has_backing && args->plan.source_count > 1) {
+        error_report("Having a backing file for the target makes no sense when concatenating "
+                     "multiple input images");
+        return false;
+    }
+    return true;
+}
+
+static bool can_copy_bitmaps(const ConvertArgs *args)
+{
+    return !args->bitmaps || convert_can_copy_bitmaps(blk_bs(args->plan.sources[0].blk),
+                                                      args->skip_broken_bitmaps);
+}
+
 /* The options for the new image; NULL after a message. */
 static QDict *target_options(ConvertArgs *args, BlockDriver *drv)
 {
@@ -210,6 +226,9 @@ static QDict *target_options(ConvertArgs *args, BlockDriver *drv)
         qdict_put_str(opts, "backing_fmt", args->backing_format);
     }
     args->plan.target_has_backing = qdict_haskey(opts, "backing_file");
+    if (!can_have_backing(args)) {
+        goto fail;
+    }
     if (args->plan.target_has_backing && !qdict_haskey(opts, "backing_fmt")) {
         error_report("Use of backing file requires explicit backing format");
         goto fail;
@@ -270,6 +289,10 @@ static bool create_target(ConvertArgs *args)
     if (!opts) {
         return false;
     }
+    if (!can_copy_bitmaps(args)) {
+        qobject_unref(opts);
+        return false;
+    }
     plan->target_is_zero = new_image_is_zero(drv, proto_drv, opts);
     if (target_is_a_source(args)) {
         error_setg(&err, "Failed to get \"write\" lock");
@@ -310,7 +333,6 @@ static bool examine_target(ConvertArgs *args)
     }
     if (args->skip_create) {
         plan->target_is_zero = args->target_is_zero;
-        plan->target_has_backing = args->backing_file != NULL;
         if (plan->target_is_zero && backing) {
             error_report("Cannot use --target-is-zero when the destination image has a "
                          "backing file");
@@ -348,7 +370,9 @@ static bool open_target(ConvertArgs *args)
         error_report("Invalid cache option: %s", args->target_cache);
         return false;
     }
-    if (!args->skip_create && !create_target(args)) {
+    plan->target_has_backing = args->backing_file != NULL;
+    if (args->skip_create ? !(can_have_backing(args) && can_copy_bitmaps(args))
+                          : !create_target(args)) {
         return false;
     }
     plan->target_name = args->target_name;
@@ -386,10 +410,6 @@ static bool convert(ConvertArgs *args, char **names, int source_count)
         args->target_format = "raw";
     }
     if (!open_sources(args, names, source_count)) {
-        return false;
-    }
-    if (args->bitmaps && !convert_can_copy_bitmaps(blk_bs(args->plan.sources[0].blk),
-                                                   args->skip_broken_bitmaps)) {
         return false;
     }
     if (!open_target(args)) {
