@@ -8,8 +8,43 @@
 #include "block/block-internal.h"
 #include "images/qcow2-manage.h"
 
-/* Memory for the bits of all bitmaps of one image; a small file could ask for any amount. */
-#define LOADED_BYTES_MAX (1ull << 30)
+/*
+ * Memory for the bits of all bitmaps of one image. What is clean or dirty as a whole takes no
+ * room in the file, so a small one could ask for any amount. Any single bitmap is let in, if
+ * the format has it. More than that may be so many times what the file really occupies, which
+ * whoever made it has had to pay for.
+ */
+#define MEMORY_BYTES_BASE QCOW2_BITMAP_BYTES_MAX
+#define MEMORY_BYTES_PER_FILE_BYTE 8
+#define MEMORY_BYTES_MAX (1ull << 30)
+
+/* ---- bounds ---------------------------------------------------------------------- */
+
+static uint64_t memory_bytes(const Qcow2State *s, uint32_t granularity_bits)
+{
+    return qcow2_guest_bytes(s) >> granularity_bits >> 3;
+}
+
+static uint64_t memory_bytes_max(Qcow2State *s)
+{
+    int64_t occupied = bdrv_get_allocated_file_size(s->bs->file->bs);
+    uint64_t file = occupied >= 0 ? (uint64_t)occupied : s->virgin_offset;
+
+    file = MIN(file, MEMORY_BYTES_MAX);         /* so that nothing overflows */
+    return MIN(MEMORY_BYTES_BASE + file * MEMORY_BYTES_PER_FILE_BYTE, MEMORY_BYTES_MAX);
+}
+
+/* Whether bitmaps may have BYTES of memory. */
+static bool check_memory(Qcow2State *s, uint64_t bytes, Error **errp)
+{
+    uint64_t max = memory_bytes_max(s);
+
+    if (bytes > max) {
+        error_setg(errp, "The bitmaps of the image would need more than %" PRIu64 " MiB of "
+                   "memory", max >> 20);
+    }
+    return bytes <= max;
+}
 
 /* ---- loading --------------------------------------------------------------------- */
 
@@ -96,21 +131,16 @@ static int load_one(Qcow2State *s, const Qcow2Bitmap *b, Error **errp)
     return ret;                 /* after an error all are released */
 }
 
-/* Whether all the bits of LIST may be in memory. Those of an inconsistent one are void. */
+/* Whether all the bits of LIST may be in memory, outdated or not. */
 static bool fits_memory(Qcow2State *s, GPtrArray *list, Error **errp)
 {
     uint64_t bytes = 0;
 
     for (guint i = 0; i < list->len; i++) {
         const Qcow2Bitmap *b = g_ptr_array_index(list, i);
-        bytes += qcow2_guest_bytes(s) >> b->granularity_bits >> 3;
-        if (bytes > LOADED_BYTES_MAX) {
-            error_setg(errp, "The bitmaps of the image need more than %llu MiB of memory",
-                       LOADED_BYTES_MAX >> 20);
-            return false;
-        }
+        bytes += memory_bytes(s, b->granularity_bits);
     }
-    return true;
+    return check_memory(s, bytes, errp);
 }
 
 int qcow2_bitmaps_load(Qcow2State *s, Error **errp)
@@ -309,7 +339,12 @@ static bool check_new(Qcow2State *s, const char *name, uint32_t granularity, Err
         error_setg(errp, "Not enough space in the bitmap directory");
         return false;
     }
-    return true;
+    /* Else nobody could open the image. */
+    uint64_t bytes = memory_bytes(s, bits);
+    for (BdrvDirtyBitmap *b = next_kept(s, NULL); b; b = next_kept(s, b)) {
+        bytes += memory_bytes(s, __builtin_ctz(bdrv_dirty_bitmap_granularity(b)));
+    }
+    return check_memory(s, bytes, errp);
 }
 
 bool coroutine_fn qcow2_co_can_store_new_dirty_bitmap(BlockDriverState *bs, const char *name,

@@ -179,7 +179,8 @@ static void run_case(const Case *c)
     qcow2_assert_consistent(blk, false);
     if (c->content == SNAPSHOT_ZEROES) {
         for (int i = 0; i < 2; i++) {
-            g_assert_cmpint(bdrv_snapshot_goto(blk_bs(blk), i ? "r" : "s", &error_abort), ==, 0);
+            g_assert_cmpint(bdrv_snapshot_goto(blk_bs(blk), i ? "r" : "s", &error_abort), ==,
+                            0);
             assert_content(blk, 0, 65536, 1);
             assert_content(blk, 65536, 65536, 0);
             assert_content(blk, 131072, 300000 - 131072, 1);

@@ -345,7 +345,8 @@ static void test_limits(void)
         "Name length exceeds maximum (1023 characters)",
         "Granularity is under minimum (512 bytes)",
     };
-    const struct { const char *opts, *name; uint32_t granularity; const char *text; } cases[] = {
+    const struct { const char *opts, *name; uint32_t granularity; const char *text; }
+    cases[] = {
         { "size=1M,compat=0.10", "b", 65536, refused_by_peer[0] },
         { "size=1P,cluster_size=2M", "b", 512, refused_by_peer[1] },
         { "size=1M", too_long, 65536, refused_by_peer[2] },
@@ -412,7 +413,8 @@ static void test_unknown_is_kept(void)
     for (int i = 0; i < 2; i++) {
         BlockBackend *blk = qcow2_open_file(path, ",backing=");
         add(blk, i ? "second" : "first", 65536);
-        g_assert_cmpint(bdrv_change_backing_file(blk_bs(blk), i ? "x" : "long/name", "raw"), ==,
+        const char *name = i ? "x" : "long/name";
+        g_assert_cmpint(bdrv_change_backing_file(blk_bs(blk), name, "raw"), ==,
                         0);
         blk_unref(blk);
         g_free(bytes);
@@ -509,6 +511,29 @@ static void test_hostile(void)
 }
 
 /* Two bitmaps with one table: found by the check, once, and no harm to others. */
+/* Clean bits take no room in the file, but in memory. */
+static void test_memory(void)
+{
+    g_autofree char *path = new_image("size=64T");
+    BlockBackend *blk = qcow2_open_file(path, "");
+    BlockDriverState *bs = blk_bs(blk);
+    Error *err = NULL;
+
+    for (int i = 0; i < 2; i++) {
+        g_autofree char *name = g_strdup_printf("b%d", i);
+        g_assert_true(bdrv_can_store_new_dirty_bitmap(bs, name, 32768, &error_abort));
+        BdrvDirtyBitmap *b = bdrv_create_dirty_bitmap(bs, 32768, name, &error_abort);
+        bdrv_dirty_bitmap_set_persistence(b, true);
+    }
+    g_assert_false(bdrv_can_store_new_dirty_bitmap(bs, "b2", 32768, &err));
+    g_assert_nonnull(strstr(error_get_pretty(err), "would need more than 51"));
+    error_free(err);
+    blk_unref(blk);
+    blk = qcow2_open_file(path, "");
+    g_assert_nonnull(bdrv_find_dirty_bitmap(blk_bs(blk), "b1"));
+    blk_unref(blk);
+}
+
 static void test_shared_table(void)
 {
     g_autofree char *path = new_image("size=1M");
@@ -610,6 +635,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/bitmap/header-is-kept", test_header_is_kept);
     g_test_add_func("/qcow2/bitmap/unknown-is-kept", test_unknown_is_kept);
     g_test_add_func("/qcow2/bitmap/hostile", test_hostile);
+    g_test_add_func("/qcow2/bitmap/memory", test_memory);
     g_test_add_func("/qcow2/bitmap/shared-table", test_shared_table);
     g_test_add_func("/qcow2/bitmap/autoclear-is-off", test_autoclear_is_off);
     g_test_add_func("/qcow2/bitmap/with-peer", test_with_peer);

@@ -329,8 +329,8 @@ static const Step steps[] = {
     { ADD_BITMAP, "second", .not_in_v2 = true }, { REOPEN, NULL },
     { DROP_BITMAP, "first", .not_in_v2 = true }, { REOPEN, NULL },
     { DROP_BITMAP, "second", .not_in_v2 = true }, { GOTO, "one" },
-    { WRITE, NULL, 10, 120, 0x44 }, { DELETE, "two" }, { AMEND, "refcount_bits=64,compat=1.1" },
-    { WRITE, NULL, 0, 400, 0x55 }, { BACKING, NULL }, { GOTO, "one" }, { DELETE, "one" },
+    { WRITE, NULL, 10, 120, 0x44 }, { DELETE, "two" },
+    { AMEND, "refcount_bits=64,compat=1.1" }, { WRITE, NULL, 0, 400, 0x55 }, { BACKING, NULL }, { GOTO, "one" }, { DELETE, "one" },
     { WRITE, NULL, 64, 192, 0 }, { TAKE, "three" }, { WRITE, NULL, 0, 128, 0x77 },
     { AMEND, "refcount_bits=16,compat=0.10" }, { WRITE, NULL, 0, 100, 0x66 },
 };

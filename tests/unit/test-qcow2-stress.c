@@ -43,7 +43,7 @@ struct Stress {
     BlockBackend *blk;
     const char *create;
     AioContext *homes[3];
-    uint8_t content[USED];      /* of each sector; its owner's, or main's while all is drained */
+    uint8_t content[USED];      /* of each sector; its owner's, or main's while drained */
     uint8_t taken[SNAPSHOTS][USED];     /* what the snapshots show */
     bool exists[SNAPSHOTS];
     int64_t cluster_bytes;
@@ -200,7 +200,7 @@ static void turn_flush(Stress *st)
     g_assert_cmpint(blk_flush(st->blk), ==, 0);
 }
 
-/* Make snapshot number I; or go to it, or delete it. What it shows is settled while drained. */
+/* Make a snapshot; or go to it, or delete it. What it shows is settled while drained. */
 static void turn_snapshot(Stress *st)
 {
     BlockDriverState *bs = blk_bs(st->blk);
@@ -370,7 +370,8 @@ static void run_image(const char *create, bool late, IOThread **threads)
 static void test_stress(gconstpointer late)
 {
     static const char *const images[] = {
-        "cluster_size=512", "cluster_size=4k", "cluster_size=4k,compat=0.10", "cluster_size=64k",
+        "cluster_size=512", "cluster_size=4k", "cluster_size=4k,compat=0.10",
+        "cluster_size=64k",
         "cluster_size=1k,refcount_bits=1", "cluster_size=4k,refcount_bits=2",
         "cluster_size=4k,lazy_refcounts=on", "cluster_size=16k,extended_l2=on",
         "cluster_size=4k,preallocation=metadata",
