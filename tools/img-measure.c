@@ -4,12 +4,15 @@
 #include "tools/img.h"
 
 #define STEP_BYTES_MAX (1LL << 30)
-/* Table entries of a qcow2 image. */
+/* Table entries of a qcow2 image; those of L2 tables with subclusters. */
 #define TABLE_ENTRY_BYTES 8
+#define EXTENDED_ENTRY_BYTES 16
 /* An entry of the directory of bitmaps, without the name. */
 #define BITMAP_ENTRY_BYTES 24
 #define CLUSTER_BYTES_MIN 512
 #define CLUSTER_BYTES_MAX (2 * 1024 * 1024)
+#define SUBCLUSTERED_BYTES_MIN 16384
+#define REFCOUNT_BITS_V2 16
 #define REFCOUNT_BITS_MAX 64
 #define L1_BYTES_MAX (32 * 1024 * 1024)
 
@@ -19,17 +22,23 @@ typedef struct Measure {
     uint64_t bitmap_bytes;      /* what they take */
 } Measure;
 
+/* What the create options of a qcow2 image say about its metadata. */
+typedef struct Shape {
+    uint64_t cluster_bytes, l2_entry_bytes, refcount_bits;
+    bool v2;
+    bool whole;                 /* the file has room for everything from the beginning on */
+} Shape;
+
 /*
  * Clusters of a qcow2 image of CLUSTERS guest clusters that are all allocated: everything
  * but the data. Refcounts also count the clusters that hold refcounts, so that is a fixed
  * point; it is reached from below in a few steps.
  */
-static uint64_t metadata_clusters(uint64_t clusters, uint64_t cluster_bytes,
-                                  unsigned refcount_bits)
+static uint64_t metadata_clusters(const Shape *shape, uint64_t clusters)
 {
-    uint64_t entries = cluster_bytes / TABLE_ENTRY_BYTES;
-    uint64_t refcounts = cluster_bytes * 8 / refcount_bits;
-    uint64_t l2 = DIV_ROUND_UP(clusters, entries);
+    uint64_t entries = shape->cluster_bytes / TABLE_ENTRY_BYTES;
+    uint64_t refcounts = shape->cluster_bytes * 8 / shape->refcount_bits;
+    uint64_t l2 = DIV_ROUND_UP(clusters, shape->cluster_bytes / shape->l2_entry_bytes);
     uint64_t l1 = DIV_ROUND_UP(l2, entries);
     uint64_t fixed = 1 + l1 + l2;       /* with the header */
     uint64_t blocks = 1, table = 1;
@@ -102,48 +111,80 @@ static uint64_t option_number(const QDict *opts, const char *name, uint64_t fall
     return text ? g_ascii_strtoull(text, NULL, 10) : fallback;
 }
 
+static bool has_value(const QDict *opts, const char *name, const char *value)
+{
+    return !g_strcmp0(qdict_get_try_str(opts, name), value);
+}
+
+/* Where creating such an image is refused, so is measuring it. */
+static bool parse_shape(const QDict *opts, Shape *shape, Error **errp)
+{
+    static const char *const versions[] = { "0.10", "1.1", NULL };
+    static const char *const preallocs[] = { "off", "metadata", "falloc", "full", NULL };
+    const char *compat = qdict_get_try_str(opts, "compat");
+    const char *prealloc = qdict_get_try_str(opts, "preallocation");
+    bool extended = has_value(opts, "extended_l2", "on");
+
+    shape->cluster_bytes = option_number(opts, "cluster_size", 65536);
+    shape->refcount_bits = option_number(opts, "refcount_bits", REFCOUNT_BITS_V2);
+    shape->l2_entry_bytes = extended ? EXTENDED_ENTRY_BYTES : TABLE_ENTRY_BYTES;
+    shape->v2 = has_value(opts, "compat", "0.10");
+    shape->whole = has_value(opts, "preallocation", "full") ||
+                   has_value(opts, "preallocation", "falloc");
+    if (shape->cluster_bytes < CLUSTER_BYTES_MIN || shape->cluster_bytes > CLUSTER_BYTES_MAX ||
+        (shape->cluster_bytes & (shape->cluster_bytes - 1))) {
+        error_setg(errp, "Cluster size must be a power of two between %d and %dk",
+                   CLUSTER_BYTES_MIN, CLUSTER_BYTES_MAX / 1024);
+    } else if (compat && !g_strv_contains(versions, compat)) {
+        error_setg(errp, "Invalid compatibility level: '%s'", compat);
+    } else if (prealloc && !g_strv_contains(preallocs, prealloc)) {
+        error_setg(errp, "invalid parameter value: %s", prealloc);
+    } else if (extended && shape->cluster_bytes < SUBCLUSTERED_BYTES_MIN) {
+        error_setg(errp, "Extended L2 entries are only supported with cluster sizes of at "
+                   "least %d bytes", SUBCLUSTERED_BYTES_MIN);
+    } else if (shape->refcount_bits < 1 || shape->refcount_bits > REFCOUNT_BITS_MAX ||
+               (shape->refcount_bits & (shape->refcount_bits - 1))) {
+        error_setg(errp, "Refcount width must be a power of two and may not exceed %d bits",
+                   REFCOUNT_BITS_MAX);
+    } else if (shape->v2 && shape->refcount_bits != REFCOUNT_BITS_V2) {
+        error_setg(errp, "Different refcount widths than %d bits require compatibility level "
+                   "1.1 or above (use compat=1.1 or greater)", REFCOUNT_BITS_V2);
+    } else {
+        return true;
+    }
+    return false;
+}
+
 static bool measure_qcow2(BlockBackend *blk, int64_t length, const QDict *opts, Measure *out,
                           Error **errp)
 {
-    uint64_t cluster_bytes = option_number(opts, "cluster_size", 65536);
-    uint64_t refcount_bits = option_number(opts, "refcount_bits", 16);
-    const char *prealloc = qdict_get_try_str(opts, "preallocation");
     uint64_t data_bytes = 0;
+    Shape shape;
 
-    if (cluster_bytes < CLUSTER_BYTES_MIN || cluster_bytes > CLUSTER_BYTES_MAX ||
-        (cluster_bytes & (cluster_bytes - 1))) {
-        error_setg(errp, "Cluster size must be a power of two between %d and %dk",
-                   CLUSTER_BYTES_MIN, CLUSTER_BYTES_MAX / 1024);
+    if (!parse_shape(opts, &shape, errp)) {
         return false;
     }
-    if (refcount_bits < 1 || refcount_bits > REFCOUNT_BITS_MAX ||
-        (refcount_bits & (refcount_bits - 1))) {
-        error_setg(errp, "Refcount width must be a power of two and may not exceed %d bits",
-                   REFCOUNT_BITS_MAX);
-        return false;
-    }
-    uint64_t clusters = DIV_ROUND_UP((uint64_t)length, cluster_bytes);
-    uint64_t l1_entry_maps_bytes = cluster_bytes / TABLE_ENTRY_BYTES * cluster_bytes;
+    uint64_t clusters = DIV_ROUND_UP((uint64_t)length, shape.cluster_bytes);
+    uint64_t l1_entry_maps_bytes = shape.cluster_bytes / shape.l2_entry_bytes *
+                                   shape.cluster_bytes;
     if (DIV_ROUND_UP((uint64_t)length, l1_entry_maps_bytes) * TABLE_ENTRY_BYTES >
         L1_BYTES_MAX) {
         error_setg(errp, "The image size is too large (try using a larger cluster size)");
         return false;
     }
-    uint64_t metadata_bytes = metadata_clusters(clusters, cluster_bytes,
-                                                (unsigned)refcount_bits) * cluster_bytes;
-    out->full_bytes = metadata_bytes + clusters * cluster_bytes;
-    out->has_bitmaps = blk && bdrv_supports_persistent_dirty_bitmap(blk_bs(blk)) &&
-                       g_strcmp0(qdict_get_try_str(opts, "compat"), "0.10") != 0;
+    uint64_t metadata_bytes = metadata_clusters(&shape, clusters) * shape.cluster_bytes;
+    out->full_bytes = metadata_bytes + clusters * shape.cluster_bytes;
+    out->has_bitmaps = blk && bdrv_supports_persistent_dirty_bitmap(blk_bs(blk)) && !shape.v2;
     if (out->has_bitmaps) {
-        out->bitmap_bytes = measure_bitmaps(blk_bs(blk), cluster_bytes);
+        out->bitmap_bytes = measure_bitmaps(blk_bs(blk), shape.cluster_bytes);
     }
-    if ((prealloc && (!strcmp(prealloc, "full") || !strcmp(prealloc, "falloc"))) ||
-        qdict_haskey(opts, "backing_file")) {
+    /* What a backing file will save of the image is not known. */
+    if (shape.whole || (blk && qdict_haskey(opts, "backing_file"))) {
         out->required_bytes = out->full_bytes;
         return true;
     }
     if (blk) {
-        int ret = count_data(blk, length, (int64_t)cluster_bytes, &data_bytes);
+        int ret = count_data(blk, length, (int64_t)shape.cluster_bytes, &data_bytes);
         if (ret < 0) {
             error_setg_errno(errp, -ret, "Unable to get block status");
             return false;

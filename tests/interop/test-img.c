@@ -176,6 +176,9 @@ static const Script scripts[] = {
       "q measure -O qcow2 --size 1G --output=json; q measure -O qcow2 one\n"
       "for o in cluster_size=4k preallocation=full preallocation=falloc,cluster_size=512; do\n"
       "q measure -O qcow2 -o $o one; done; q convert -O qcow2 one a; q measure -O qcow2 a\n"
+      "for o in extended_l2=on extended_l2=on,cluster_size=16k extended_l2=on,cluster_size=4k \\\n"
+      "  compat=0.10,refcount_bits=1 compat=bogus preallocation=bogus backing_file=nosuch; do\n"
+      "q measure -O qcow2 -o $o --size 40T; q measure -O qcow2 -o $o one; done\n"
       "q measure -O qcow2 --output=json a\n" },
 };
 
