@@ -21,6 +21,13 @@ static inline BlockBackend *qcow2_open_file(const char *path, const char *more)
                               path, more));
 }
 
+static inline BlockBackend *qcow2_open_ro(const char *path)
+{
+    return open_with_perms(options_of("driver=qcow2,read-only=on,file.driver=file,"
+                                      "file.filename=%s", path), 0,
+                           BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL, &error_abort);
+}
+
 /* The image must have neither corruptions nor (unless LEAKS_OK) leaks. */
 static inline void qcow2_assert_consistent(BlockBackend *blk, bool leaks_ok)
 {

@@ -17,13 +17,6 @@ static char *new_image(const char *opts)
     return path;
 }
 
-static BlockBackend *open_ro(const char *path)
-{
-    return open_with_perms(options_of("driver=qcow2,read-only=on,file.driver=file,"
-                                      "file.filename=%s", path), 0,
-                           BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL, &error_abort);
-}
-
 static BdrvDirtyBitmap *add(BlockBackend *blk, const char *name, uint32_t granularity)
 {
     BlockDriverState *bs = blk_bs(blk);
@@ -107,7 +100,7 @@ static void run_life(const char *opts)
                         "\"granularity\":4096}]");
     write_pattern(blk, 49152, 4096, 2);
     blk_unref(blk);
-    blk = open_ro(path);
+    blk = qcow2_open_ro(path);
     assert_dirty(find(blk, "recording"), 40960, 12288);
     g_assert_true(bdrv_dirty_bitmap_readonly(find(blk, "recording")));
     g_assert_true(bdrv_has_readonly_bitmaps(blk_bs(blk)));
@@ -223,13 +216,13 @@ static void test_reopen(void)
     write_pattern(blk, 4096, 4096, 1);
     assert_dirty(find(blk, "b"), 0, 8192);
     blk_unref(blk);
-    blk = open_ro(path);
+    blk = qcow2_open_ro(path);
     assert_dirty(find(blk, "b"), 0, 8192);
     g_assert_cmpint(bdrv_reopen_set_read_only(blk_bs(blk), false, &error_abort), ==, 0);
     g_assert_cmpint(blk_set_perm(blk, BLK_PERM_ALL, BLK_PERM_ALL, &error_abort), ==, 0);
     write_pattern(blk, 8192, 4096, 1);
     blk_unref(blk);
-    blk = open_ro(path);
+    blk = qcow2_open_ro(path);
     assert_dirty(find(blk, "b"), 0, 12288);
     blk_unref(blk);
     qcow2_assert_peer_finds_no_fault(path);
@@ -602,7 +595,7 @@ static void test_with_peer(void)
     qcow2_assert_peer("bitmap --disable %s ours", path);
     qcow2_assert_peer("bitmap --add -g 4096 --merge ours --merge theirs %s both", path);
     qcow2_assert_peer_finds_no_fault(path);
-    blk = open_ro(path);
+    blk = qcow2_open_ro(path);
     assert_dirty(find(blk, "theirs"), 65536, 8192);
     assert_dirty(find(blk, "both"), 65536, 8192);
     g_assert_false(bdrv_dirty_bitmap_enabled(find(blk, "ours")));
@@ -615,7 +608,7 @@ static void test_with_peer(void)
     g_assert_cmpint(bdrv_get_dirty_count(find(blk, "theirs")), ==, 0);
     blk_unref(blk);
     qcow2_assert_peer("convert --bitmaps -O qcow2 %s %s", path, other);
-    blk = open_ro(other);
+    blk = qcow2_open_ro(other);
     assert_dirty(find(blk, "both"), 65536, 8192);
     blk_unref(blk);
 }

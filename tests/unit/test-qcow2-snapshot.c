@@ -49,13 +49,6 @@ static char *new_image(const char *opts)
     return path;
 }
 
-static BlockBackend *open_ro(const char *path)
-{
-    return open_with_perms(options_of("driver=qcow2,read-only=on,file.driver=file,"
-                                      "file.filename=%s", path), 0,
-                           BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL, &error_abort);
-}
-
 /* ---- against a model ----------------------------------------------------------------- */
 
 typedef struct Saved { char name[16]; uint8_t *data; } Saved;
@@ -128,7 +121,7 @@ static void assert_snapshots(Model *m)
     for (guint i = 0; i < m->saved->len; i++) {
         Saved *s = &g_array_index(m->saved, Saved, i);
         g_autofree uint8_t *now = g_malloc(GUEST_BYTES);
-        m->blk = open_ro(m->path);
+        m->blk = qcow2_open_ro(m->path);
         g_assert_cmpint(bdrv_snapshot_load_tmp(blk_bs(m->blk), NULL, s->name, &error_abort),
                         ==, 0);
         g_assert_cmpint(blk_pread(m->blk, 0, GUEST_BYTES, now, 0), ==, 0);
@@ -225,7 +218,7 @@ static void test_list(void)
     g_assert_false(bdrv_snapshot_find_by_id_and_name(blk_bs(blk), "3", "three", &info, NULL));
     /* the same after closing */
     blk_unref(blk);
-    blk = open_ro(path);
+    blk = qcow2_open_ro(path);
     g_assert_cmpint(bdrv_can_snapshot(blk_bs(blk)), ==, 0);
     g_free(list);
     g_assert_cmpint(bdrv_snapshot_list(blk_bs(blk), &list), ==, 3);
@@ -258,7 +251,7 @@ static void test_refused(void)
     assert_fails(ret, -EBUSY, err, "Device has active dirty bitmaps");
     bdrv_release_dirty_bitmap(bitmap);
     blk_unref(blk);
-    blk = open_ro(path);
+    blk = qcow2_open_ro(path);
     err = NULL;
     g_assert_cmpint(take(blk, "t", NULL), ==, -EACCES);
     ret = bdrv_snapshot_delete(blk_bs(blk), NULL, "s", &err);
