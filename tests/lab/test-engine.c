@@ -450,6 +450,16 @@ static void signal_or_timeout(void)
     saw(timed_out);
 }
 
+/* No step of one conflicts with any of the other, by what the lab sees; their order matters. */
+static int plain;
+
+THREAD(write_plain, qatomic_set(&x, 1); plain = 1;)
+THREAD(read_plain, qatomic_set(&y, 1); saw(plain);)
+static void plain_memory(void)
+{
+    run_two(write_plain, read_plain);
+}
+
 static void order_of_ready(void)
 {
     enum { N = 20 };
@@ -535,6 +545,7 @@ static const Expectation expectations[] = {
     { "/choice/spurious/none", spurious_wake_up, 2, SC },
     { "/choice/timeout", signal_or_timeout, 2, SC, CLOCK, .outcomes = 0x3 },
     { "/choice/close-or-read", close_or_read, 2, SC, .outcomes = 0x3 },
+    { "/choice/plain-memory", plain_memory, 1, SC, .outcomes = 0x3 },
     { "/choice/ready", order_of_ready, 1, SC, .outcomes = 0xfffff },
 };
 
