@@ -123,12 +123,25 @@ static bool read_mode(LabConfig *config, char **problem)
     return false;
 }
 
+static bool read_sectors(LabLimits *limits, char **problem)
+{
+    const char *text = getenv("LAB_SECTOR");
+
+    if (text && !lab_sectors_parse(text, limits)) {
+        *problem = problem_with("LAB_SECTOR", text, "512, 4096 or 512/4096 or the like");
+        return false;
+    }
+    return true;
+}
+
 static bool read_limits(LabLimits *limits, char **problem)
 {
     return read_switch("LAB_TSO", &limits->tso, problem)
            && read_switch("LAB_CLOCK", &limits->clock, problem)
            && read_switch("LAB_SPURIOUS", &limits->spurious, problem)
            && read_switch("LAB_FAULTS", &limits->faults, problem)
+           && read_switch("LAB_TORN", &limits->torn, problem)
+           && read_sectors(limits, problem)
            && read_number("LAB_STEPS", 1, UINT32_MAX, &limits->steps, problem);
 }
 

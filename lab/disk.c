@@ -264,9 +264,7 @@ void lab_disk_init(LabDisk *d, const uint8_t *backing, uint64_t size)
 
 void lab_disk_destroy(LabDisk *d)
 {
-    while (d->first) {
-        g_free(take_first(d));
-    }
+    lab_disk_lose(d);
     g_hash_table_destroy(d->now);
     g_hash_table_destroy(d->durable);
 }
@@ -308,6 +306,13 @@ void lab_disk_flush(LabDisk *d)
         land_first(d);
     }
     d->durable_size = d->size;
+}
+
+void lab_disk_lose(LabDisk *d)
+{
+    while (d->first) {
+        g_free(take_first(d));
+    }
 }
 
 bool lab_disk_reserve(LabDisk *d, uint64_t offset, uint64_t size)
@@ -384,31 +389,69 @@ uint64_t lab_disk_seek(const LabDisk *d, uint64_t offset, bool data)
 
 /* ---- power cut ------------------------------------------------------------------------- */
 
-/* Whether sector SECTOR of the Nth pending write has reached the medium. */
-static bool survives(unsigned pattern, uint64_t n, uint64_t sector)
+typedef enum Fate { LOST, LANDED, TORN } Fate;
+
+static Fate fate_of_next(LabCut *cut)
 {
-    if (pattern < 2) {
-        return pattern;
+    enum { SETS_OF_MAX = 6, TORN_ONCE_IN = 4 };
+    _Static_assert(1 << SETS_OF_MAX == LAB_CUT_PATTERNS, "each set of so few has its pattern");
+    uint64_t piece = cut->next++;
+
+    if (cut->pattern < 2) {
+        return cut->pattern ? LANDED : LOST;
+    }
+    if (cut->pieces <= SETS_OF_MAX && !cut->torn) {
+        return (cut->pattern - 1) >> piece & 1 ? LANDED : LOST;
+    }
+    LabRng rng = { lab_mix(cut->pattern, piece) };
+    if (cut->torn && lab_rng_once_in(&rng, TORN_ONCE_IN)) {
+        return TORN;
     }
     /* patterns differ in how much survives: an eighth to seven of them */
-    LabRng rng = { lab_mix(lab_mix(pattern, n), sector) };
-    return lab_rng_below(&rng, 8) < 1 + pattern % 7;
+    return lab_rng_below(&rng, 8) < 1 + cut->pattern % 7 ? LANDED : LOST;
 }
 
-static void land_some(LabDisk *d, const LabWrite *w, uint64_t n, unsigned pattern)
+/* So many bytes of the SIZE of a torn piece: words are whole. */
+static uint64_t torn_bytes(const LabCut *cut, uint64_t size)
 {
-    uint64_t end = w->offset + w->size;
+    LabRng rng = { lab_mix(cut->pattern, ~cut->next) };
 
-    for (uint64_t at = w->offset; at < end;) {
-        uint64_t next = MIN(ROUND_DOWN(at, (uint64_t)LAB_SECTOR) + LAB_SECTOR, end);
-        if (w->zero && next < end) {
-            /* a long one is one command to the file system: whole or not at all */
-            next = end;
+    return size / 8 * lab_rng_below(&rng, 1 << 16) >> 16 << 3;
+}
+
+static uint64_t pieces_of(const LabWrite *w, unsigned sector_bytes)
+{
+    /* zeroes are one command to the file system */
+    return w->zero ? 1 : (w->offset + w->size - 1) / sector_bytes - w->offset / sector_bytes + 1;
+}
+
+static bool grown(const LabDisk *d)
+{
+    return d->size != d->durable_size;
+}
+
+uint64_t lab_disk_pieces(const LabDisk *d, const LabCut *cut)
+{
+    uint64_t n = grown(d);
+
+    for (const LabWrite *w = d->first; w; w = w->next) {
+        n += pieces_of(w, cut->sector_bytes);
+    }
+    return n;
+}
+
+static void land_some(LabDisk *d, const LabWrite *w, LabCut *cut)
+{
+    uint64_t from = 0;
+
+    for (uint64_t n = pieces_of(w, cut->sector_bytes); n > 0; n--) {
+        uint64_t in_sector = (w->offset + from) % cut->sector_bytes;
+        uint64_t size = n == 1 ? w->size - from : cut->sector_bytes - in_sector;
+        Fate fate = fate_of_next(cut);
+        if (fate != LOST) {
+            view_put(d, d->durable, w, from, fate == TORN ? torn_bytes(cut, size) : size);
         }
-        if (survives(pattern, n, at / LAB_SECTOR)) {
-            view_put(d, d->durable, w, at - w->offset, next - at);
-        }
-        at = next;
+        from += size;
     }
 }
 
@@ -418,16 +461,17 @@ static void copy_block(gpointer key, gpointer bytes, gpointer opaque)
                         is_bytes(bytes) ? g_memdup2(bytes, LAB_DISK_BLOCK) : bytes);
 }
 
-void lab_disk_cut(LabDisk *d, unsigned pattern)
+void lab_disk_cut(LabDisk *d, LabCut *cut)
 {
-    for (uint64_t n = 0; d->first; n++) {
-        LabWrite *w = take_first(d);
-        land_some(d, w, n, pattern);
-        g_free(w);
-    }
     uint64_t old_size = d->size;
-    if (!survives(pattern, UINT32_MAX, 0)) {
+
+    if (grown(d) && fate_of_next(cut) != LANDED) {
         d->size = d->durable_size;
+    }
+    while (d->first) {
+        LabWrite *w = take_first(d);
+        land_some(d, w, cut);
+        g_free(w);
     }
     if (d->size < old_size) {
         view_zero(d, d->durable, d->size, old_size - d->size);

@@ -1,70 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What is in the files of the lab, and what their disk refuses. See files.h. */
+/* What is in the files of the lab. See files.h. */
 #include "miniblk/osdep.h"
 #include "lab/engine.h"
 #include "lab/event.h"
 #include "lab/inode.h"
-#include "miniblk/lab-test.h"
+#include "lab/trouble.h"
 #include "lab/world.h"
-
-enum { DIRECT_ALIGNMENT = 512 };
 
 /* As ext4 with blocks of 4 KiB. */
 #define FILE_SIZE_MAX (((int64_t)16 << 40) - LAB_DISK_BLOCK)
-
-static bool power_off, faults_wanted;
-
-/* ---- what the disk refuses -------------------------------------------------------------- */
-
-void lab_faults(bool on)
-{
-    faults_wanted = on;
-}
-
-static void cut(LabInode *inode, void *pattern)
-{
-    if (S_ISREG(inode->mode)) {
-        lab_disk_cut(&inode->disk, *(unsigned *)pattern);
-    }
-}
-
-void lab_power_cut(void)
-{
-    lab_syscall_point(LAB_OP_SYSCALL, (uintptr_t)&power_off, true);
-    unsigned pattern = lab_choose(LAB_CHOICE_VALUE, LAB_CUT_PATTERNS);
-    power_off = true;
-    lab_inode_foreach(cut, &pattern);
-}
-
-void lab_power_on(void)
-{
-    lab_syscall_point(LAB_OP_SYSCALL, (uintptr_t)&power_off, true);
-    power_off = false;
-}
-
-/* 0, or the -errno that a request ends with; it may leave *SIZE smaller. */
-static int trouble(bool write, size_t *size)
-{
-    enum { NONE, IO_ERROR, SHORT, NO_SPACE };
-
-    if (power_off) {
-        return -EIO;
-    }
-    if (!faults_wanted || !lab_limits()->faults) {
-        return 0;
-    }
-    switch (lab_choose(LAB_CHOICE_FAULT, write ? 4 : 3)) {
-    case IO_ERROR:
-        return -EIO;
-    case SHORT:
-        *size = *size > LAB_SECTOR ? ROUND_DOWN(*size / 2, (size_t)LAB_SECTOR) : *size;
-        return 0;
-    case NO_SPACE:
-        return -ENOSPC;
-    default:
-        return 0;
-    }
-}
 
 /* ---- data ------------------------------------------------------------------------------ */
 
@@ -78,7 +22,15 @@ static bool aligned(const LabOpenFile *f, const struct iovec *iov, int niov, int
     for (int i = 0; i < niov; i++) {
         bits |= (uintptr_t)iov[i].iov_base | iov[i].iov_len;
     }
-    return bits % DIRECT_ALIGNMENT == 0;
+    return bits % lab_sector_logical() == 0;
+}
+
+static unsigned what_may_happen(size_t size, bool write)
+{
+    unsigned may = LAB_TROUBLE_ERROR | (write ? LAB_TROUBLE_FULL : 0);
+
+    return size < 2 * lab_sector_logical() ? may
+           : may | LAB_TROUBLE_SHORT | (write ? LAB_TROUBLE_TORN : 0);
 }
 
 ssize_t lab_file_transfer(LabOpenFile *f, const struct iovec *iov, int niov, int64_t offset,
@@ -108,9 +60,12 @@ ssize_t lab_file_transfer(LabOpenFile *f, const struct iovec *iov, int niov, int
     } else if (offset > FILE_SIZE_MAX || size > FILE_SIZE_MAX - offset) {
         return -EFBIG;
     }
-    int ret = size ? trouble(write, &size) : 0;
-    if (ret < 0) {
-        return ret;
+    LabTrouble trouble = size ? lab_trouble(what_may_happen(size, write)) : LAB_TROUBLE_NONE;
+    if (trouble & (LAB_TROUBLE_ERROR | LAB_TROUBLE_FULL)) {
+        return trouble == LAB_TROUBLE_FULL ? -ENOSPC : -EIO;
+    }
+    if (trouble) {
+        size = ROUND_DOWN(size / 2, lab_sector_logical());
     }
     for (int i = 0; i < niov && done < size; i++) {
         size_t n = MIN(iov[i].iov_len, size - done);
@@ -124,7 +79,7 @@ ssize_t lab_file_transfer(LabOpenFile *f, const struct iovec *iov, int niov, int
     if (write && done && ((rwf & (RWF_DSYNC | RWF_SYNC)) || (f->flags & (O_DSYNC | O_SYNC)))) {
         lab_disk_flush_range(disk, offset, done);
     }
-    return done;
+    return trouble == LAB_TROUBLE_TORN ? -EIO : (ssize_t)done;
 }
 
 ssize_t lab_file_rw(LabOpenFile *f, const struct iovec *iov, int niov, int64_t offset,
@@ -136,13 +91,19 @@ ssize_t lab_file_rw(LabOpenFile *f, const struct iovec *iov, int niov, int64_t o
 
 int lab_file_flush(LabOpenFile *f)
 {
-    size_t size = 0;
-    int ret = trouble(false, &size);
+    /*
+     * The page cache forgets what it could not write: it is clean then, and the next flush
+     * succeeds. A disk that keeps its own cache does not.
+     */
+    bool cached = !(f->flags & O_DIRECT);
+    LabTrouble trouble = lab_trouble(LAB_TROUBLE_ERROR | (cached ? LAB_TROUBLE_LOST : 0));
 
-    if (ret == 0) {
+    if (trouble == LAB_TROUBLE_LOST) {
+        lab_disk_lose(&f->inode->disk);
+    } else if (!trouble) {
         lab_disk_flush(&f->inode->disk);
     }
-    return ret;
+    return trouble ? -EIO : 0;
 }
 
 int lab_file_sync(LabOpenFile *f)
@@ -159,7 +120,7 @@ int lab_file_truncate(LabOpenFile *f, int64_t size)
     if (size > FILE_SIZE_MAX) {
         return lab_errno(EFBIG);
     }
-    if (power_off) {
+    if (lab_trouble(LAB_TROUBLE_ERROR)) {
         return lab_errno(EIO);
     }
     lab_disk_resize(&f->inode->disk, size);
@@ -170,7 +131,6 @@ int lab_file_allocate(LabOpenFile *f, int mode, int64_t offset, int64_t size)
 {
     LabDisk *disk = &f->inode->disk;
     bool keep_size = mode & FALLOC_FL_KEEP_SIZE;
-    size_t whole = LAB_DISK_BLOCK;
 
     if (offset < 0 || size <= 0) {
         return lab_errno(EINVAL);
@@ -185,9 +145,9 @@ int lab_file_allocate(LabOpenFile *f, int mode, int64_t offset, int64_t size)
         ((mode & FALLOC_FL_PUNCH_HOLE) && !keep_size)) {
         return lab_errno(EOPNOTSUPP);
     }
-    int ret = trouble(true, &whole);
-    if (ret < 0) {
-        return lab_errno(-ret);
+    LabTrouble trouble = lab_trouble(LAB_TROUBLE_ERROR | LAB_TROUBLE_FULL);
+    if (trouble) {
+        return lab_errno(trouble == LAB_TROUBLE_FULL ? ENOSPC : EIO);
     }
     int64_t end = offset + size;
     if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) {

@@ -149,6 +149,8 @@ typedef struct LabLimits {
     bool clock;                 /* the clock is an agent always, not only as a last resort */
     bool spurious;              /* waits may return without reason (at most a few times) */
     bool faults;                /* the disk fails now and then (LAB_CHOICE_FAULT) */
+    bool torn;                  /* a power cut may leave a part of a sector */
+    unsigned logical_sector, physical_sector;   /* of the disk, bytes; 0: 512 */
     bool record;                /* keep the events for pictures, not only the hash */
     bool quiet;                 /* a sanitizer's report goes nowhere: it has been seen before */
 } LabLimits;

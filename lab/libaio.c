@@ -10,6 +10,7 @@
 #include "lab/files.h"
 #include "lab/port-lab.h"
 #include "lab/real.h"
+#include "lab/trouble.h"
 #include "lab/world.h"
 
 /* io_set_eventfd(): the kernel calls it IOCB_FLAG_RESFD. */
@@ -89,7 +90,7 @@ static int submit_one(Context *c, struct iocb *iocb)
         }
         return -EBADF;
     }
-    if (c->busy == c->max) {
+    if (c->busy == c->max || lab_trouble(LAB_TROUBLE_AGAIN) == LAB_TROUBLE_AGAIN) {
         return -EAGAIN;
     }
     if (room > IOV_MAX) {
@@ -146,6 +147,9 @@ static long perform(Request *r)
 
     if (opcode == IO_CMD_FSYNC || opcode == IO_CMD_FDSYNC) {
         return lab_file_flush(r->file);
+    }
+    if (lab_trouble(LAB_TROUBLE_AGAIN) == LAB_TROUBLE_AGAIN) {
+        return -EAGAIN;
     }
     return lab_file_transfer(r->file, r->iov, r->niov, r->copy.u.c.offset,
                              opcode == IO_CMD_PWRITE || opcode == IO_CMD_PWRITEV,

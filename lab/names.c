@@ -70,6 +70,8 @@ bool lab_agent_parse(const char *text, LabAgent *agent)
 
 /* ---- seed lines ------------------------------------------------------------------------ */
 
+#define SECTOR_WORD "sector="
+
 enum { SEED_FIELDS = 8 };       /* the second one, the path, may have colons of its own */
 
 static bool has_horizon(LabStrategyKind kind)
@@ -105,10 +107,16 @@ char *lab_seed_format(const LabSeed *seed)
 
     g_string_append_printf(out, "LAB1:%s:", seed->path);
     format_plan(out, &seed->plan);
-    g_string_append_printf(out, ":%s:%s%s%s:", seed->limits.tso ? "tso" : "sc",
+    g_string_append_printf(out, ":%s:%s%s%s%s", seed->limits.tso ? "tso" : "sc",
                            seed->limits.clock ? "agent" : "last",
                            seed->limits.spurious ? "+spurious" : "",
-                           seed->limits.faults ? "+faults" : "");
+                           seed->limits.faults ? "+faults" : "",
+                           seed->limits.torn ? "+torn" : "");
+    if (seed->limits.logical_sector) {
+        g_string_append_printf(out, "+sector=%u/%u", seed->limits.logical_sector,
+                               seed->limits.physical_sector);
+    }
+    g_string_append_c(out, ':');
     format_seed(out, &seed->plan);
     g_string_append_printf(out, ":%s", seed->build_id);
     return g_string_free(out, FALSE);
@@ -155,6 +163,27 @@ static bool parse_seed(const char *text, LabPlan *plan)
     return isxdigit((unsigned char)*text) && *end == '\0' && errno == 0;
 }
 
+bool lab_sectors_parse(const char *text, LabLimits *limits)
+{
+    enum { MIN_BYTES = 512, MAX_BYTES = 4096 };
+    uint64_t logical, physical;
+
+    if (!parse_number(&text, MAX_BYTES, &logical)) {
+        return false;
+    }
+    physical = logical;
+    if (*text == '/' && (text++, !parse_number(&text, MAX_BYTES, &physical))) {
+        return false;
+    }
+    if (*text || logical < MIN_BYTES || physical < logical || (logical & (logical - 1)) ||
+        (physical & (physical - 1))) {
+        return false;
+    }
+    limits->logical_sector = logical;
+    limits->physical_sector = physical;
+    return true;
+}
+
 static bool parse_clock(const char *text, LabLimits *limits)
 {
     g_auto(GStrv) words = g_strsplit(text, "+", -1);
@@ -168,7 +197,10 @@ static bool parse_clock(const char *text, LabLimits *limits)
             limits->spurious = true;
         } else if (strcmp(words[i], "faults") == 0) {
             limits->faults = true;
-        } else {
+        } else if (strcmp(words[i], "torn") == 0) {
+            limits->torn = true;
+        } else if (!g_str_has_prefix(words[i], SECTOR_WORD) ||
+                   !lab_sectors_parse(words[i] + strlen(SECTOR_WORD), limits)) {
             return false;
         }
     }

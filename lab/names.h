@@ -18,7 +18,7 @@ bool lab_agent_parse(const char *text, LabAgent *agent);
 typedef struct LabSeed {
     char *path;                 /* of the test case */
     LabPlan plan;
-    LabLimits limits;           /* tso, clock, spurious, faults */
+    LabLimits limits;           /* tso, clock, spurious, and of the disk */
     char *build_id;
 } LabSeed;
 
@@ -27,7 +27,7 @@ typedef struct LabSeed {
  *
  *      d       depth; with the horizon of strategies that need one: 3,1200
  *      tso     tso | sc
- *      clock   last | agent, then +spurious, +faults as they apply
+ *      clock   last | agent, then +spurious, +faults, +torn, +sector=... as they apply
  *      seed    hexadecimal; for "bound" the skips, decimal: 12.40; "-" when there are none
  *
  * The caller frees the result.
@@ -36,6 +36,9 @@ char *lab_seed_format(const LabSeed *seed);
 /* NULL and the contents of *SEED (lab_seed_clear), or what is wrong with LINE. */
 const char *lab_seed_parse(const char *line, LabSeed *seed);
 void lab_seed_clear(LabSeed *seed);
+
+/* "512", or "512/4096": logical and physical sectors. False: not powers of two in order. */
+bool lab_sectors_parse(const char *text, LabLimits *limits);
 
 /* Of the running program, in hexadecimal, at most 40 characters; "unknown". Static. */
 const char *lab_build_id(void);

@@ -160,6 +160,40 @@ static void fault(void)
     g_assert_cmpint(pwrite(fd, "a", 1, 0), ==, 1);
 }
 
+/* A write of two sectors is not one. */
+static void torn_write(void)
+{
+    int fd = open("/tmp/broken-world", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    char sectors[1024] = "";
+
+    g_assert_cmpint(pwrite(fd, sectors, sizeof(sectors), 0), ==, sizeof(sectors));
+    g_assert_cmpint(fdatasync(fd), ==, 0);
+    memset(sectors, 'a', sizeof(sectors));
+    g_assert_cmpint(pwrite(fd, sectors, sizeof(sectors), 0), ==, sizeof(sectors));
+    lab_power_cut();
+    lab_power_on();
+    g_assert_cmpint(pread(fd, sectors, sizeof(sectors), 0), ==, sizeof(sectors));
+    g_assert_cmpint(sectors[0], ==, sectors[512]);
+}
+
+/* A flush that failed has lost what the next one does not write. */
+static void lost_by_a_flush(void)
+{
+    int fd = open("/tmp/broken-world", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    char c = 'a';
+
+    g_assert_cmpint(pwrite(fd, &c, 1, 0), ==, 1);
+    lab_faults(true);
+    bool failed = fdatasync(fd) < 0;
+    lab_faults(false);
+    if (failed && fdatasync(fd) == 0) {
+        lab_power_cut();
+        lab_power_on();
+        g_assert_cmpint(pread(fd, &c, 1, 0), ==, 1);
+        g_assert_cmpint(c, ==, 'a');
+    }
+}
+
 /* What the lab does not control: it must notice. */
 static void diverges(void)
 {
@@ -194,6 +228,8 @@ int main(int argc, char **argv)
     g_test_add_func("/broken/unflushed", unflushed);
     g_test_add_func("/broken/fua-of-others", fua_of_others);
     g_test_add_func("/broken/fault", fault);
+    g_test_add_func("/broken/torn-write", torn_write);
+    g_test_add_func("/broken/lost-by-a-flush", lost_by_a_flush);
     g_test_add_func("/broken/diverges", diverges);
     return g_test_run();
 }

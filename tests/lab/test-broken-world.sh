@@ -34,6 +34,8 @@ declare -A cases=(
     [unflushed]='assertion|unflushed: assertion failed'
     [fua-of-others]='assertion|fua_of_others: assertion failed'
     [fault]='assertion|fault: assertion failed'
+    [torn-write]='assertion|torn_write: assertion failed'
+    [lost-by-a-flush]='assertion|lost_by_a_flush: assertion failed'
     [diverges]='diverged|the same choices did not give the same schedule'
 )
 # What sanitizers notice earlier, or tell otherwise.
