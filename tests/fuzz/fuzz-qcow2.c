@@ -44,7 +44,12 @@ static void write_here_and_there(BlockBackend *blk, int64_t length, uint8_t *buf
         blk_pwrite(blk, at, n, buf, 0);
         blk_flush(blk);
     }
-    blk_truncate(blk, length + (1 << 20), false, PREALLOC_MODE_METADATA, 0, NULL);
+    blk_pwrite(blk, 0, MIN(IO_BYTES, length), buf, BDRV_REQ_WRITE_COMPRESSED);
+    /* With the smallest clusters, enough for a longer refcount table. */
+    BlockDriverInfo bdi = { 0 };
+    bdrv_get_info(blk_bs(blk), &bdi);
+    int64_t more = bdi.cluster_size == 512 ? 10 << 20 : 1 << 20;
+    blk_truncate(blk, length + more, false, PREALLOC_MODE_METADATA, 0, NULL);
     blk_truncate(blk, length / 1024 * 512, false, PREALLOC_MODE_OFF, 0, NULL);
 }
 
@@ -103,10 +108,17 @@ static void use_bitmaps(BlockBackend *blk)
 
 static void change_options(BlockBackend *blk)
 {
-    static const char *const options[] = { "refcount_bits=64", "compat=0.10", "compat=1.1",
-                                           "refcount_bits=16", "lazy_refcounts=on" };
+    static const char *const options[] = {
+        "refcount_bits=64", "compat=0.10,refcount_bits=16,lazy_refcounts=off", "compat=1.1",
+        "refcount_bits=16", "lazy_refcounts=on",
+    };
     BlockDriverState *bs = blk_bs(blk);
 
+    /* (images of version 2 have none) */
+    for (BdrvDirtyBitmap *b; (b = bdrv_dirty_bitmap_first(bs)); ) {
+        bdrv_remove_persistent_dirty_bitmap(bs, bdrv_dirty_bitmap_name(b), NULL);
+        bdrv_release_dirty_bitmap(b);
+    }
     bdrv_change_backing_file(bs, "other", "raw");
     for (unsigned i = 0; i < ARRAY_SIZE(options); i++) {
         g_autoptr(json_t) opts = options_of("%s", options[i]);
@@ -235,6 +247,9 @@ static GByteArray *make_seed(const char *opts)
     fill_seed(blk);
     blk_unref(blk);
     g_assert_true(g_file_get_contents(path, &bytes, &length, NULL));
+    if (strstr(opts, "lazy")) {
+        bytes[79] |= 1;         /* the dirty bit: it is to be repaired when it is opened */
+    }
     return g_byte_array_new_take((guint8 *)bytes, length);
 }
 
