@@ -168,6 +168,11 @@ void lab_busy(void);
 /* The calling thread has ended; does not return. */
 void lab__thread_gone(void) __attribute__((noreturn));
 
+/* ---- affinity.c ------------------------------------------------------------------------- */
+
+/* The running thread makes another in SLOT. */
+void lab__affinity_inherit(int slot);
+
 /* ---- fiber.c --------------------------------------------------------------------------- */
 
 /* Give slot THREAD a stack and thread-local variables; its first step calls ENTRY(). */

@@ -85,7 +85,7 @@ static inline void port_thread_set_name(pthread_t thread, const char *name)
 }
 static inline int port_thread_id(void) { return lab_thread_id(); }
 void port_thread_name(int id, char name[16]);
-/* Which processor serves a thread makes no difference here; the set is validated. */
+/* Which processor serves a thread makes no difference here: affinity.c. */
 int port_thread_set_affinity(pthread_t thread, const cpu_set_t *cpus);
 int port_process_affinity(cpu_set_t *cpus);
 

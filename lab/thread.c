@@ -135,6 +135,7 @@ int lab_thread_create(pthread_t *thread, void *(*start)(void *), void *arg, bool
         .start = start, .arg = arg, .detached = detached, .id = i + 1,
     };
     snprintf(t->name, sizeof(t->name), "T%d", i);
+    lab__affinity_inherit(i);
     lab__fiber_init(i, thread_main);
     E.live |= lab__bit(i);
     *thread = i + 1;
@@ -225,22 +226,6 @@ void port_thread_name(int id, char name[16])
 {
     LabThread *t = thread_of(id - LAB_PID + 1);
     strcpy(name, t && !t->finished ? t->name : "");
-}
-
-int port_thread_set_affinity(pthread_t thread, const cpu_set_t *cpus)
-{
-    cpu_set_t usable;
-    int ret = port_process_affinity(&usable);
-    if (ret < 0) {
-        return ret;
-    }
-    CPU_AND(&usable, &usable, cpus);
-    return thread_of(thread) && CPU_COUNT(&usable) ? 0 : -EINVAL;
-}
-
-int port_process_affinity(cpu_set_t *cpus)
-{
-    return sched_getaffinity(0, sizeof(*cpus), cpus) < 0 ? -errno : 0;
 }
 
 void lab_thread_yield(void)
