@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What is in the file: numbers of the format, described in QEMU's "Qcow2 Image File Format". */
+/* Numbers of the format, which is described in QEMU's "Qcow2 Image File Format". */
 #ifndef IMAGES_QCOW2_FORMAT_H
 #define IMAGES_QCOW2_FORMAT_H
 
