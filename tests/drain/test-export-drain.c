@@ -114,13 +114,9 @@ static void act_moves(void)
 
 static void act_moves_inside_a_section(void)
 {
-    aio_context_acquire(io_ctx[0]);
-    bdrv_drained_begin(node);
-    bdrv_try_change_aio_context(node, io_ctx[1], NULL, &error_abort);
-    aio_context_release(io_ctx[0]);
-    aio_context_acquire(io_ctx[1]);
-    bdrv_drained_end(node);
-    aio_context_release(io_ctx[1]);
+    fx_drained_begin(node);
+    move(io_ctx[1]);
+    fx_drained_end(node);
 }
 
 /*
@@ -222,6 +218,33 @@ static void act_removed_and_moved(void)
     wait_removed();
 }
 
+/*
+ *      main                                io0                     io1
+ *      begin: clients are parked
+ *      hang up on them                     (has not come to it)
+ *      move: must wait for that
+ *                                          hangs up
+ *      switch, end
+ */
+static void act_removed_then_moved_inside_a_section(void)
+{
+    fx_drained_begin(node);
+    remove_export();
+    move(io_ctx[1]);
+    fx_drained_end(node);
+    wait_removed();
+}
+
+/* Clients that were parked in one thread are hung up on in another. */
+static void act_moved_then_removed_inside_a_section(void)
+{
+    fx_drained_begin(node);
+    move(io_ctx[1]);
+    remove_export();
+    wait_removed();
+    fx_drained_end(node);
+}
+
 static void act_stop(void)
 {
     export = NULL;
@@ -268,6 +291,10 @@ static const Case cases[] = {
     { "removed/inside-a-section", client_is_cut_off, 1, act_removed_inside_a_section },
     { "removed/gone-inside-a-section", client_is_cut_off, 1, act_gone_inside_a_section },
     { "removed/and-moved", client_is_cut_off, 1, act_removed_and_moved },
+    { "removed/and-moved-inside-a-section", client_is_cut_off, 1,
+      act_removed_then_moved_inside_a_section },
+    { "removed/when-moved-inside-a-section", client_is_cut_off, 1,
+      act_moved_then_removed_inside_a_section },
     { "stopped", client_is_cut_off, 2, act_stop },
     { "stopped/inside-a-section", client_is_cut_off, 1, act_stop_inside_a_section },
     { "stopped/held-requests", client_is_cut_off, 1, act_stop_with_held_requests },
