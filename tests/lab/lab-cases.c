@@ -74,10 +74,6 @@ int lab_main(void)
 {
     int failures = 0;
 
-    if (!lab_world_restores()) {
-        printf("1..0 # SKIP with a sanitizer a schedule needs a process of its own\n");
-        return 0;
-    }
     printf("1..%u\n", n_cases);
     for (unsigned i = 0; i < n_cases; i++) {
         bool right = run(i);
