@@ -87,12 +87,6 @@ static unsigned add_thread(unsigned n, int i)
     return add(n, LAB_AGENT_THREAD, i, lab__threads[i].op);
 }
 
-/* A thread that has gone on for so long may wait, without our seeing it, for somebody else. */
-bool lab__impatient(void)
-{
-    return E.streak >= LAB_STREAK_MAX || E.fair;
-}
-
 static unsigned add_threads(unsigned n, uint64_t threads)
 {
     int self = E.self;

@@ -137,7 +137,10 @@ unsigned lab__list_agents(uint64_t enabled);
 /* Whether a disk request could complete now. */
 bool lab__disk_is_ready(void);
 /* A thread that has gone on for so long may wait, without our seeing it, for somebody else. */
-bool lab__impatient(void);
+static inline bool lab__impatient(void)
+{
+    return lab__engine.streak >= LAB_STREAK_MAX || lab__engine.fair;
+}
 
 /* ---- schedule.c ------------------------------------------------------------------------ */
 
