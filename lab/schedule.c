@@ -114,6 +114,10 @@ void lab__fail_livelock(void)
 
 static void run_case(void)
 {
+    if (lab__limits.record) {
+        E.actor = LAB_BY_NOBODY;        /* has woken those that can go on from the beginning */
+        lab__enabled_threads();
+    }
     lab_running = true;
     const char *message = NULL;
     result->verdict = lab_case_run(case_number, &message);
