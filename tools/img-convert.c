@@ -192,6 +192,10 @@ static bool can_have_backing(const ConvertArgs *args)
 
 static bool can_copy_bitmaps(const ConvertArgs *args)
 {
+    if (args->bitmaps && args->plan.source_count > 1) {
+        error_report("Copying bitmaps only possible with single source");
+        return false;
+    }
     return !args->bitmaps || convert_can_copy_bitmaps(blk_bs(args->plan.sources[0].blk),
                                                       args->skip_broken_bitmaps);
 }
@@ -389,9 +393,6 @@ static bool check_arguments(ConvertArgs *args, int source_count)
     if (!conflict && source_count < 1) {
         conflict = "Must specify image file name";
     }
-    if (!conflict && args->bitmaps && source_count > 1) {
-        conflict = "Copying bitmaps only possible with single source";
-    }
     if (conflict) {
         error_report("%s", conflict);
     }
@@ -454,7 +455,8 @@ int img_convert(int argc, char **argv)
     }
     if (ok && args.options && img_options_ask_help(args.options)) {
         const char *format = args.target_format ? args.target_format : "raw";
-        int status = img_print_create_options(optind < argc ? argv[argc - 1] : NULL, format);
+        const char *target = argc - optind > 1 ? argv[argc - 1] : NULL;
+        int status = img_print_create_options(target, format);
         g_free(args.options);
         return status;
     }

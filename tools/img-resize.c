@@ -139,10 +139,7 @@ int img_resize(int argc, char **argv)
         img_usage_error("Expecting image file name and size");
     }
     req.src.name = argv[optind];
-    if (img_source_conflict(&req.src)) {
-        return EXIT_FAILURE;
-    }
-    if (!parse_change(change, &req)) {
+    if (!parse_change(change, &req) || img_source_conflict(&req.src)) {
         return EXIT_FAILURE;
     }
     BlockBackend *blk = img_open(&req.src, BDRV_O_RDWR | BDRV_O_RESIZE);
