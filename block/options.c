@@ -99,20 +99,17 @@ bool bdrv_opt_str(QDict *options, const char *key, char **val, Error **errp)
     return true;
 }
 
-static bool parse_bool(const char *text, bool *val)
+bool qapi_bool_parse(const char *name, const char *value, bool *obj, Error **errp)
 {
     static const char *const yes[] = { "on", "yes", "true", "y", NULL };
     static const char *const no[] = { "off", "no", "false", "n", NULL };
 
-    if (g_strv_contains(yes, text)) {
-        *val = true;
-        return true;
+    *obj = g_strv_contains(yes, value);
+    if (!*obj && !g_strv_contains(no, value)) {
+        error_setg(errp, "Parameter '%s' expects 'on' or 'off'", name);
+        return false;
     }
-    if (g_strv_contains(no, text)) {
-        *val = false;
-        return true;
-    }
-    return false;
+    return true;
 }
 
 bool bdrv_opt_bool(QDict *options, const char *key, bool *val, Error **errp)
@@ -126,11 +123,9 @@ bool bdrv_opt_bool(QDict *options, const char *key, bool *val, Error **errp)
         *val = json_is_true(value);
         return true;
     }
-    if (json_is_string(value) && parse_bool(json_string_value(value), val)) {
-        return true;
-    }
-    error_setg(errp, "Parameter '%s' expects 'on' or 'off'", key);
-    return false;
+    /* (what is no word is none of the words) */
+    return qapi_bool_parse(key, json_is_string(value) ? json_string_value(value) : "", val,
+                           errp);
 }
 
 static bool bad_size(const char *name, Error **errp)

@@ -50,8 +50,11 @@ typedef struct FileState {
 
 /* ---- images/file.c ---------------------------------------------------------------------- */
 
-/* BDRV_O_* as flags for open(2). */
-int file_open_flags(int flags);
+/*
+ * Open as *FLAGS (BDRV_O_*) say; where writing is not allowed and BDRV_O_AUTO_RDONLY is among
+ * them, to read, with BDRV_O_RDWR taken away. A descriptor or -errno.
+ */
+int file_open_fd(const char *filename, int *flags);
 /*
  * s->fd begins, or ends, to be what requests in CTX are made with. Main thread, while none is
  * in flight; end it before the descriptor is closed or replaced.

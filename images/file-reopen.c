@@ -25,16 +25,10 @@ static bool same_file(int a, int b)
 /* A new descriptor in S; the name may lead somewhere else by now. */
 static int open_again(BDRVReopenState *state, FileState *s, int old_fd, Error **errp)
 {
-    s->fd = open(s->filename, file_open_flags(state->flags));
-    if (s->fd < 0 && (errno == EACCES || errno == EROFS || errno == EPERM) &&
-        (state->flags & BDRV_O_RDWR) && (state->flags & BDRV_O_AUTO_RDONLY)) {
-        state->flags &= ~BDRV_O_RDWR;
-        s->fd = open(s->filename, file_open_flags(state->flags));
-    }
+    s->fd = file_open_fd(s->filename, &state->flags);
     if (s->fd < 0) {
-        int ret = -errno;
-        error_setg_errno(errp, -ret, "Could not reopen file");
-        return ret;
+        error_setg_errno(errp, -s->fd, "Could not reopen file");
+        return s->fd;
     }
     if (!same_file(s->fd, old_fd)) {
         error_setg(errp, "Could not reopen '%s': it is another file now", s->filename);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The drivers "file" (a regular file of the host) and "host_device" (a device file). */
 #include "miniblk/osdep.h"
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include "miniblk/raw-aio.h"
 #include "images/file-internal.h"
 
@@ -136,10 +138,41 @@ static void file_attach_aio_context(BlockDriverState *bs, AioContext *new_contex
 
 /* ---- opening --------------------------------------------------------------------------- */
 
-int file_open_flags(int flags)
+static int open_flags(int flags)
 {
     return ((flags & BDRV_O_RDWR) ? O_RDWR : O_RDONLY) | O_CLOEXEC |
            ((flags & BDRV_O_NOCACHE) ? O_DIRECT : 0);
+}
+
+/* The kernel lets one open such a disk for writing, and refuses the writes. */
+static bool is_write_protected(int fd)
+{
+    int protected = 0;
+
+    return ioctl(fd, BLKROGET, &protected) == 0 && protected;
+}
+
+static int open_as(const char *filename, int flags)
+{
+    int fd = open(filename, open_flags(flags));
+
+    if (fd >= 0 && (flags & BDRV_O_RDWR) && is_write_protected(fd)) {
+        close(fd);
+        return -EACCES;
+    }
+    return fd < 0 ? -errno : fd;
+}
+
+int file_open_fd(const char *filename, int *flags)
+{
+    int fd = open_as(filename, *flags);
+    bool forbidden = fd == -EACCES || fd == -EPERM || fd == -EROFS;
+
+    if (forbidden && (*flags & BDRV_O_RDWR) && (*flags & BDRV_O_AUTO_RDONLY)) {
+        *flags &= ~BDRV_O_RDWR;
+        fd = open_as(filename, *flags);
+    }
+    return fd;
 }
 
 static int open_file(BlockDriverState *bs, const char *filename, int *flags, Error **errp)
@@ -150,24 +183,17 @@ static int open_file(BlockDriverState *bs, const char *filename, int *flags, Err
     if (stat(filename, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode))) {
         return -ENOTSUP;
     }
-    int fd = open(filename, file_open_flags(*flags));
-    bool forbidden = fd < 0 && (errno == EACCES || errno == EPERM || errno == EROFS);
-    if (forbidden && (*flags & BDRV_O_RDWR) && (*flags & BDRV_O_AUTO_RDONLY)) {
-        *flags &= ~BDRV_O_RDWR;
+    int fd = file_open_fd(filename, flags);
+    if (!(*flags & BDRV_O_RDWR)) {
         bs->open_flags &= ~BDRV_O_RDWR;
-        fd = open(filename, file_open_flags(*flags));
     }
-    if (fd >= 0) {
-        return fd;
-    }
-    int ret = -errno;
-    if (ret == -EINVAL && (*flags & BDRV_O_NOCACHE)) {
+    if (fd == -EINVAL && (*flags & BDRV_O_NOCACHE)) {
         error_setg(errp, "Could not open '%s': filesystem does not support O_DIRECT",
                    filename);
-    } else {
-        error_setg_errno(errp, -ret, "Could not open '%s'", filename);
+    } else if (fd < 0) {
+        error_setg_errno(errp, -fd, "Could not open '%s'", filename);
     }
-    return ret;
+    return fd;
 }
 
 /* See what FD is, and whether the driver is for such. */

@@ -109,6 +109,17 @@ static void null_reopen_abort(BDRVReopenState *state)
     g_free(state->opaque);
 }
 
+/* The name alone makes one that reads alike. */
+static void null_refresh_filename(BlockDriverState *bs)
+{
+    bool plain = !qdict_haskey(bs->options, "size") &&
+                 !qdict_haskey(bs->options, "read-zeroes");
+
+    g_free(bs->exact_filename);
+    bs->exact_filename = plain ? g_strdup_printf("%s://", bs->drv->protocol_name)
+                               : g_strdup("");
+}
+
 /* ---- requests -------------------------------------------------------------------------- */
 
 static int coroutine_fn QEMU_NOINLINE wait_latency(const NullState *s)
@@ -189,6 +200,7 @@ static int64_t coroutine_fn null_co_get_allocated_file_size(BlockDriverState *bs
     .bdrv_reopen_prepare = null_reopen_prepare,                                 \
     .bdrv_reopen_commit = null_reopen_commit,                                   \
     .bdrv_reopen_abort = null_reopen_abort,                                     \
+    .bdrv_refresh_filename = null_refresh_filename,                             \
     .mutable_opts = mutable_opts,                                               \
     .bdrv_co_preadv = null_co_preadv,                                           \
     .bdrv_co_pwritev = null_co_pwritev,                                         \

@@ -238,6 +238,10 @@ static int check_options(Qcow2CreateOptions *o, Error **errp)
         error_setg(errp, "Backing format cannot be used without backing file");
         return -EINVAL;
     }
+    if (o->backing_fmt && !bdrv_find_format(o->backing_fmt)) {
+        error_setg(errp, "Parameter 'backing-fmt' does not accept value '%s'", o->backing_fmt);
+        return -EINVAL;
+    }
     if (o->backing_file && o->prealloc != PREALLOC_MODE_OFF && !o->extended_l2) {
         error_setg(errp, "Backing file and preallocation can only be used at the same time if "
                    "extended_l2 is on");

@@ -109,8 +109,7 @@ bool img_add_options(char **options, const char *arg)
     return true;
 }
 
-/* The next element of *LIST, doubled commas made single; NULL at the end. */
-static char *next_element(const char **list)
+char *img_next_element(const char **list)
 {
     const char *p = *list;
 
@@ -137,7 +136,7 @@ bool img_options_ask_help(const char *options)
     const char *rest = options;
 
     for (;;) {
-        g_autofree char *element = next_element(&rest);
+        g_autofree char *element = img_next_element(&rest);
         if (!element) {
             return false;
         }
@@ -251,17 +250,14 @@ static char *canonical_value(OptionType type, const char *name, const char *valu
                              Error **errp)
 {
     uint64_t size;
+    bool on;
     char *end;
 
     switch (type) {
     case OPTION_STRING:
         return g_strdup(value);
     case OPTION_BOOL:
-        if (!strcmp(value, "on") || !strcmp(value, "off")) {
-            return g_strdup(value);
-        }
-        error_setg(errp, "Parameter '%s' expects 'on' or 'off'", name);
-        return NULL;
+        return qapi_bool_parse(name, value, &on, errp) ? g_strdup(value) : NULL;
     case OPTION_NUMBER:
         errno = 0;
         size = g_ascii_strtoull(value, &end, 0);
@@ -305,7 +301,7 @@ QDict *img_parse_create_options(const BlockDriver *drv, const char *list, Error 
     const char *rest = list;
 
     for (;;) {
-        g_autofree char *element = next_element(&rest);
+        g_autofree char *element = img_next_element(&rest);
         const char *name, *value;
         if (!element) {
             return opts;

@@ -48,6 +48,8 @@ static bool check_backing(const CreateRequest *req, QDict *opts, Error **errp)
     if (format) {
         qdict_put_str(options, "driver", format);
     }
+    /* Only its size and format matter; a running machine may be about to leave it behind. */
+    qdict_put_bool(options, "force-share", true);
     BlockDriverState *bs = bdrv_open(full, NULL, options, 0, errp);
     if (!bs) {
         error_append_hint(errp, "Could not open backing image.\n");

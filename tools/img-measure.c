@@ -123,8 +123,12 @@ static bool parse_shape(const QDict *opts, Shape *shape, Error **errp)
     static const char *const preallocs[] = { "off", "metadata", "falloc", "full", NULL };
     const char *compat = qdict_get_try_str(opts, "compat");
     const char *prealloc = qdict_get_try_str(opts, "preallocation");
-    bool extended = has_value(opts, "extended_l2", "on");
+    const char *word = qdict_get_try_str(opts, "extended_l2");
+    bool extended = false;
 
+    if (word && !qapi_bool_parse("extended_l2", word, &extended, errp)) {
+        return false;
+    }
     shape->cluster_bytes = option_number(opts, "cluster_size", 65536);
     shape->refcount_bits = option_number(opts, "refcount_bits", REFCOUNT_BITS_V2);
     shape->l2_entry_bytes = extended ? EXTENDED_ENTRY_BYTES : TABLE_ENTRY_BYTES;
@@ -146,6 +150,8 @@ static bool parse_shape(const QDict *opts, Shape *shape, Error **errp)
                (shape->refcount_bits & (shape->refcount_bits - 1))) {
         error_setg(errp, "Refcount width must be a power of two and may not exceed %d bits",
                    REFCOUNT_BITS_MAX);
+    } else if (has_value(opts, "encrypt.format", "luks")) {
+        error_setg(errp, "Encrypted qcow2 images are not supported");
     } else if (shape->v2 && shape->refcount_bits != REFCOUNT_BITS_V2) {
         error_setg(errp, "Different refcount widths than %d bits require compatibility level "
                    "1.1 or above (use compat=1.1 or greater)", REFCOUNT_BITS_V2);
@@ -212,12 +218,13 @@ static bool measure(BlockBackend *blk, int64_t length, const char *format,
     QDict *opts = img_parse_create_options(drv, options, &err);
     if (!opts) {
         error_report_err(err);
+        error_report("Invalid options for file format '%s'", format);
         return false;
     }
     if (!strcmp(format, "qcow2")) {
         ok = measure_qcow2(blk, length, opts, out, &err);
-    } else if (!strcmp(format, "raw") || !strcmp(format, "file")) {
-        out->required_bytes = out->full_bytes = length;
+    } else if (!strcmp(format, "raw")) {
+        out->required_bytes = out->full_bytes = ROUND_UP(length, BDRV_SECTOR_SIZE);
     } else {
         error_setg(&err, "Block driver '%s' does not support size measurement", format);
         ok = false;
@@ -268,6 +275,55 @@ static bool check_source(const ImgSource *src, const char *snapshot, int64_t len
     return true;
 }
 
+typedef struct MeasureArgs {
+    ImgSource src;
+    ImgOutput output;
+    const char *format, *snapshot;
+    char *options;              /* the -o lists, joined; owned */
+    int64_t length;             /* bytes; -1: not given */
+} MeasureArgs;
+
+static bool take_option(MeasureArgs *args, int c)
+{
+    switch (c) {
+    case 'f': args->src.format = optarg; break;
+    case 'l': args->snapshot = optarg; break;
+    case 'O': args->format = optarg; break;
+    case 'U': break;
+    case 'o':
+        return img_add_options(&args->options, optarg);
+    case IMG_OPT_OUTPUT:
+        return img_parse_output(optarg, &args->output);
+    case IMG_OPT_IMAGE_OPTS:
+        args->src.image_opts = true;
+        break;
+    case IMG_OPT_SIZE:
+        args->length = img_parse_size("image size", optarg, 0, INT64_MAX);
+        return args->length >= 0;
+    }
+    return true;
+}
+
+static bool run(MeasureArgs *args)
+{
+    BlockBackend *blk = NULL;
+    Measure result = { 0 };
+    bool ok = true;
+
+    if (args->src.name) {
+        blk = img_open(&args->src, 0);
+        ok = blk && (!args->snapshot || img_load_snapshot(blk_bs(blk), args->snapshot));
+        args->length = ok ? img_length(blk, args->src.name) : -1;
+    }
+    ok = args->length >= 0 &&
+         measure(blk, args->length, args->format, args->options, &result);
+    if (ok) {
+        print_measure(&result, args->output);
+    }
+    blk_unref(blk);
+    return ok;
+}
+
 int img_measure(int argc, char **argv)
 {
     static const struct option longopts[] = {
@@ -280,63 +336,20 @@ int img_measure(int argc, char **argv)
         { NULL },
     };
     /* As for info: an estimate disturbs nobody. */
-    ImgSource src = { .force_share = true };
-    ImgOutput output = IMG_OUTPUT_HUMAN;
-    const char *format = "raw", *snapshot = NULL;
-    g_autofree char *options = NULL;
-    int64_t length = -1;
-    Measure result = { 0 };
+    MeasureArgs args = { .src.force_share = true, .format = "raw", .length = -1 };
+    bool ok = true;
     int c;
 
-    while ((c = img_getopt(argc, argv, "f:l:O:o:U", longopts)) != -1) {
-        switch (c) {
-        case 'f': src.format = optarg; break;
-        case 'l': snapshot = optarg; break;
-        case 'O': format = optarg; break;
-        case 'U': break;
-        case 'o':
-            if (!img_add_options(&options, optarg)) {
-                return EXIT_FAILURE;
-            }
-            break;
-        case IMG_OPT_OUTPUT:
-            if (!img_parse_output(optarg, &output)) {
-                return EXIT_FAILURE;
-            }
-            break;
-        case IMG_OPT_IMAGE_OPTS:
-            src.image_opts = true;
-            break;
-        case IMG_OPT_SIZE:
-            length = img_parse_size("image size", optarg, 0, INT64_MAX);
-            if (length < 0) {
-                return EXIT_FAILURE;
-            }
-            break;
-        }
+    while (ok && (c = img_getopt(argc, argv, "f:l:O:o:U", longopts)) != -1) {
+        ok = take_option(&args, c);
     }
-    src.name = optind < argc ? argv[optind] : NULL;
-    if (argc - optind > 1) {
+    args.src.name = optind < argc ? argv[optind] : NULL;
+    if (ok && argc - optind > 1) {
         error_report("At most one filename argument is allowed.");
-        return EXIT_FAILURE;
+        ok = false;
     }
-    if (!check_source(&src, snapshot, length) || img_source_conflict(&src)) {
-        return EXIT_FAILURE;
-    }
-
-    BlockBackend *blk = NULL;
-    if (src.name) {
-        blk = img_open(&src, 0);
-        length = blk && (!snapshot || img_load_snapshot(blk_bs(blk), snapshot))
-                 ? img_length(blk, src.name) : -1;
-    }
-    bool ok = length >= 0;
-    ok = ok && measure(blk, length, format, options, &result);
-    if (ok) {
-        print_measure(&result, output);
-    }
-    if (blk) {
-        blk_unref(blk);
-    }
+    ok = ok && check_source(&args.src, args.snapshot, args.length) &&
+         !img_source_conflict(&args.src) && run(&args);
+    g_free(args.options);
     return ok ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -39,14 +39,14 @@ static bool parse_change(const char *text, ResizeRequest *req)
 /* The length that REQ asks for; -1 after a message. */
 static int64_t new_length(const ResizeRequest *req, int64_t old_bytes)
 {
-    if (req->direction == 0) {
-        return req->bytes;
-    }
-    if (req->direction > 0 ? req->bytes > INT64_MAX - old_bytes : req->bytes >= old_bytes) {
+    int64_t base = req->direction ? old_bytes : 0;
+    int64_t change = req->direction < 0 ? -req->bytes : req->bytes;
+
+    if (change > INT64_MAX - base || base + change <= 0) {
         error_report("New image size must be positive");
         return -1;
     }
-    return old_bytes + req->direction * req->bytes;
+    return base + change;
 }
 
 static bool resize(const ResizeRequest *req, BlockBackend *blk)

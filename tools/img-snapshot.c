@@ -86,11 +86,16 @@ void img_print_snapshots(const json_t *snapshots, int indent)
 /* "snapshot.id=ID,snapshot.name=NAME" in parts; false after a message. */
 static bool parse_param(const char *param, char **id, char **name)
 {
-    g_auto(GStrv) elements = g_strsplit(param, ",", -1);
+    const char *rest = param;
 
-    for (char **e = elements; *e; e++) {
-        char *equals = strchr(*e, '=');
-        g_autofree char *key = equals ? g_strndup(*e, equals - *e) : g_strdup(*e);
+    for (;;) {
+        g_autofree char *element = img_next_element(&rest);
+        if (!element) {
+            return true;
+        }
+        char *equals = strchr(element, '=');
+        g_autofree char *key = equals ? g_strndup(element, equals - element)
+                                      : g_strdup(element);
         char **value = !strcmp(key, "snapshot.id") ? id :
                        !strcmp(key, "snapshot.name") ? name : NULL;
         if (!value || !equals) {
@@ -101,7 +106,6 @@ static bool parse_param(const char *param, char **id, char **name)
         g_free(*value);
         *value = g_strdup(equals + 1);
     }
-    return true;
 }
 
 bool img_load_snapshot(BlockDriverState *bs, const char *param)

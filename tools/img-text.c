@@ -21,9 +21,7 @@ char *img_size_text(uint64_t bytes)
 
 json_t *img_json_string(const char *s)
 {
-    g_autofree char *valid = g_utf8_make_valid(s, -1);
-
-    return json_string(valid);
+    return json_string_nocheck(s);
 }
 
 static void newline(GString *out, int level)
@@ -31,10 +29,31 @@ static void newline(GString *out, int level)
     g_string_append_printf(out, "\n%*s", level * INDENT, "");
 }
 
-static void append_scalar(GString *out, const json_t *value)
+/* A name from outside may be any bytes; JSON is Unicode, and ours is all of printable ASCII. */
+static void append_string(GString *out, const char *s)
 {
+    g_autofree char *valid = g_utf8_make_valid(s, -1);
+    json_t *value = json_string(valid);
     char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
 
+    for (const char *c = text; *c; c++) {
+        if (*c == '\x7f') {
+            g_string_append(out, "\\u007F");
+        } else {
+            g_string_append_c(out, *c);
+        }
+    }
+    free(text);
+    json_decref(value);
+}
+
+static void append_scalar(GString *out, const json_t *value)
+{
+    if (json_is_string(value)) {
+        append_string(out, json_string_value(value));
+        return;
+    }
+    char *text = json_dumps(value, JSON_ENCODE_ANY);
     g_string_append(out, text);
     free(text);
 }
@@ -54,11 +73,9 @@ static void append_json(GString *out, const json_t *value, int level)
         json_t *member;
         const char *comma = "";
         json_object_foreach((json_t *)value, key, member) {
-            json_t *name = json_string(key);
             g_string_append(out, comma);
             newline(out, level + 1);
-            append_scalar(out, name);
-            json_decref(name);
+            append_string(out, key);
             g_string_append(out, ": ");
             append_json(out, member, level + 1);
             comma = ",";

@@ -132,6 +132,11 @@ void img_wait(const int *pending);
  * when ARG cannot be part of a list.
  */
 bool img_add_options(char **options, const char *arg);
+/*
+ * The next element of *LIST, doubled commas made single (newly allocated), *LIST then being
+ * the rest; NULL at the end.
+ */
+char *img_next_element(const char **list);
 /* Whether the list asks for help ("help" or "?" alone between commas). */
 bool img_options_ask_help(const char *options);
 /* Print what FORMAT understands, for an image FILENAME when one is given. */

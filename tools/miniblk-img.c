@@ -5,6 +5,7 @@
  */
 #include "miniblk/osdep.h"
 #include "tools/img.h"
+#include "tools/streams.h"
 
 /* The release whose command line and output this is. */
 #define PEER_VERSION "8.2.0"
@@ -176,6 +177,7 @@ int main(int argc, char **argv)
 {
     g_autofree char *progname = g_path_get_basename(argv[0] ? argv[0] : "miniblk-img");
 
+    streams_guard();
     error_set_progname(progname);
     qemu_init_main_loop(&error_fatal);
     bdrv_init();
@@ -191,8 +193,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
         if (!strcmp(commands[i].name, name)) {
             int status = commands[i].run(argc, argv);
-            if (fflush(stdout) || ferror(stdout)) {
-                error_report("Could not write output: %s", strerror(errno));
+            if (!streams_flush()) {
                 status = EXIT_FAILURE;
             }
             bdrv_close_all();

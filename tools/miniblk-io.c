@@ -10,6 +10,7 @@
 #include "qmp/qmp.h"
 #include "tools/img.h"
 #include "tools/io.h"
+#include "tools/streams.h"
 
 /* The release whose command line and output this is. */
 #define PEER_VERSION "8.2.0"
@@ -277,6 +278,7 @@ int main(int argc, char **argv)
     g_autoptr(GPtrArray) commands = g_ptr_array_new();
     CommandLine cl = { .how = IO_OPEN_DEFAULT, .commands = commands };
 
+    streams_guard();
     error_set_progname(progname);
     argv[0] = progname;         /* for messages of getopt() */
     qemu_init_main_loop(&error_fatal);
@@ -287,10 +289,7 @@ int main(int argc, char **argv)
     }
     bool ok = commands->len ? run_commands(commands) : run_stdin();
     io_close_image();
-    if (fflush(stdout) || ferror(stdout)) {
-        error_report("Could not write output: %s", strerror(errno));
-        ok = false;
-    }
+    ok = streams_flush() && ok;
     bdrv_close_all();
     return ok ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -14,6 +14,7 @@
 #include "miniblk/main-loop.h"
 #include "qmp/qmp.h"
 #include "tools/daemonize.h"
+#include "tools/streams.h"
 
 enum { OPT_DAEMONIZE = 256, OPT_PIDFILE, OPT_COMMAND };
 
@@ -237,6 +238,7 @@ int main(int argc, char **argv)
     Settings set = { false, NULL };
     Error *err = NULL;
 
+    streams_guard();
     first_pass(argc, argv, &set);
     if (set.daemonize) {
         daemonize_begin();

@@ -43,6 +43,8 @@ bool bdrv_options_nest(QDict *options, Error **errp);
 bool bdrv_opt_str(QDict *options, const char *key, char **val, Error **errp);
 /* true/false, or a string on/off/yes/no/true/false/y/n. */
 bool bdrv_opt_bool(QDict *options, const char *key, bool *val, Error **errp);
+/* VALUE, of the parameter NAME: one of those words. False with ERRP set otherwise. */
+bool qapi_bool_parse(const char *name, const char *value, bool *obj, Error **errp);
 /* An integer >= 0, or a string with an optional suffix b k K M G T P E (powers of 1024). */
 bool bdrv_opt_size(QDict *options, const char *key, uint64_t *val, Error **errp);
 /* An index into the NULL-terminated NAMES. */

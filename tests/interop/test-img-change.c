@@ -151,7 +151,8 @@ static const Script scripts[] = {
       "q bitmap -U --add a x; q bitmap -q --add a x; q bitmap --object foo --add a x\n"
       "q bitmap -g; q bitmap --merge; q create -q -f qcow2 c2 2M; q bitmap --add c2 x\n"
       "q bitmap -b c2 --merge x a c; q bitmap --clear --remove a c; q bitmap --remove --clear a x\n"
-      "q check a\n" },
+      "q check a; q create -q -f qcow2 -b a -F qcow2 t; q bitmap --add t new\n"
+      "q bitmap --add a new; q bitmap --merge new -b t -F qcow2 a new; q check a\n" },
     { "amend",
       "i() { qemu-img info $1 | grep -v 'disk size'; }\n"
       "q create -q -f qcow2 a 1M; q create -q -f qcow2 b 1M; truncate -s 1M r; q amend\n"
@@ -184,7 +185,8 @@ static const Script scripts[] = {
       "  rm -f o; q convert -l \"$l\" a o; [ -f o ] && md5sum <o; done\n"
       "q convert -l s1 a a o; q convert -l s1 -l nope a o; q measure -O qcow2 -l s1 a\n"
       "q measure -O qcow2 -l nope a; q measure -l snapshot.id=1 a; q measure -O qcow2 a\n"
-      "q measure -l s1 --size 1G\n" },
+      "q measure -l s1 --size 1G; q snapshot -c a,b a; q convert -l snapshot.name=a,,b a o\n"
+      "md5sum <o\n" },
     { "convert-bitmaps",
       "q create -q -f qcow2 b 1M; q bitmap --add b b0; q bitmap --add -g 512 --disable b b1\n"
       "qemu-io -c 'write 0 128k' b >io.log; q bitmap --add b b2; truncate -s 1M r\n"

@@ -41,6 +41,7 @@ static const Script scripts[] = {
       "for o in cluster_size=4k,lazy_refcounts=on cluster_size=3k cluster_size=4M \\\n"
       "  compat=0.10 compat=1.1 compat=bogus preallocation=metadata refcount_bits=1 \\\n"
       "  refcount_bits=3 refcount_bits=x lazy_refcounts lazy_refcounts=maybe \\\n"
+      "  lazy_refcounts=true lazy_refcounts=no lazy_refcounts=TRUE \\\n"
       "  nolazy_refcounts compat=0.10,lazy_refcounts=on compat=0.10,refcount_bits=1; do\n"
       "  rm -f a.qcow2; q create -f qcow2 -o $o a.qcow2 1M; q info a.qcow2 2>&1 |\n"
       "  grep -v 'disk size'; done\n"
@@ -117,6 +118,8 @@ static const Script scripts[] = {
       "q convert -O qcow2 -o cluster_size=3k a b; q convert -O qcow2 -B a -F qcow2 a b\n"
       "q info b; q convert -O qcow2 -B a a c; q convert -O raw -B a -F qcow2 a c\n"
       "q convert -O qcow2 -B nosuch -F qcow2 a c; q convert -O qcow2 -F qcow2 a c\n"
+      "q convert -O qcow2 -B a -F qcow2 a b c; q convert -n -O qcow2 -B a -F qcow2 a b c\n"
+      "q convert -O qcow2 -o backing_file=a,backing_fmt=qcow2 a b c\n"
       "q convert -O qcow2 -o preallocation=metadata a c; q info c; q compare a c\n" },
     { "compare",
       "truncate -s 1M one; mark one 5; mark one 70000; q compare -f bogus one one\n"
@@ -164,7 +167,9 @@ static const Script scripts[] = {
       "q resize --preallocation=full -f raw --shrink one -1M; q resize -f raw one +0\n"
       "q resize -f raw one 8E; q resize -f raw one +x; q resize -f raw one ''\n"
       "q resize -f raw +1M one; q resize -f raw --shrink one 12345; stat -c %s one\n"
-      "q create -f qcow2 a 1M; q resize a 3M; q info a; q check a\n" },
+      "q create -f qcow2 a 1M; q resize a 3M; q info a; q check a\n"
+      "q resize a 0; q resize --shrink a 0; q resize --shrink a -- -3M; q resize -f raw one 0\n"
+      "q resize -f raw --shrink one 0; q info a; stat -c %s one\n" },
     { "measure",
       "truncate -s 1M one; mark one 5; mark one 500000; q measure -O raw one\n"
       "q measure -O raw --size 1G; q measure -O raw one --output=json\n"
@@ -179,7 +184,16 @@ static const Script scripts[] = {
       "for o in extended_l2=on extended_l2=on,cluster_size=16k extended_l2=on,cluster_size=4k \\\n"
       "  compat=0.10,refcount_bits=1 compat=bogus preallocation=bogus backing_file=nosuch; do\n"
       "q measure -O qcow2 -o $o --size 40T; q measure -O qcow2 -o $o one; done\n"
-      "q measure -O qcow2 --output=json a\n" },
+      "q measure -O qcow2 --output=json a; for s in 0 1 513; do q measure --size $s; done\n"
+      "for o in compat=bogus compat=v3 preallocation=foo compat=0.10,refcount_bits=1 \\\n"
+      "  compat=0.10,extended_l2=on extended_l2=on,cluster_size=4k extended_l2=on \\\n"
+      "  extended_l2=yes,cluster_size=16k encrypt.format=aes bogus=1 refcount_bits=x \\\n"
+      "  refcount_bits=3 cluster_size=3 lazy_refcounts=x lazy_refcounts=n backing_fmt=raw \\\n"
+      "  backing_file=one,backing_fmt=raw backing_file=one,preallocation=metadata \\\n"
+      "  cluster_size=513,refcount_bits=3,compat=x,preallocation=z size=5M \\\n"
+      "  refcount_bits=3,compat=x,preallocation=z refcount_bits=3,preallocation=z; do\n"
+      "q measure -O qcow2 -o $o --size 1T; q measure -O qcow2 -o $o one; done\n"
+      "q measure -O raw -o bogus=1 one; q measure -O file one\n" },
 };
 
 /* ---- what the installed peer is too old for ---------------------------------------- */
@@ -363,7 +377,7 @@ static void test_locked(void)
         "qemu-io -f raw raw <pipe2 >log2 2>&1 3>&- & exec 4>pipe2; echo 'write 0 64k' >&4\n"
         "until grep -q wrote log1 && grep -q wrote log2; do :; done\n"
         "for c in info map 'measure -O qcow2' 'snapshot -l' 'check -U' 'compare -U raw'; do\n"
-        "  t $c held; done\n"
+        "  t $c held; done; t create -q -f qcow2 -b held -F qcow2 new\n"
         "t check held; t compare -f raw -F qcow2 raw held; t check -r all held\n"
         "t convert held o; t convert -U held o; t dd if=held of=o; t bench -c 1 held\n"
         "t rebase -b held -F qcow2 over; t rebase -U -b held -F qcow2 over\n"
@@ -379,7 +393,7 @@ static void test_locked(void)
     "With -U it is read all the same, though what is read may change meanwhile.\n"
     g_assert_cmpstr(out, ==,
         "info held 0\nmap held 0\nmeasure -O qcow2 held 0\nsnapshot -l held 0\n"
-        "check -U held 0\ncompare -U raw held 0\n"
+        "check -U held 0\ncompare -U raw held 0\ncreate -q -f qcow2 -b held -F qcow2 new 0\n"
         "check held 0\n" WARNS
         "compare -f raw -F qcow2 raw held 0\n" WARNS
         "check -r all held 1\nminiblk-img: Could not open 'held': Failed to get \"write\" "
@@ -422,6 +436,20 @@ static void test_full_output(void)
                     "No space left on device\n");
 }
 
+/* Nobody reads it: no error. And no image gets the number of a stream that is closed. */
+static void test_output_that_nobody_reads(void)
+{
+    g_autofree char *out = NULL;
+
+    g_free(t_run_ok("miniblk-img create -q r.img 1M; mkfifo gone"));
+    int status = t_run(&out, "exec 2>&1; set -e\n"
+        "(exec 3<gone) & exec 4>gone; wait; miniblk-img info r.img >&4\n"
+        "miniblk-img create -f qcow2 q 1M >&-; miniblk-img compare -f raw r.img r.img >&-\n"
+        "miniblk-img info q <&- >&- 2>&-; miniblk-img check -q q");
+    g_assert_cmpstr(out, ==, "");
+    g_assert_cmpint(status, ==, 0);
+}
+
 int main(int argc, char **argv)
 {
     t_init(&argc, &argv);
@@ -433,5 +461,6 @@ int main(int argc, char **argv)
     g_test_add_func("/img/locked", test_locked);
     g_test_add_func("/img/signal", test_signal);
     g_test_add_func("/img/full-output", test_full_output);
+    g_test_add_func("/img/output-that-nobody-reads", test_output_that_nobody_reads);
     return t_main();
 }
