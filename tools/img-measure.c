@@ -141,8 +141,6 @@ static bool parse_shape(const QDict *opts, Shape *shape, Error **errp)
                    CLUSTER_BYTES_MIN, CLUSTER_BYTES_MAX / 1024);
     } else if (compat && !g_strv_contains(versions, compat)) {
         error_setg(errp, "Invalid compatibility level: '%s'", compat);
-    } else if (prealloc && !g_strv_contains(preallocs, prealloc)) {
-        error_setg(errp, "invalid parameter value: %s", prealloc);
     } else if (extended && shape->cluster_bytes < SUBCLUSTERED_BYTES_MIN) {
         error_setg(errp, "Extended L2 entries are only supported with cluster sizes of at "
                    "least %d bytes", SUBCLUSTERED_BYTES_MIN);
@@ -150,11 +148,13 @@ static bool parse_shape(const QDict *opts, Shape *shape, Error **errp)
                (shape->refcount_bits & (shape->refcount_bits - 1))) {
         error_setg(errp, "Refcount width must be a power of two and may not exceed %d bits",
                    REFCOUNT_BITS_MAX);
-    } else if (has_value(opts, "encrypt.format", "luks")) {
-        error_setg(errp, "Encrypted qcow2 images are not supported");
     } else if (shape->v2 && shape->refcount_bits != REFCOUNT_BITS_V2) {
         error_setg(errp, "Different refcount widths than %d bits require compatibility level "
                    "1.1 or above (use compat=1.1 or greater)", REFCOUNT_BITS_V2);
+    } else if (prealloc && !g_strv_contains(preallocs, prealloc)) {
+        error_setg(errp, "invalid parameter value: %s", prealloc);
+    } else if (has_value(opts, "encrypt.format", "luks")) {
+        error_setg(errp, "Encrypted qcow2 images are not supported");
     } else {
         return true;
     }
