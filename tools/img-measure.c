@@ -139,11 +139,11 @@ static bool parse_shape(const QDict *opts, Shape *shape, Error **errp)
         (shape->cluster_bytes & (shape->cluster_bytes - 1))) {
         error_setg(errp, "Cluster size must be a power of two between %d and %dk",
                    CLUSTER_BYTES_MIN, CLUSTER_BYTES_MAX / 1024);
-    } else if (compat && !g_strv_contains(versions, compat)) {
-        error_setg(errp, "Invalid compatibility level: '%s'", compat);
     } else if (extended && shape->cluster_bytes < SUBCLUSTERED_BYTES_MIN) {
         error_setg(errp, "Extended L2 entries are only supported with cluster sizes of at "
                    "least %d bytes", SUBCLUSTERED_BYTES_MIN);
+    } else if (compat && !g_strv_contains(versions, compat)) {
+        error_setg(errp, "Invalid compatibility level: '%s'", compat);
     } else if (shape->refcount_bits < 1 || shape->refcount_bits > REFCOUNT_BITS_MAX ||
                (shape->refcount_bits & (shape->refcount_bits - 1))) {
         error_setg(errp, "Refcount width must be a power of two and may not exceed %d bits",
