@@ -25,24 +25,30 @@ static const char *block_problem(Qcow2Check *c, uint64_t entry)
     return NULL;
 }
 
-/* Entry I is of no use: with repair, forget it, so that the block is made anew. */
-static void reject_block(Qcow2Check *c, uint32_t i, const char *problem)
+/* Count the refcount table. */
+static int count_table(Qcow2Check *c)
 {
-    bool repair = c->fix & BDRV_FIX_ERRORS;
+    Qcow2State *s = c->s;
+    uint64_t first = s->reftable.offset >> s->cluster_bits, n = s->header.reftable_clusters;
 
-    fprintf(stderr, "%s refcount %s %" PRIu32 " %s\n", repair ? "Repairing" : "ERROR",
-            c->s->reftable.entries[i] & ~QCOW2_REFTABLE_MASK ? "table entry" : "block", i,
-            problem);
-    if (repair) {
-        c->res->corruptions_fixed++;
-        qcow2_root_set(&c->s->reftable, i, 0);
-    } else {
-        c->res->corruptions++;
+    if (first >= c->file_clusters || n > c->file_clusters - first) {
+        qcow2_check_error(c, "ERROR refcount table is outside image\n");
+        c->rebuild = true;
+        return 0;
     }
+    c->table_counted = true;
+    for (uint64_t i = 0; i < n; i++) {
+        /* (comparing will tell that the cluster has two users) */
+        c->rebuild |= qcow2_counts_get(&c->counts, first + i) != 0;
+        if (!qcow2_counts_add(&c->counts, first + i, 1)) {
+            return -ENOMEM;
+        }
+    }
+    return 0;
 }
 
 /* Count the blocks themselves. */
-static int coroutine_fn check_blocks(Qcow2Check *c)
+static int check_blocks(Qcow2Check *c)
 {
     Qcow2State *s = c->s;
 
@@ -58,11 +64,16 @@ static int coroutine_fn check_blocks(Qcow2Check *c)
             problem = shared;
         }
         if (problem) {
-            reject_block(c, i, problem);
+            qcow2_check_error(c, "ERROR refcount %s %" PRIu32 " %s\n",
+                              entry & ~QCOW2_REFTABLE_MASK ? "table entry" : "block", i,
+                              problem);
+            c->rebuild = true;
         }
-        if (entry && (!problem || (others && !(c->fix & BDRV_FIX_ERRORS))) &&
-            !qcow2_counts_add(&c->counts, cluster, 1)) {
-            return -ENOMEM;
+        if (entry && (!problem || others)) {
+            if (!qcow2_counts_add(&c->counts, cluster, 1)) {
+                return -ENOMEM;
+            }
+            g_array_append_val(c->blocks, cluster);
         }
     }
     return 0;
@@ -142,6 +153,7 @@ static int coroutine_fn compare_uncovered(Qcow2Check *c, const bool *covered, ui
         for (uint64_t k = first; k < first + QCOW2_COUNT_GROUP && ret >= 0; k++) {
             uint64_t block = k >> c->s->refblock_bits;
             if (qcow2_counts_get(&c->counts, k) && !(block < blocks && covered[block])) {
+                c->rebuild = true;
                 ret = compare_one(c, k, 0);
             }
         }
@@ -170,17 +182,31 @@ static int coroutine_fn compare_all(Qcow2Check *c)
 /* What is wrong is told first, all of it, and then what is repaired. */
 static int coroutine_fn compare_refcounts(Qcow2Check *c)
 {
+    BdrvCheckResult *res = c->res;
     BdrvCheckMode fix = c->fix;
-    int leaks = c->res->leaks, corruptions = c->res->corruptions;
+    int leaks = res->leaks, corruptions = res->corruptions;
 
     c->fix = 0;
-    int ret = compare_all(c);
+    int ret = count_table(c);
+    ret = ret < 0 ? ret : check_blocks(c);
+    ret = ret < 0 ? ret : compare_all(c);
     c->fix = fix;
-    if (ret < 0 || !fix || (c->res->leaks == leaks && c->res->corruptions == corruptions)) {
+    if (ret < 0 || !fix || (res->leaks == leaks && res->corruptions == corruptions)) {
         return ret;
     }
-    c->res->leaks = leaks;
-    c->res->corruptions = corruptions;
+    if (c->rebuild) {
+        if (!(fix & BDRV_FIX_ERRORS)) {
+            return 0;           /* who knows what would be written over */
+        }
+        ret = qcow2_check_rebuild(c);
+        if (ret < 0) {
+            return ret;
+        }
+        res->leaks_fixed += res->leaks - leaks;
+        res->corruptions_fixed += res->corruptions - corruptions;
+    }
+    res->leaks = leaks;
+    res->corruptions = corruptions;
     return compare_all(c);
 }
 
@@ -212,20 +238,20 @@ static int coroutine_fn check_flag(Qcow2Check *c, uint64_t entry, uint64_t *fixe
     return ret;
 }
 
-static void report_flag(Qcow2Check *c, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
-static void report_flag(Qcow2Check *c, const char *fmt, ...)
+static void report_flag(Qcow2Check *c, bool fix, const char *fmt, ...) G_GNUC_PRINTF(3, 4);
+static void report_flag(Qcow2Check *c, bool fix, const char *fmt, ...)
 {
     va_list ap;
 
-
-    fprintf(stderr, "%s OFLAG_COPIED ", c->fix_flags ? "Repairing" : "ERROR");
+    fprintf(stderr, "%s OFLAG_COPIED ", fix ? "Repairing" : "ERROR");
     va_start(ap, fmt);
     vfprintf(stderr, fmt, ap);
     va_end(ap);
-    *(c->fix_flags ? &c->res->corruptions_fixed : &c->res->corruptions) += 1;
+    *(fix ? &c->res->corruptions_fixed : &c->res->corruptions) += 1;
 }
 
-static int coroutine_fn check_l2_flags(Qcow2Check *c, uint32_t l1_index, Qcow2Slice *slice)
+/* A table that is something else, too, is not written to. */
+static int coroutine_fn check_l2_flags(Qcow2Check *c, bool fix, Qcow2Slice *slice)
 {
     Qcow2State *s = c->s;
 
@@ -246,9 +272,9 @@ static int coroutine_fn check_l2_flags(Qcow2Check *c, uint32_t l1_index, Qcow2Sl
             return ret;
         }
         if (fixed != entry) {
-            report_flag(c, "data cluster: l2_entry=%" PRIx64 " refcount=%" PRIu64 "\n", entry,
-                        refcount);
-            if (c->fix_flags) {
+            report_flag(c, fix, "data cluster: l2_entry=%" PRIx64 " refcount=%" PRIu64 "\n",
+                        entry, refcount);
+            if (fix) {
                 *place = GUINT64_TO_BE(fixed);
                 qcow2_cache_mark_dirty(&s->l2_cache, slice);
             }
@@ -259,23 +285,26 @@ static int coroutine_fn check_l2_flags(Qcow2Check *c, uint32_t l1_index, Qcow2Sl
 
 static int coroutine_fn check_l1_flag(Qcow2Check *c, uint32_t l1_index)
 {
-    uint64_t entry = c->s->l1.entries[l1_index], fixed, refcount;
+    uint64_t entry = c->s->l1.entries[l1_index], fixed = 0, refcount = 0;
+    bool fix = c->fix_flags && c->owns_l1;
 
-    int ret = check_flag(c, entry, &fixed, &refcount);
-    if (ret >= 0 && fixed != entry) {
-        report_flag(c, "L2 cluster: l1_index=%" PRIu32 " l1_entry=%" PRIx64 " refcount=%"
+    int ret = entry & QCOW2_OFFSET_MASK ? check_flag(c, entry, &fixed, &refcount) : 0;
+    if (ret >= 0 && (fixed ^ entry) & QCOW2_COPIED) {
+        report_flag(c, fix, "L2 cluster: l1_index=%" PRIu32 " l1_entry=%" PRIx64 " refcount=%"
                     PRIu64 "\n", l1_index, entry, refcount);
-        if (c->fix_flags) {
-            qcow2_root_set(&c->s->l1, l1_index, fixed);
+        if (fix) {
+            qcow2_root_set(&c->s->l1, l1_index, entry ^ QCOW2_COPIED);
         }
     }
     return ret;
 }
 
-static int coroutine_fn check_table_flags(Qcow2Check *c, uint32_t l1_index)
+static int coroutine_fn check_table_flags(Qcow2Check *c, uint32_t l1_index,
+                                          const Qcow2TableRef *t)
 {
     Qcow2State *s = c->s;
-    uint64_t table = s->l1.entries[l1_index] & QCOW2_OFFSET_MASK;
+    uint64_t table = t->offset;
+    bool fix = c->fix_flags && qcow2_check_owns_table(c, t);
     uint32_t slice_bytes = 1u << s->l2_cache.slice_bits;
     int ret = 0;
 
@@ -283,7 +312,7 @@ static int coroutine_fn check_table_flags(Qcow2Check *c, uint32_t l1_index)
         Qcow2Slice *slice;
         ret = qcow2_cache_get(s, &s->l2_cache, o, l1_index, &slice);
         if (ret >= 0) {
-            ret = check_l2_flags(c, l1_index, slice);
+            ret = check_l2_flags(c, fix, slice);
             qcow2_cache_put(slice);
         }
     }
@@ -299,16 +328,15 @@ static int coroutine_fn check_flags(Qcow2Check *c)
     c->fix_flags = (c->fix & BDRV_FIX_ERRORS) ||
                    ((c->fix & BDRV_FIX_LEAKS) && !c->res->corruptions &&
                     !c->res->check_errors);
+    c->owns_l1 = qcow2_check_owns_l1(c);
     for (uint32_t i = 0; i < s->l1.size && ret >= 0; i++) {
         uint64_t offset = s->l1.entries[i] & QCOW2_OFFSET_MASK;
         Qcow2TableRef *t = g_hash_table_lookup(c->tables, &offset);
-        if (offset) {
-            ret = check_l1_flag(c, i);
-        }
+        ret = check_l1_flag(c, i);
         /* A table that several entries name is looked at once. */
         if (ret >= 0 && t && !t->walked && !(offset & s->cluster_mask)) {
             t->walked = true;
-            ret = check_table_flags(c, i);
+            ret = check_table_flags(c, i, t);
         }
     }
     return ret;
@@ -316,9 +344,8 @@ static int coroutine_fn check_flags(Qcow2Check *c)
 
 int coroutine_fn qcow2_check_compare(Qcow2Check *c)
 {
-    int ret = check_blocks(c);
+    int ret = compare_refcounts(c);
 
-    ret = ret < 0 ? ret : compare_refcounts(c);
     return ret < 0 ? ret : check_flags(c);
 }
 
@@ -359,11 +386,10 @@ static int coroutine_fn run_check(Qcow2Check *c)
     if (ret < 0) {
         return ret;
     }
-    /* What repair allocates must not land on clusters whose refcounts are wrong. */
-    s->alloc_floor = c->file_clusters;
     s->virgin_offset = MAX(s->virgin_offset, c->file_clusters << s->cluster_bits);
-    ret = qcow2_check_compare(c);
-    s->alloc_floor = 0;
+    ret = qcow2_check_drop_places(c);
+    ret = ret < 0 ? ret : qcow2_check_move_tables(c);
+    ret = ret < 0 ? ret : qcow2_check_compare(c);
     if (c->fix) {
         s->free_hint = 0;
         qcow2_overlap_collect(s);
@@ -397,20 +423,29 @@ int coroutine_fn qcow2_check_locked(Qcow2State *s, BdrvCheckResult *result, Bdrv
         }
     }
     qcow2_counts_init(&c.counts);
+    qcow2_counts_init(&c.beyond);
+    c.blocks = g_array_new(false, false, sizeof(uint64_t));
+    c.bad_places = g_array_new(false, false, sizeof(Qcow2BadPlace));
     c.tables = g_hash_table_new_full(g_int64_hash, g_int64_equal, NULL, g_free);
     c.table_order = g_array_new(false, false, sizeof(uint64_t));
     ret = run_check(&c);
     if (ret >= 0 && c.fix) {
         ret = qcow2_writeback_all(s);
+        ret = ret < 0 ? ret : qcow2_check_switch_l1(s);
         if (ret >= 0 && !result->corruptions && !result->check_errors) {
             ret = mark_clean(s);
         }
     }
     if (ret < 0) {
+        /* An L1 table that was to move has not: nothing may be written to the new one. */
+        s->corrupt |= s->l1.offset != s->header.l1_offset;
         result->check_errors++;
     }
     g_array_free(c.table_order, true);
     g_hash_table_destroy(c.tables);
+    g_array_free(c.bad_places, true);
+    g_array_free(c.blocks, true);
+    qcow2_counts_free(&c.beyond);
     qcow2_counts_free(&c.counts);
     return ret;
 }

@@ -9,6 +9,10 @@
 #define GROUPS_MAX (1u << 22)
 /* All L1 tables of all snapshots together. */
 #define SNAPSHOT_L1_BYTES_MAX (1ULL << 30)
+/* Entries of all bitmaps' tables together. */
+#define BITMAP_ENTRIES_MAX (1ULL << 27)
+/* Mended by one repair. */
+#define BAD_PLACES_MAX (1u << 20)
 
 /* ---- counters ---------------------------------------------------------------------- */
 
@@ -51,6 +55,16 @@ bool qcow2_counts_add(Qcow2Counts *c, uint64_t cluster, uint64_t n)
         *count = n > UINT32_MAX - *count ? UINT32_MAX : *count + n;
     }
     return count;
+}
+
+void qcow2_counts_sub(Qcow2Counts *c, uint64_t cluster, uint64_t n)
+{
+    uint32_t *count = find_group(c, cluster, false);
+
+    /* (one that has reached the end of the scale stays there) */
+    if (count && *count != UINT32_MAX) {
+        *count -= MIN(n, *count);
+    }
 }
 
 uint32_t qcow2_counts_get(Qcow2Counts *c, uint64_t cluster)
@@ -102,11 +116,23 @@ void qcow2_check_error(Qcow2Check *c, const char *fmt, ...)
     va_end(ap);
 }
 
+static int count_clusters(Qcow2Check *c, Qcow2Counts *counts, uint64_t offset, uint64_t bytes,
+                          uint64_t count)
+{
+    uint64_t last = (offset + bytes - 1) >> c->s->cluster_bits;
+
+    for (uint64_t i = offset >> c->s->cluster_bits; i <= last; i++) {
+        if (!qcow2_counts_add(counts, i, count)) {
+            return -ENOMEM;
+        }
+    }
+    return 0;
+}
+
 /* COUNT references to BYTES at OFFSET. */
 static int count_range(Qcow2Check *c, uint64_t offset, uint64_t bytes, uint64_t count)
 {
-    Qcow2State *s = c->s;
-    uint64_t end = c->file_clusters << s->cluster_bits;
+    uint64_t end = c->file_clusters << c->s->cluster_bits;
 
     if (!bytes) {
         return 0;
@@ -115,15 +141,9 @@ static int count_range(Qcow2Check *c, uint64_t offset, uint64_t bytes, uint64_t 
         qcow2_check_error(c, "ERROR: counting reference for region exceeding the end of the "
                           "file by one cluster or more: offset 0x%" PRIx64 " size 0x%" PRIx64
                           "\n", offset, bytes);
-        return 0;
+        return count_clusters(c, &c->beyond, offset, bytes, count);
     }
-    uint64_t last = (offset + bytes - 1) >> s->cluster_bits;
-    for (uint64_t i = offset >> s->cluster_bits; i <= last; i++) {
-        if (!qcow2_counts_add(&c->counts, i, count)) {
-            return -ENOMEM;
-        }
-    }
-    return 0;
+    return count_clusters(c, &c->counts, offset, bytes, count);
 }
 
 /* ---- L1 tables --------------------------------------------------------------------- */
@@ -132,12 +152,12 @@ static int note_l1_entry(Qcow2Check *c, uint64_t entry, bool active)
 {
     uint64_t offset = entry & QCOW2_OFFSET_MASK;
 
-    if (!offset) {
-        return 0;
-    }
     if (entry & QCOW2_L1_RESERVED) {
         qcow2_check_error(c, "ERROR found L1 entry with reserved bits set: %" PRIx64 "\n",
                           entry);
+    }
+    if (!offset) {
+        return 0;
     }
     if (offset & c->s->cluster_mask) {
         qcow2_check_error(c, "ERROR l2_offset=%" PRIx64 ": Table is not cluster aligned; L1 "
@@ -155,7 +175,7 @@ static int note_l1_entry(Qcow2Check *c, uint64_t entry, bool active)
         g_array_append_val(c->table_order, offset);
     }
     t->count++;
-    t->active |= active;
+    t->active += active;
     return 0;
 }
 
@@ -253,29 +273,18 @@ static int count_compressed(Qcow2Check *c, const Qcow2TableRef *t, uint64_t entr
 }
 
 /*
- * Entry number I of table T has no data, but a place for it that cannot be used. With repair
- * it loses the place: 1; else 0, or -errno.
+ * Entry number I of table T has no data, but a place for it that cannot be used. It loses the
+ * place when it is known that the table is nothing else as well.
  */
-static int coroutine_fn drop_bad_place(Qcow2Check *c, const Qcow2TableRef *t, uint32_t i,
-                                       uint64_t host)
+static void note_bad_place(Qcow2Check *c, const Qcow2TableRef *t, uint32_t i, uint64_t host)
 {
-    Qcow2State *s = c->s;
-    bool repair = (c->fix & BDRV_FIX_ERRORS) && !(t->offset & s->cluster_mask) &&
-                  !qcow2_set_has(&s->fixed_meta, t->offset >> s->cluster_bits);
+    Qcow2BadPlace place = { t->offset, host, i };
 
-    fprintf(stderr, "%s offset=%" PRIx64 ": Preallocated cluster is not properly aligned; L2 "
-            "entry corrupted.\n", repair ? "Repairing" : "ERROR", host);
-    if (!repair) {
-        c->res->corruptions++;
-        return 0;
+    if (c->fix & BDRV_FIX_ERRORS && c->bad_places->len < BAD_PLACES_MAX) {
+        g_array_append_val(c->bad_places, place);
+    } else {
+        qcow2_check_error(c, QCOW2_BAD_PLACE, "ERROR", host);
     }
-    /* (of an extended entry the other half says what is zero) */
-    uint64_t entry = GUINT64_TO_BE(qcow2_l2_words(s) == 1 ? QCOW2_ZERO : 0);
-    uint64_t place = t->offset + (uint64_t)i * qcow2_l2_words(s) * 8;
-    qcow2_cache_drop(&s->l2_cache, t->offset, s->cluster_bytes);
-    int ret = bdrv_co_pwrite(s->bs->file, place, sizeof(entry), &entry, 0);
-    c->res->corruptions_fixed += ret >= 0;
-    return ret < 0 ? ret : 1;
 }
 
 /* Entry number I of table T, at PLACE. */
@@ -310,10 +319,7 @@ static int coroutine_fn count_l2_entry(Qcow2Check *c, const Qcow2TableRef *t, ui
                           "subcluster allocation bitmap\n", host);
     }
     if ((host & c->s->cluster_mask) && !e.alloc) {
-        int ret = drop_bad_place(c, t, i, host);
-        if (ret != 0) {
-            return MIN(ret, 0);
-        }
+        note_bad_place(c, t, i, host);
     } else if (host & c->s->cluster_mask) {
         qcow2_check_error(c, "ERROR offset=%" PRIx64 ": Data cluster is not properly aligned; "
                           "L2 entry corrupted.\n", host);
@@ -381,12 +387,16 @@ static int coroutine_fn count_bitmap_table(Qcow2Check *c, uint64_t offset, uint3
                           offset);
         return 0;
     }
+    c->bitmap_entries += size;
+    if (c->bitmap_entries > BITMAP_ENTRIES_MAX) {
+        /* Many bitmaps with one large table would keep us busy for ever. */
+        return -EFBIG;
+    }
     if (bytes && offset < c->file_clusters << s->cluster_bits &&
         range_taken(c, offset, MIN(bytes, (c->file_clusters << s->cluster_bits) - offset))) {
-        /* And many bitmaps with one large table would keep us busy for ever. */
+        /* What it refers to is not to be taken for leaked. */
         qcow2_check_error(c, "ERROR bitmap table at offset 0x%" PRIx64 " overlaps with other "
                           "structures\n", offset);
-        return 0;
     }
     int before = c->res->corruptions;
     int ret = count_range(c, offset, bytes, 1);
@@ -464,8 +474,6 @@ int coroutine_fn qcow2_check_count(Qcow2Check *c)
 
     int ret = count_range(c, 0, s->cluster_bytes, 1);
     ret = ret < 0 ? ret : count_range(c, s->l1.offset, (uint64_t)s->l1.size * 8, 1);
-    ret = ret < 0 ? ret : count_range(c, s->reftable.offset,
-                                      (uint64_t)s->reftable.size * 8, 1);
     ret = ret < 0 ? ret : count_range(c, s->header.snapshots_offset, s->snapshots_bytes, 1);
     ret = ret < 0 ? ret : note_l1_tables(c);
     ret = ret < 0 ? ret : count_l2_tables(c);

@@ -91,7 +91,7 @@ static int plan_area(const Qcow2State *s, uint64_t block_needed, NewArea *a)
 {
     uint64_t per_cluster = s->cluster_bytes / 8;
 
-    a->start = MAX((uint64_t)s->reftable.size << s->refblock_bits, s->alloc_floor);
+    a->start = (uint64_t)s->reftable.size << s->refblock_bits;
     a->table = 0;
     a->blocks = 0;
     for (;;) {
@@ -139,29 +139,29 @@ static int coroutine_fn write_area_blocks(Qcow2State *s, const NewArea *a, uint6
     return ret;
 }
 
-static int coroutine_fn write_area_table(Qcow2State *s, const NewArea *a,
-                                         const uint64_t *entries)
+static int coroutine_fn write_table(Qcow2State *s, uint64_t start, uint64_t clusters,
+                                    const uint64_t *entries, uint64_t nb_entries)
 {
-    size_t bytes = a->table << s->cluster_bits;
+    size_t bytes = clusters << s->cluster_bits;
     uint64_t *buf = qemu_try_blockalign(s->bs->file->bs, bytes);
 
     if (!buf) {
         return -ENOMEM;
     }
     for (uint64_t i = 0; i < bytes / 8; i++) {
-        buf[i] = i < a->entries ? GUINT64_TO_BE(entries[i]) : 0;
+        buf[i] = i < nb_entries ? GUINT64_TO_BE(entries[i]) : 0;
     }
     BLKDBG_EVENT(s->bs->file, BLKDBG_REFBLOCK_ALLOC_WRITE_TABLE);
-    int ret = bdrv_co_pwrite(s->bs->file, a->start << s->cluster_bits, bytes, buf, 0);
+    int ret = bdrv_co_pwrite(s->bs->file, start << s->cluster_bits, bytes, buf, 0);
     qemu_vfree(buf);
     return ret;
 }
 
 /* Point the header at the new table: 12 bytes of one sector. */
-static int coroutine_fn switch_table(Qcow2State *s, const NewArea *a)
+static int coroutine_fn switch_table(Qcow2State *s, uint64_t start, uint64_t clusters)
 {
     struct QEMU_PACKED { uint64_t offset; uint32_t clusters; } field = {
-        GUINT64_TO_BE(a->start << s->cluster_bits), GUINT32_TO_BE(a->table),
+        GUINT64_TO_BE(start << s->cluster_bits), GUINT32_TO_BE(clusters),
     };
 
     if (s->shadow) {
@@ -172,10 +172,18 @@ static int coroutine_fn switch_table(Qcow2State *s, const NewArea *a)
     ret = ret < 0 ? ret : qcow2_header_patch(s, 48, &field, sizeof(field));
     ret = ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
     if (ret >= 0) {
-        s->header.reftable_offset = a->start << s->cluster_bits;
-        s->header.reftable_clusters = a->table;
+        s->header.reftable_offset = start << s->cluster_bits;
+        s->header.reftable_clusters = clusters;
     }
     return ret;
+}
+
+int coroutine_fn qcow2_reftable_replace(Qcow2State *s, uint64_t start, uint64_t clusters,
+                                        const uint64_t *entries, uint64_t nb_entries)
+{
+    int ret = write_table(s, start, clusters, entries, nb_entries);
+
+    return ret < 0 ? ret : switch_table(s, start, clusters);
 }
 
 /* Make the table long enough for block number BLOCK. */
@@ -205,8 +213,7 @@ static int coroutine_fn grow_table(Qcow2State *s, uint64_t block)
     /* The new table also points to blocks that the old one on disk does not know yet. */
     ret = qcow2_cache_write(s, &s->refblock_cache, NULL);
     ret = ret < 0 ? ret : write_area_blocks(s, &a, entries);
-    ret = ret < 0 ? ret : write_area_table(s, &a, entries);
-    ret = ret < 0 ? ret : switch_table(s, &a);
+    ret = ret < 0 ? ret : qcow2_reftable_replace(s, a.start, a.table, entries, a.entries);
     if (ret < 0) {
         g_free(entries);
         return ret;
@@ -232,7 +239,7 @@ static int coroutine_fn make_block(Qcow2State *s, uint64_t block)
 {
     for (;;) {
         uint64_t cluster, n;
-        int ret = qcow2_find_free(s, MAX(s->free_hint, s->alloc_floor), 1, 1, &cluster, &n);
+        int ret = qcow2_find_free(s, s->free_hint, 1, 1, &cluster, &n);
         if (ret < 0) {
             return ret;
         }

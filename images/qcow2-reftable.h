@@ -12,6 +12,12 @@
 int coroutine_fn qcow2_reftable_cover(Qcow2State *s, uint64_t cluster, uint64_t n,
                                       bool *made);
 /*
+ * Write a table, CLUSTERS from cluster START on, with ENTRIES (host order) and then zeroes;
+ * flush, and have the header point there, durably. The caller changes what is in memory.
+ */
+int coroutine_fn qcow2_reftable_replace(Qcow2State *s, uint64_t start, uint64_t clusters,
+                                        const uint64_t *entries, uint64_t nb_entries);
+/*
  * Give up the blocks that count nothing but themselves, if anything. All pointers to clusters
  * that they have counted are durably gone. Lock held.
  */

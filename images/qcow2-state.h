@@ -165,7 +165,6 @@ typedef struct Qcow2State {
 
     /* allocation; qcow2-refcount.c */
     uint64_t free_hint;         /* no cluster below is free */
-    uint64_t alloc_floor;       /* repair: no new tables below this cluster */
     uint64_t packed_end;        /* end of the compressed data last stored; qcow2-compress.c */
     uint64_t virgin_offset;     /* nothing was ever stored at or beyond */
     bool virgin_is_zero;        /* and a growing file reads as zeroes there */
