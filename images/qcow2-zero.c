@@ -107,8 +107,10 @@ static int64_t coroutine_fn change_slice(Qcow2State *s, uint64_t offset, uint64_
     if (ret < 0) {
         return ret;
     }
-    if (changes_nothing(s, &run, change)) {
-        return run.bytes;
+    /* Runs end at subclusters, what comes after this one must begin at a whole unit. */
+    uint64_t alike = run.bytes < bytes ? QEMU_ALIGN_DOWN(run.bytes, change->unit) : run.bytes;
+    if (alike && changes_nothing(s, &run, change)) {
+        return alike;
     }
     ret = qcow2_l2_for_write(s, offset, &slice, &i);
     if (ret < 0) {
