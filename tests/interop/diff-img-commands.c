@@ -173,9 +173,12 @@ static void add_convert_sources(World *w, Command *c)
         image = w_qcow2(w);
         add(c, "-l %s", W_PICK(w, "s0", "s1", "s2", "1", "snapshot.name=s0"));
     }
-    add_format(w, c, "-f", image);
-    add(c, "%s", image->name);
-    while (!snapshot && w_one_in(w, 8)) {
+    if (snapshot || !w_one_in(w, 8)) {
+        add_format(w, c, "-f", image);
+        add(c, "%s", image->name);
+        return;
+    }
+    for (int i = w_roll(w, 3); i >= 0; i--) {
         add(c, "%s", w_image(w)->name);
     }
 }
@@ -275,7 +278,9 @@ static void make_resize(World *w, Command *c)
         add(c, "--preallocation=%s", W_PICK(w, "off", "metadata", "falloc", "full"));
     }
     add(c, "%s", image->name);
-    if (w_one_in(w, 2)) {
+    if (image->v2 && image->behind) {
+        add(c, "-%d", 65536 * w_roll(w, 50));       /* the peer cannot have these grow */
+    } else if (w_one_in(w, 2)) {
         add(c, "%" G_GINT64_FORMAT, w_length(w));
     } else {
         add(c, "%s%d", W_PICK(w, "+", "-"), 65536 * w_roll(w, 50));
@@ -338,6 +343,9 @@ static void make_amend(World *w, Command *c)
     add_format(w, c, "-f", image);
     if (image->zstd && strstr(option, "compat=0.10")) {
         option = "compat=1.1";  /* the peer forgets how such an image is compressed */
+    }
+    if (image->v2 && image->behind && strstr(option, "size=")) {
+        option = "compat=1.1";
     }
     c->copies = strstr(option, "size=") != NULL;
     add(c, "-o %s", option);

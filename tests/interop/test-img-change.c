@@ -83,7 +83,10 @@ static const Script scripts[] = {
       "mk; q commit -b ./base top; mk; q commit -b $PWD/base top; q create -f qcow2 nob 1M\n"
       "q commit nob; q commit -b foo nob; q create -q -f qcow2 -b base -F raw small 64k\n"
       "qemu-io -f qcow2 -c 'write -P 9 0 64k' small >io.log; q commit small; stat -c %s base\n"
-      "mkdir sub; mk; mv base mid top sub; q commit sub/top; q commit -b base sub/top\n" },
+      "mkdir sub; mk; mv base mid top sub; q commit sub/top; q commit -b base sub/top\n"
+      "q create -q -f qcow2 -b base -F raw -o extended_l2=on parts 1M; truncate -s 1M base\n"
+      "qemu-io -f qcow2 -c 'write 102400 2k' -c 'write 512k 20k' parts >io.log\n"
+      "q commit parts; m parts; q check parts\n" },
     { "rebase",
       CHAIN MAP
       "mk; q rebase; q rebase top; q rebase -b base; q rebase -b base top x\n"
