@@ -322,6 +322,10 @@ static bool check_new(Qcow2State *s, const char *name, uint32_t granularity, Err
                    "granularity");
         return false;
     }
+    if (!g_utf8_validate(name, -1, NULL)) {
+        error_setg(errp, "Bitmap name is not valid UTF-8");
+        return false;
+    }
     g_autoptr(GPtrArray) list = qcow2_bitmaps_read(s, errp);
     if (!list) {
         return false;

@@ -11,23 +11,35 @@
 /* Snapshots' L1 tables that are protected at most; no sane image comes near. */
 #define SNAPSHOT_L1_BYTES_MAX (1ULL << 30)
 
-/* Add what lies inside the file; beyond it there is nothing to protect. */
-static void add_fixed(Qcow2State *s, uint64_t offset, uint64_t bytes)
+/* Where a range ends inside the file; beyond it there is nothing to protect. */
+static uint64_t end_inside(const Qcow2State *s, uint64_t offset, uint64_t bytes)
 {
-    uint64_t end = bytes > s->virgin_offset || offset > s->virgin_offset - bytes
-                 ? s->virgin_offset : offset + bytes;
+    return bytes > s->virgin_offset || offset > s->virgin_offset - bytes ? s->virgin_offset
+                                                                         : offset + bytes;
+}
+
+static void look_for_fixed(Qcow2State *s, uint64_t offset, uint64_t bytes)
+{
+    uint64_t end = end_inside(s, offset, bytes);
 
     for (uint64_t o = offset; o < end; o += s->cluster_bytes) {
-        uint64_t cluster = o >> s->cluster_bits;
-        s->meta_overlaps |= qcow2_set_has(&s->fixed_meta, cluster);
-        qcow2_set_add(&s->fixed_meta, cluster);
+        s->meta_overlaps |= qcow2_set_has(&s->fixed_meta, o >> s->cluster_bits);
     }
 }
 
-static void add_snapshots(Qcow2State *s)
+static void add_fixed(Qcow2State *s, uint64_t offset, uint64_t bytes)
 {
-    /* Several may share one table, which is no concern of ours. */
-    bool before = s->meta_overlaps;
+    uint64_t end = end_inside(s, offset, bytes);
+
+    look_for_fixed(s, offset, bytes);
+    for (uint64_t o = offset; o < end; o += s->cluster_bytes) {
+        qcow2_set_add(&s->fixed_meta, o >> s->cluster_bits);
+    }
+}
+
+/* FN for the snapshots' L1 tables, while they are not too many. */
+static void for_snapshot_tables(Qcow2State *s, void (*fn)(Qcow2State *, uint64_t, uint64_t))
+{
     uint64_t total = 0;
 
     for (uint32_t i = 0; i < s->header.nb_snapshots; i++) {
@@ -36,8 +48,16 @@ static void add_snapshots(Qcow2State *s)
         if (total > SNAPSHOT_L1_BYTES_MAX) {
             break;
         }
-        add_fixed(s, s->snapshots[i].l1_offset & ~s->cluster_mask, bytes);
+        fn(s, s->snapshots[i].l1_offset & ~s->cluster_mask, bytes);
     }
+}
+
+static void add_snapshots(Qcow2State *s)
+{
+    for_snapshot_tables(s, look_for_fixed);
+    /* Several may share one table, which is no concern of ours. */
+    bool before = s->meta_overlaps;
+    for_snapshot_tables(s, add_fixed);
     s->meta_overlaps = before;
 }
 
@@ -63,6 +83,7 @@ void qcow2_overlap_collect(Qcow2State *s)
     for (uint32_t i = 0; i < s->l1.size; i++) {
         uint64_t offset = s->l1.entries[i] & QCOW2_OFFSET_MASK;
         if (offset && offset < s->virgin_offset) {
+            s->meta_overlaps |= qcow2_set_has(&s->fixed_meta, offset >> s->cluster_bits);
             qcow2_set_add(&s->l2_meta, offset >> s->cluster_bits);
         }
     }

@@ -207,6 +207,9 @@ int coroutine_fn qcow2_refcount_change(Qcow2State *s, uint64_t cluster, uint64_t
 {
     uint64_t done = 0;
 
+    if (s->meta_overlaps) {
+        return qcow2_signal_corruption(s, true, "Metadata structures of the image overlap");
+    }
     int ret = qcow2_mark_dirty(s);
     while (ret >= 0 && done < n) {
         uint64_t part = part_in_slice(s, cluster + done, n - done);

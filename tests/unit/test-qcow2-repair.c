@@ -11,7 +11,9 @@
 #include "miniblk/snapshot.h"
 
 enum { UNIT = 4096, GUEST_BYTES = 1 << 20, UNITS = GUEST_BYTES / UNIT };
-enum { H_L1_SIZE = 36, H_L1 = 40, H_REFTABLE = 48, H_REFTABLE_CLUSTERS = 56, H_SNAPSHOTS = 64 };
+enum {                          /* places in the header */
+    H_L1_SIZE = 36, H_L1 = 40, H_REFTABLE = 48, H_REFTABLE_CLUSTERS = 56, H_SNAPSHOTS = 64
+};
 enum { IMAGES = 60 };
 
 #define COPIED (1ULL << 63)
