@@ -223,7 +223,7 @@ json_t *bdrv_query_dirty_bitmaps(BlockDriverState *bs)
                                  (json_int_t)bdrv_dirty_bitmap_granularity(bitmap),
                                  "count", (json_int_t)hbitmap_count(bitmap->bits));
         if (bitmap->name) {
-            json_object_set_new(info, "name", json_string(bitmap->name));
+            json_object_set_new(info, "name", json_string_nocheck(bitmap->name));
         }
         if (bitmap->inconsistent) {
             json_object_set_new(info, "inconsistent", json_true());

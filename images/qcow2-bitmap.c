@@ -266,8 +266,9 @@ json_t *qcow2_bitmaps_info(Qcow2State *s)
             json_array_append_new(flags, json_string("auto"));
         }
         info = info ? info : json_array();
-        json_array_append_new(info, json_pack("{s:o, s:s%, s:I}", "flags", flags, "name",
-                                              b->name, strlen(b->name), "granularity",
+        /* (bytes of any kind) */
+        json_array_append_new(info, json_pack("{s:o, s:o, s:I}", "flags", flags, "name",
+                                              json_string_nocheck(b->name), "granularity",
                                               (json_int_t)1 << b->granularity_bits));
     }
     return info;
@@ -320,10 +321,6 @@ static bool check_new(Qcow2State *s, const char *name, uint32_t granularity, Err
         QCOW2_BITMAP_BYTES_MAX >> s->cluster_bits) {
         error_setg(errp, "Too much space will be occupied by the bitmap. Use larger "
                    "granularity");
-        return false;
-    }
-    if (!g_utf8_validate(name, -1, NULL)) {
-        error_setg(errp, "Bitmap name is not valid UTF-8");
         return false;
     }
     g_autoptr(GPtrArray) list = qcow2_bitmaps_read(s, errp);

@@ -349,7 +349,7 @@ static json_t *qcow2_get_specific_info(BlockDriverState *bs)
         }
         json_object_set_new(data, "refcount-bits", json_integer(1 << h->refcount_order));
         if (h->incompat & QCOW2_INCOMPAT_DATA_FILE) {
-            json_object_set_new(data, "data-file", json_string(s->data_file_name));
+            json_object_set_new(data, "data-file", json_string_nocheck(s->data_file_name));
             json_object_set_new(data, "data-file-raw",
                                 json_boolean(h->autoclear & QCOW2_AUTOCLEAR_DATA_RAW));
         }

@@ -317,10 +317,6 @@ QDict *img_parse_create_options(const BlockDriver *drv, const char *list, Error 
         if (!text) {
             break;
         }
-        if (!g_utf8_validate(text, -1, NULL)) {
-            error_setg(errp, "Parameter '%s' is not valid UTF-8", name);
-            break;
-        }
         qdict_put_str(opts, name, text);
     }
     qobject_unref(opts);

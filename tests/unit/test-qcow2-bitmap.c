@@ -613,6 +613,26 @@ static void test_with_peer(void)
     blk_unref(blk);
 }
 
+/* A name is bytes, and is told as it is. */
+static void test_any_name(void)
+{
+    static const char name[] = "\xff\xfe";
+    g_autofree char *path = new_image("size=1M");
+    BlockBackend *blk = qcow2_open_file(path, "");
+
+    add(blk, name, 65536);
+    blk_unref(blk);
+    blk = qcow2_open_ro(path);
+    find(blk, name);
+    json_t *info = blk_bs(blk)->drv->bdrv_get_specific_info(blk_bs(blk));
+    json_t *list = json_object_get(json_object_get(info, "data"), "bitmaps");
+    g_assert_cmpuint(json_array_size(list), ==, 1);
+    g_assert_cmpstr(json_string_value(json_object_get(json_array_get(list, 0), "name")), ==,
+                    name);
+    json_decref(info);
+    blk_unref(blk);
+}
+
 int main(int argc, char **argv)
 {
     image_test_init(&argc, &argv);
@@ -631,6 +651,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/bitmap/memory", test_memory);
     g_test_add_func("/qcow2/bitmap/shared-table", test_shared_table);
     g_test_add_func("/qcow2/bitmap/autoclear-is-off", test_autoclear_is_off);
+    g_test_add_func("/qcow2/bitmap/any-name", test_any_name);
     g_test_add_func("/qcow2/bitmap/with-peer", test_with_peer);
     return image_test_run();
 }
