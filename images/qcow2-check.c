@@ -342,13 +342,6 @@ static int coroutine_fn check_flags(Qcow2Check *c)
     return ret;
 }
 
-int coroutine_fn qcow2_check_compare(Qcow2Check *c)
-{
-    int ret = compare_refcounts(c);
-
-    return ret < 0 ? ret : check_flags(c);
-}
-
 /* ---- the snapshot table ------------------------------------------------------------- */
 
 /* Entries of version 3 have extra data; what is missing has been assumed when reading. */
@@ -389,7 +382,7 @@ static int coroutine_fn run_check(Qcow2Check *c)
     s->virgin_offset = MAX(s->virgin_offset, c->file_clusters << s->cluster_bits);
     ret = qcow2_check_drop_places(c);
     ret = ret < 0 ? ret : qcow2_check_move_tables(c);
-    ret = ret < 0 ? ret : qcow2_check_compare(c);
+    ret = ret < 0 ? ret : compare_refcounts(c);
     if (c->fix) {
         s->free_hint = 0;
         qcow2_overlap_collect(s);
@@ -398,7 +391,8 @@ static int coroutine_fn run_check(Qcow2Check *c)
         ret = qcow2_snapshots_write(s);
         qcow2_overlap_collect(s);
     }
-    return ret;
+    /* At last, since the old table of snapshots may have shared a cluster. */
+    return ret < 0 ? ret : check_flags(c);
 }
 
 static int coroutine_fn mark_clean(Qcow2State *s)

@@ -75,8 +75,6 @@ int coroutine_fn qcow2_check_drop_places(Qcow2Check *c);
 int coroutine_fn qcow2_check_move_tables(Qcow2Check *c);
 /* Then, when all was written, the header is pointed to the L1 table if that has moved. */
 int coroutine_fn qcow2_check_switch_l1(Qcow2State *s);
-/* Compare with the refcounts, and repair. */
-int coroutine_fn qcow2_check_compare(Qcow2Check *c);
 
 /* Report something that is wrong. */
 void qcow2_check_error(Qcow2Check *c, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
