@@ -3,7 +3,7 @@
  * Waiting for a condition while polling.
  *
  *      waiter                                  kicker
- *      register (WAITERS++, an RMW)            make the condition false (an RMW)
+ *      register (WAITERS++, an RMW)            make the condition false; a fence, or an RMW
  *      look at the condition                   read WAITERS
  *      poll                                    if not 0: schedule the waiter's kick_bh
  *
@@ -68,7 +68,7 @@ void aio_wait_end(AioWaiter *waiter)
     qatomic_dec(&waiter_count);
 }
 
-void aio_wait_kick(void)
+void aio_wait_kick_after_rmw(void)
 {
     /* Pairs with the increment in aio_wait_begin(). */
     if (likely(!qatomic_read_sc(&waiter_count))) {
@@ -78,6 +78,13 @@ void aio_wait_kick(void)
     for (AioWaiter *waiter = waiters; waiter; waiter = waiter->next) {
         qemu_bh_schedule(waiter->poll_ctx->kick_bh);
     }
+}
+
+void aio_wait_kick(void)
+{
+    /* The change before the look at WAITERS; pairs with the increment in aio_wait_begin(). */
+    smp_mb();
+    aio_wait_kick_after_rmw();
 }
 
 typedef struct BhWait {
@@ -93,7 +100,7 @@ static void bh_wait_run(void *opaque)
     w->cb(w->opaque);
     port_note(PORT_NOTE_CO_RELEASE, w, NULL);
     qatomic_set_mb(&w->done, true);     /* W may be gone from here on */
-    aio_wait_kick();
+    aio_wait_kick_after_rmw();
 }
 
 static bool bh_is_pending(BhWait *w)

@@ -23,7 +23,7 @@ void blk_dec_in_flight(BlockBackend *blk)
 {
     unsigned old = qatomic_fetch_dec(&blk->in_flight);
     g_assert(old > 0);
-    aio_wait_kick();            /* BLK may be gone by now */
+    aio_wait_kick_after_rmw();  /* BLK may be gone by now */
 }
 
 bool blk_in_drain(BlockBackend *blk)

@@ -40,3 +40,30 @@ int coroutine_mixed_fn bdrv_create(BlockDriver *drv, const char *filename, QDict
     }
     return c.ret;
 }
+
+/* ---- deleting --------------------------------------------------------------------------- */
+
+typedef struct DeleteFile {
+    BlockDriverState *bs;
+    Error **errp;
+    int ret;
+} DeleteFile;
+
+static void coroutine_fn delete_file_entry(void *opaque)
+{
+    DeleteFile *d = opaque;
+
+    d->ret = d->bs->drv->bdrv_co_delete_file(d->bs, d->errp);
+}
+
+int coroutine_mixed_fn bdrv_co_delete_file(BlockDriverState *bs, Error **errp)
+{
+    DeleteFile d = { bs, errp };
+
+    if (!bs->drv || !bs->drv->bdrv_co_delete_file) {
+        error_setg(errp, "Node '%s' has nothing that could be deleted", bs->node_name);
+        return -ENOTSUP;
+    }
+    bdrv__run_co_on(bs, delete_file_entry, &d);
+    return d.ret;
+}

@@ -41,7 +41,7 @@ void bdrv_dec_in_flight(BlockDriverState *bs)
     unsigned old = qatomic_fetch_dec(&bs->in_flight);
     g_assert(old > 0);
     /* BS may be gone from here on. The decrement comes before the kick: see aio/wait.c. */
-    aio_wait_kick();
+    aio_wait_kick_after_rmw();
 }
 
 /* ---- quiesce and resume ---------------------------------------------------------------------- */

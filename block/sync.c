@@ -22,7 +22,7 @@ static void coroutine_fn run_co_entry(void *opaque)
     }
     /* The result is in OPAQUE before the flag, the flag before the kick; then R is gone. */
     qatomic_set_mb(&r->done, true);
-    aio_wait_kick();
+    aio_wait_kick_after_rmw();
 }
 
 static bool still_runs(RunCo *r, Coroutine *co)

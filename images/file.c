@@ -400,6 +400,18 @@ static int coroutine_fn file_co_get_info(BlockDriverState *bs, BlockDriverInfo *
     return 0;
 }
 
+static int coroutine_fn file_co_delete_file(BlockDriverState *bs, Error **errp)
+{
+    FileState *s = bs->opaque;
+
+    if (unlink(s->filename) < 0) {
+        int ret = -errno;
+        error_setg_errno(errp, -ret, "Could not delete '%s'", s->filename);
+        return ret;
+    }
+    return 0;
+}
+
 static json_t *file_get_specific_info(BlockDriverState *bs)
 {
     return json_pack("{s:s, s:{}}", "type", "file", "data");
@@ -440,6 +452,7 @@ static BlockDriver bdrv_file = {
     .bdrv_file_open = file_open,
     .bdrv_get_specific_info = file_get_specific_info,
     .bdrv_co_create_opts = file_co_create_opts,
+    .bdrv_co_delete_file = file_co_delete_file,
     FILE_DRIVER_COMMON,
 };
 

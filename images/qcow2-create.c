@@ -449,6 +449,17 @@ static int grow_image(Create *c, Error **errp)
     return ret;
 }
 
+/* Half an image is of no use, and may fill the file system. */
+static void forget_file(const char *name)
+{
+    BlockBackend *blk = blk_new_open(name, NULL, NULL, BDRV_O_RDWR | BDRV_O_PROTOCOL, NULL);
+
+    if (blk) {
+        bdrv_co_delete_file(blk_bs(blk), NULL);
+        blk_unref(blk);
+    }
+}
+
 static int create_image(Create *c, Error **errp)
 {
     int ret = make_data_file(c, errp);
@@ -466,6 +477,9 @@ static int create_image(Create *c, Error **errp)
     blk_unref(blk);
     if (ret >= 0 && grows_later(c->o)) {
         ret = grow_image(c, errp);
+    }
+    if (ret < 0) {
+        forget_file(c->filename);
     }
     return ret;
 }

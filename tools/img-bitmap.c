@@ -150,7 +150,7 @@ static bool run(const BitmapRequest *req, const GArray *actions)
     }
     if (req->merge_src.name) {
         /* Without what is behind it, which may be the image that is written to. */
-        merge_blk = img_open(&req->merge_src, BDRV_O_NO_IO);
+        merge_blk = img_open(&req->merge_src, BDRV_O_NO_BACKING | BDRV_O_NO_IO);
         ok = merge_blk != NULL;
     }
     for (guint i = 0; ok && i < actions->len; i++) {

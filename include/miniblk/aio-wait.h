@@ -2,8 +2,7 @@
 /*
  * Waiting for a condition while an event loop runs.
  *
- * Whoever makes a waited-for condition false must first change the state with a
- * read-modify-write (or under a lock that the condition takes) and then call
+ * Whoever makes a waited-for condition false must first change the state and then call
  * aio_wait_kick(). The waiter registers itself before it looks, so that one of the two
  * always sees the other; see aio/wait.c for the argument.
  */
@@ -55,8 +54,10 @@ void lab_wait_note(const char *condition);
 #define AIO_WAIT_WHILE_UNLOCKED(ctx, cond)                                      \
         AIO_WAIT_WHILE_INTERNAL(ctx, cond, false, #cond)
 
-/* Make every waiter look again. Any thread; costs one load when nobody waits. */
+/* Make every waiter look again. Any thread; costs a fence and a load when nobody waits. */
 void aio_wait_kick(void);
+/* The same, without the fence, after a change that was a read-modify-write. */
+void aio_wait_kick_after_rmw(void);
 /* Run CB(OPAQUE) in CTX's home thread and wait until it has returned. Main thread. */
 void aio_wait_bh_oneshot(AioContext *ctx, QEMUBHFunc *cb, void *opaque);
 

@@ -66,6 +66,12 @@ void bdrv_close_all(void);
  */
 int coroutine_mixed_fn bdrv_create(BlockDriver *drv, const char *filename, QDict *opts,
                                    Error **errp);
+/*
+ * Delete the file that BS, a protocol node, stores in, as creating an image in it has failed.
+ * 0; -ENOTSUP when it is no file but a disk, say; another -errno. mixed; polls outside of
+ * coroutines.
+ */
+int coroutine_mixed_fn bdrv_co_delete_file(BlockDriverState *bs, Error **errp);
 
 /*
  * Change what options gave BS's image its form. OPTS: strings by option name, of those in the

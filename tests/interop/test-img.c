@@ -436,6 +436,18 @@ static void test_full_output(void)
                     "No space left on device\n");
 }
 
+/* Half an image is not left lying about. */
+static void test_create_that_fails(void)
+{
+    g_autofree char *out = NULL;
+
+    int status = t_run(&out, "trap '' XFSZ; ulimit -f 1000; exec 2>/dev/null\n"
+        "for f in raw qcow2; do miniblk-img create -q -f $f -o preallocation=full big 10M\n"
+        "echo $?; done; test ! -e big");
+    g_assert_cmpstr(out, ==, "1\n1\n");
+    g_assert_cmpint(status, ==, 0);
+}
+
 /* Nobody reads it: no error. And no image gets the number of a stream that is closed. */
 static void test_output_that_nobody_reads(void)
 {
@@ -461,6 +473,7 @@ int main(int argc, char **argv)
     g_test_add_func("/img/locked", test_locked);
     g_test_add_func("/img/signal", test_signal);
     g_test_add_func("/img/full-output", test_full_output);
+    g_test_add_func("/img/create-that-fails", test_create_that_fails);
     g_test_add_func("/img/output-that-nobody-reads", test_output_that_nobody_reads);
     return t_main();
 }
