@@ -230,10 +230,40 @@ static void test_lost_snapshot(void)
     blk_unref(blk);
 }
 
+/* The refcount table lies where the L1 table is, which must not be written over. */
+static void test_refcounts_over_l1(void)
+{
+    g_autofree char *path = scratch_path("over.qcow2");
+
+    make_image(path, images[0]);
+    poke64(path, H_REFTABLE, peek64(path, H_L1_OFFSET));
+    g_assert_cmpint(ask_us(path, BDRV_FIX_LEAKS).corruptions, >, 0);
+    g_assert_cmpint(ask_us(path, BDRV_FIX_LEAKS | BDRV_FIX_ERRORS).corruptions, ==, 0);
+    BlockBackend *blk = qcow2_open_file(path, "");
+    assert_content(blk, 0, 50000, 2);
+    qcow2_assert_consistent(blk, false);
+    blk_unref(blk);
+    qcow2_assert_peer_finds_no_fault(path);
+}
+
+/* Reserved bits are an error where there is no table, too, and stay. */
+static void test_reserved_bits(void)
+{
+    g_autofree char *path = scratch_path("reserved.qcow2");
+
+    make_image(path, images[0]);
+    poke64(path, peek64(path, H_L1_OFFSET) + 8, 0x8000000000000016);
+    Opinion o = ask_us(path, BDRV_FIX_LEAKS | BDRV_FIX_ERRORS);
+    g_assert_cmpint(o.corruptions, ==, 1);
+    g_assert_cmpint(o.corruptions_fixed, ==, 1);
+}
+
 int main(int argc, char **argv)
 {
     image_test_init(&argc, &argv);
     g_test_add_func("/qcow2/check/with-peer", test_with_peer);
     g_test_add_func("/qcow2/check/lost-snapshot", test_lost_snapshot);
+    g_test_add_func("/qcow2/check/refcounts-over-l1", test_refcounts_over_l1);
+    g_test_add_func("/qcow2/check/reserved-bits", test_reserved_bits);
     return image_test_run();
 }
