@@ -337,9 +337,9 @@ static int coroutine_fn walk_table(Qcow2Check *c, Qcow2TableRef *t, uint64_t *bu
     if (ret >= 0) {
         ret = qcow2_file_read(s, t->offset, s->cluster_bytes, buf);
         if (ret < 0) {
+            /* All that it refers to would be taken for leaked. */
             fprintf(stderr, "ERROR: I/O error in check_refcounts_l2\n");
-            c->res->check_errors++;
-            return 0;
+            return ret;
         }
     }
     c->next_host = 0;           /* each table begins in a place of its own */

@@ -230,6 +230,30 @@ static void test_lost_snapshot(void)
     blk_unref(blk);
 }
 
+/* An L2 table that cannot be read: what it refers to must not pass for leaked, either. */
+static void test_unreadable_table(void)
+{
+    g_autofree char *path = scratch_path("unreadable.qcow2");
+    const BdrvCheckMode modes[] = { 0, BDRV_FIX_LEAKS, BDRV_FIX_LEAKS | BDRV_FIX_ERRORS };
+    BdrvCheckResult res;
+
+    make_image(path, images[0]);
+    uint64_t sector = table_at(path, peek64(path, H_L1_OFFSET)) / 512;
+    for (unsigned i = 0; i < ARRAY_SIZE(modes); i++) {
+        BlockBackend *blk = open_with_perms(
+            options_of("driver=qcow2,file.driver=blkdebug,file.image.driver=file,"
+                       "file.image.filename=%s,file.inject-error.0.event=none,"
+                       "file.inject-error.0.iotype=read,file.inject-error.0.sector=%" PRIu64
+                       ",file.inject-error.0.errno=5", path, sector),
+            BDRV_O_CHECK | BDRV_O_RDWR, BLK_PERM_ALL, BLK_PERM_ALL, &error_abort);
+        g_assert_cmpint(bdrv_check(blk_bs(blk), &res, modes[i]), ==, -EIO);
+        g_assert_cmpint(res.leaks + res.leaks_fixed, ==, 0);
+        blk_unref(blk);
+    }
+    Opinion o = ask_us(path, 0);
+    g_assert_cmpint(o.corruptions + o.leaks, ==, 0);
+}
+
 /* The refcount table lies where the L1 table is, which must not be written over. */
 static void test_refcounts_over_l1(void)
 {
@@ -263,6 +287,7 @@ int main(int argc, char **argv)
     image_test_init(&argc, &argv);
     g_test_add_func("/qcow2/check/with-peer", test_with_peer);
     g_test_add_func("/qcow2/check/lost-snapshot", test_lost_snapshot);
+    g_test_add_func("/qcow2/check/unreadable-table", test_unreadable_table);
     g_test_add_func("/qcow2/check/refcounts-over-l1", test_refcounts_over_l1);
     g_test_add_func("/qcow2/check/reserved-bits", test_reserved_bits);
     return image_test_run();
