@@ -403,7 +403,14 @@ static int coroutine_fn file_co_get_info(BlockDriverState *bs, BlockDriverInfo *
 static int coroutine_fn file_co_delete_file(BlockDriverState *bs, Error **errp)
 {
     FileState *s = bs->opaque;
+    struct stat file, named;
 
+    /* Not a symbolic link, nor what has taken the name meanwhile. */
+    if (fstat(s->fd, &file) < 0 || lstat(s->filename, &named) < 0 ||
+        file.st_dev != named.st_dev || file.st_ino != named.st_ino) {
+        error_setg(errp, "Could not delete '%s': it is not the file that is open", s->filename);
+        return -ENOENT;
+    }
     if (unlink(s->filename) < 0) {
         int ret = -errno;
         error_setg_errno(errp, -ret, "Could not delete '%s'", s->filename);

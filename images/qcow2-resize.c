@@ -54,6 +54,8 @@ static int coroutine_fn extend_file(Qcow2State *s, uint64_t end)
     int64_t len = bdrv_getlength(s->bs->file->bs);
     int ret = len < 0 ? len : 0;
     if (ret >= 0 && (uint64_t)len < end) {
+        /* Not less: who has a place behind may be writing there, and must not lose it. */
+        end = MAX(end, s->virgin_offset);
         ret = bdrv_co_truncate(s->bs->file, end, false, PREALLOC_MODE_OFF, 0, NULL);
     }
     if (ret >= 0) {

@@ -134,7 +134,7 @@ struct BlockDriver {
     int coroutine_fn (*bdrv_co_truncate)(BlockDriverState *bs, int64_t offset, bool exact,
                                          PreallocMode prealloc, BdrvRequestFlags flags,
                                          Error **errp);
-    /* Take away what it stores in, as far as it has made that. */
+    /* Delete what it stores in, if its name still stands for that; bdrv_co_delete_file(). */
     int coroutine_fn (*bdrv_co_delete_file)(BlockDriverState *bs, Error **errp);
     int64_t coroutine_fn (*bdrv_co_getlength)(BlockDriverState *bs);
     int64_t coroutine_fn (*bdrv_co_get_allocated_file_size)(BlockDriverState *bs);

@@ -68,8 +68,8 @@ int coroutine_mixed_fn bdrv_create(BlockDriver *drv, const char *filename, QDict
                                    Error **errp);
 /*
  * Delete the file that BS, a protocol node, stores in, as creating an image in it has failed.
- * 0; -ENOTSUP when it is no file but a disk, say; another -errno. mixed; polls outside of
- * coroutines.
+ * 0; -ENOTSUP when it is no file but a disk, say; -ENOENT when its name is a symbolic link, or
+ * stands for another file by now; another -errno. mixed; polls outside of coroutines.
  */
 int coroutine_mixed_fn bdrv_co_delete_file(BlockDriverState *bs, Error **errp);
 
