@@ -65,6 +65,8 @@ static void coroutine_fn admit_and_unlock(CoRwlock *lock)
         co = first->co;
         own(lock, first->read, co);
         qatomic_set(&first->co, NULL);
+        /* others may come in before CO is awake: it does not wait for them */
+        port_note_pair(PORT_NOTE_SCHEDULE, co, qatomic_read(&co->ctx));
     }
     qemu_co_mutex_unlock(&lock->mutex);
     if (co) {

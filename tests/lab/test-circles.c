@@ -517,6 +517,62 @@ static void rwlock_beside_parking(void)
     free_disk(parks);
 }
 
+/*
+ * A reader that has been admitted, but is not awake yet, no longer waits for the other readers.
+ *
+ *      io0: writer             io1: reader             main: reader
+ *      has the rwlock          has co_mutex
+ *                              waits for the rwlock
+ *      unlocks: admits
+ *                                                      reads, waits for co_mutex
+ *      wakes
+ *                              reads, releases both
+ */
+static Coroutine *writer;
+
+static void coroutine_fn write_until_entered(void *opaque)
+{
+    writer = qemu_coroutine_self();
+    qemu_co_rwlock_wrlock(&rwlock);
+    set_flag(&flag);
+    qemu_coroutine_yield();
+    qemu_co_rwlock_unlock(&rwlock);
+}
+
+static void coroutine_fn lock_then_read(void *opaque)
+{
+    qemu_co_mutex_lock(&co_mutex);
+    set_flag(&other_flag);
+    qemu_co_rwlock_rdlock(&rwlock);
+    qemu_co_rwlock_unlock(&rwlock);
+    qemu_co_mutex_unlock(&co_mutex);
+}
+
+static void coroutine_fn read_then_lock(void *opaque)
+{
+    qemu_co_rwlock_rdlock(&rwlock);
+    qemu_co_mutex_lock(&co_mutex);
+    qemu_co_mutex_unlock(&co_mutex);
+    qemu_co_rwlock_unlock(&rwlock);
+    qatomic_dec(&reads);
+}
+
+static void reader_admitted_but_not_awake(void)
+{
+    qemu_co_rwlock_init(&rwlock);
+    aio_co_enter(io_ctx[0], qemu_coroutine_create(write_until_entered, NULL));
+    wait_for_flag(&flag);
+    aio_co_enter(io_ctx[1], qemu_coroutine_create(lock_then_read, NULL));
+    wait_for_flag(&other_flag);
+    /* their loops have turned: both have yielded */
+    aio_wait_bh_oneshot(io_ctx[0], take_mutex, NULL);
+    aio_wait_bh_oneshot(io_ctx[1], take_mutex, NULL);
+    aio_co_wake(writer);
+    qatomic_inc(&reads);
+    qemu_coroutine_enter(qemu_coroutine_create(read_then_lock, NULL));
+    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read(&reads) > 0);
+}
+
 /* Nested sections, and requests in all of them. */
 static void drain_second(void *opaque)
 {
@@ -600,6 +656,7 @@ static const LabCase cases[] = {
     { "/ends/condition-of-somebody-else", condition_of_somebody_else, .schedules = MANY },
     { "/ends/lock-of-a-sleeper", lock_of_a_sleeper, .schedules = MANY },
     { "/ends/rwlock-beside-parking", rwlock_beside_parking, .schedules = MANY },
+    { "/ends/reader-admitted-but-not-awake", reader_admitted_but_not_awake, .schedules = MANY },
     { "/ends/drains-in-drains", drains_in_drains, .schedules = MANY },
     { "/ends/graph-writer-and-readers", graph_writer_and_readers, .schedules = MANY },
 };
