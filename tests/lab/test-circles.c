@@ -536,6 +536,7 @@ static void coroutine_fn write_until_entered(void *opaque)
     qemu_co_rwlock_wrlock(&rwlock);
     set_flag(&flag);
     qemu_coroutine_yield();
+    set_flag(&flag);
     qemu_co_rwlock_unlock(&rwlock);
 }
 
@@ -567,7 +568,9 @@ static void reader_admitted_but_not_awake(void)
     /* their loops have turned: both have yielded */
     aio_wait_bh_oneshot(io_ctx[0], take_mutex, NULL);
     aio_wait_bh_oneshot(io_ctx[1], take_mutex, NULL);
+    qatomic_set(&flag, false);
     aio_co_wake(writer);
+    wait_for_flag(&flag);
     qatomic_inc(&reads);
     qemu_coroutine_enter(qemu_coroutine_create(read_then_lock, NULL));
     AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read(&reads) > 0);
@@ -656,7 +659,8 @@ static const LabCase cases[] = {
     { "/ends/condition-of-somebody-else", condition_of_somebody_else, .schedules = MANY },
     { "/ends/lock-of-a-sleeper", lock_of_a_sleeper, .schedules = MANY },
     { "/ends/rwlock-beside-parking", rwlock_beside_parking, .schedules = MANY },
-    { "/ends/reader-admitted-but-not-awake", reader_admitted_but_not_awake, .schedules = MANY },
+    { "/ends/reader-admitted-but-not-awake", reader_admitted_but_not_awake,
+      .schedules = 10 * MANY },
     { "/ends/drains-in-drains", drains_in_drains, .schedules = MANY },
     { "/ends/graph-writer-and-readers", graph_writer_and_readers, .schedules = MANY },
 };
