@@ -364,19 +364,6 @@ static int coroutine_fn count_l2_tables(Qcow2Check *c)
 
 /* ---- bitmaps ----------------------------------------------------------------------- */
 
-/* Whether anything found so far refers to part of a range. */
-static bool range_taken(Qcow2Check *c, uint64_t offset, uint64_t bytes)
-{
-    uint64_t last = (offset + bytes - 1) >> c->s->cluster_bits;
-
-    for (uint64_t i = offset >> c->s->cluster_bits; i <= last; i++) {
-        if (qcow2_counts_get(&c->counts, i)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static int coroutine_fn count_bitmap_table(Qcow2Check *c, uint64_t offset, uint32_t size)
 {
     Qcow2State *s = c->s;
@@ -391,12 +378,6 @@ static int coroutine_fn count_bitmap_table(Qcow2Check *c, uint64_t offset, uint3
     if (c->bitmap_entries > BITMAP_ENTRIES_MAX) {
         /* Many bitmaps with one large table would keep us busy for ever. */
         return -EFBIG;
-    }
-    if (bytes && offset < c->file_clusters << s->cluster_bits &&
-        range_taken(c, offset, MIN(bytes, (c->file_clusters << s->cluster_bits) - offset))) {
-        /* What it refers to is not to be taken for leaked. */
-        qcow2_check_error(c, "ERROR bitmap table at offset 0x%" PRIx64 " overlaps with other "
-                          "structures\n", offset);
     }
     int before = c->res->corruptions;
     int ret = count_range(c, offset, bytes, 1);

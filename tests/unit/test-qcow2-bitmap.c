@@ -543,7 +543,7 @@ static void test_shared_table(void)
                           BDRV_O_CHECK | BDRV_O_RDWR, BLK_PERM_ALL, BLK_PERM_ALL,
                           &error_abort);
     g_assert_cmpint(bdrv_check(blk_bs(blk), &res, 0), ==, 0);
-    g_assert_cmpint(res.corruptions, ==, 1);
+    g_assert_cmpint(res.corruptions, ==, 2);
     g_assert_cmpint(res.leaks, ==, 2);
     blk_unref(blk);
     blk = qcow2_open_file(path, "");
