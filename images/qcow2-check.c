@@ -103,19 +103,23 @@ static int coroutine_fn compare_one(Qcow2Check *c, uint64_t cluster, uint64_t re
     }
     bool leak = refcount > reference;
     bool repair = c->fix & (leak ? BDRV_FIX_LEAKS : BDRV_FIX_ERRORS);
-    if (repair && reference <= c->s->refcount_max) {
-        fprintf(stderr, "Repairing cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64
-                "\n", cluster, refcount, reference);
-        int ret = qcow2_refcount_set(c->s, cluster, reference);
+    uint64_t fitting = MIN(reference, c->s->refcount_max);
+    bool mended = repair && fitting == reference;
+
+    fprintf(stderr, "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64 "\n",
+            mended ? "Repairing" : leak ? "Leaked" : "ERROR", cluster, refcount, reference);
+    if (repair && refcount != fitting) {
+        /* One that does not fit keeps the cluster from being given away, at least. */
+        int ret = qcow2_refcount_set(c->s, cluster, fitting);
         if (ret < 0) {
             return ret;
         }
-        *(leak ? &c->res->leaks_fixed : &c->res->corruptions_fixed) += 1;
-        return 0;
     }
-    fprintf(stderr, "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64 "\n",
-            leak ? "Leaked" : "ERROR", cluster, refcount, reference);
-    *(leak ? &c->res->leaks : &c->res->corruptions) += 1;
+    if (mended) {
+        *(leak ? &c->res->leaks_fixed : &c->res->corruptions_fixed) += 1;
+    } else {
+        *(leak ? &c->res->leaks : &c->res->corruptions) += 1;
+    }
     return 0;
 }
 
@@ -431,8 +435,8 @@ int coroutine_fn qcow2_check_locked(Qcow2State *s, BdrvCheckResult *result, Bdrv
         }
     }
     if (ret < 0) {
-        /* An L1 table that was to move has not: nothing may be written to the new one. */
-        s->corrupt |= s->l1.offset != s->header.l1_offset;
+        /* Nothing may be written that refers to the new places: they have no refcounts. */
+        s->corrupt |= c.moved;
         result->check_errors++;
     }
     g_array_free(c.table_order, true);

@@ -37,6 +37,7 @@ typedef struct Qcow2Check {
     BdrvCheckMode fix;
     bool fix_flags;             /* "copied" flags are mended */
     bool owns_l1;               /* in the active L1 table as well */
+    bool moved;                 /* tables have other places, as yet in memory only */
     uint64_t file_clusters;     /* the last one may be cut */
     Qcow2Counts counts;
     Qcow2Counts beyond;         /* of clusters behind the end of the file */

@@ -116,6 +116,7 @@ static int coroutine_fn move_table(Qcow2Check *c, const Qcow2TableRef *t)
     fprintf(stderr, "Repairing L2 table at offset %#" PRIx64 ": something else is there, too; "
             "it moves to %#" PRIx64 "\n", t->offset, to << s->cluster_bits);
     c->res->corruptions_fixed++;
+    c->moved = true;
     Qcow2TableRef *moved = g_memdup2(t, sizeof(*t));
     moved->offset = to << s->cluster_bits;
     for (uint32_t i = 0; i < s->l1.size; i++) {
@@ -150,6 +151,7 @@ static int move_l1(Qcow2Check *c)
     for (uint64_t i = 0; i < n; i++) {
         qcow2_counts_sub(&c->counts, (s->l1.offset >> s->cluster_bits) + i, 1);
     }
+    c->moved = true;
     s->l1.offset = to << s->cluster_bits;
     for (uint32_t i = 0; i < s->l1.size; i++) {
         qcow2_root_set(&s->l1, i, s->l1.entries[i]);

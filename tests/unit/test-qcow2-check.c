@@ -270,6 +270,61 @@ static void test_refcounts_over_l1(void)
     qcow2_assert_peer_finds_no_fault(path);
 }
 
+/* More references than a refcount can count: the cluster must not be given away. */
+static void test_narrow_refcounts(void)
+{
+    g_autofree char *path = scratch_path("narrow.qcow2");
+
+    qcow2_create(path, "size=4M,refcount_bits=1");
+    BlockBackend *blk = qcow2_open_file(path, "");
+    write_pattern(blk, 0, 65536, 1);
+    blk_unref(blk);
+    uint64_t l2 = table_at(path, peek64(path, H_L1_OFFSET));
+    uint64_t block = peek64(path, peek64(path, H_REFTABLE)), cluster = table_at(path, l2) >> 16;
+    poke64(path, l2 + 8, peek64(path, l2));
+    poke64(path, block, peek64(path, block) & ~(1ULL << (56 + cluster)));
+    g_assert_cmpint(ask_us(path, BDRV_FIX_LEAKS | BDRV_FIX_ERRORS).corruptions, ==, 1);
+    blk = qcow2_open_file(path, "");
+    write_pattern(blk, 1 << 20, 65536, 2);
+    assert_content(blk, 0, 65536, 1);
+    blk_unref(blk);
+}
+
+/* The second of two tables cannot be moved: the first stays where it was, too. */
+static void test_half_moved(void)
+{
+    g_autofree char *path = scratch_path("moved.qcow2");
+    BdrvCheckResult res;
+
+    qcow2_create(path, "size=1G");
+    BlockBackend *blk = qcow2_open_file(path, "");
+    write_pattern(blk, 0, 65536, 1);
+    write_pattern(blk, 512 << 20, 65536, 2);
+    blk_unref(blk);
+    uint64_t l1 = peek64(path, H_L1_OFFSET);
+    uint64_t tables[] = { table_at(path, l1), table_at(path, l1 + 8) };
+    uint64_t end = ROUND_UP(MAX(table_at(path, tables[0]), table_at(path, tables[1])) + 65536,
+                            65536);
+    poke64(path, tables[0] + 8, tables[1] | 1ULL << 63);
+    poke64(path, tables[1] + 8, tables[0] | 1ULL << 63);
+    blk = open_with_perms(
+        options_of("driver=qcow2,file.driver=blkdebug,file.image.driver=file,"
+                   "file.image.filename=%s,file.inject-error.0.event=none,"
+                   "file.inject-error.0.iotype=write,file.inject-error.0.sector=%" PRIu64
+                   ",file.inject-error.0.errno=28", path, end / 512 + 128),
+        BDRV_O_CHECK | BDRV_O_RDWR, BLK_PERM_ALL, BLK_PERM_ALL, &error_abort);
+    g_assert_cmpint(bdrv_check(blk_bs(blk), &res, BDRV_FIX_LEAKS | BDRV_FIX_ERRORS), ==,
+                    -ENOSPC);
+    blk_unref(blk);
+    g_assert_cmpuint(table_at(path, l1), ==, tables[0]);
+    g_assert_cmpuint(table_at(path, l1 + 8), ==, tables[1]);
+    g_assert_cmpint(ask_us(path, BDRV_FIX_LEAKS | BDRV_FIX_ERRORS).corruptions, ==, 0);
+    blk = qcow2_open_file(path, "");
+    assert_content(blk, 0, 65536, 1);
+    assert_content(blk, 512 << 20, 65536, 2);
+    blk_unref(blk);
+}
+
 /* Reserved bits are an error where there is no table, too, and stay. */
 static void test_reserved_bits(void)
 {
@@ -289,6 +344,8 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/check/lost-snapshot", test_lost_snapshot);
     g_test_add_func("/qcow2/check/unreadable-table", test_unreadable_table);
     g_test_add_func("/qcow2/check/refcounts-over-l1", test_refcounts_over_l1);
+    g_test_add_func("/qcow2/check/narrow-refcounts", test_narrow_refcounts);
+    g_test_add_func("/qcow2/check/half-moved", test_half_moved);
     g_test_add_func("/qcow2/check/reserved-bits", test_reserved_bits);
     return image_test_run();
 }
