@@ -136,7 +136,8 @@ static bool fits_memory(Qcow2State *s, GPtrArray *list, Error **errp)
 {
     uint64_t bytes = 0;
 
-    for (guint i = 0; i < list->len; i++) {
+    /* (no further, lest the sum begins anew at 0) */
+    for (guint i = 0; i < list->len && bytes <= MEMORY_BYTES_MAX; i++) {
         const Qcow2Bitmap *b = g_ptr_array_index(list, i);
         bytes += memory_bytes(s, b->granularity_bits);
     }
