@@ -150,6 +150,7 @@ void coroutine_fn qemu_co_rwlock_downgrade(CoRwlock *lock)
 
     qemu_co_mutex_lock(&lock->mutex);
     check_writes(lock, __func__, self);
+    port_note(PORT_NOTE_CO_RELEASE, lock, NULL);
     port_note(PORT_NOTE_CO_SHARE, lock, "CoRwlock");
     lock->owners = 0;
     own(lock, true, self);
