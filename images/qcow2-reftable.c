@@ -168,14 +168,19 @@ static int coroutine_fn switch_table(Qcow2State *s, uint64_t start, uint64_t clu
         return 0;               /* the header will point to it in the end */
     }
     int ret = bdrv_co_flush(s->bs->file->bs);
-    BLKDBG_EVENT(s->bs->file, BLKDBG_REFBLOCK_ALLOC_SWITCH_TABLE);
-    ret = ret < 0 ? ret : qcow2_header_patch(s, 48, &field, sizeof(field));
-    ret = ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
-    if (ret >= 0) {
-        s->header.reftable_offset = start << s->cluster_bits;
-        s->header.reftable_clusters = clusters;
+    if (ret < 0) {
+        return ret;
     }
-    return ret;
+    BLKDBG_EVENT(s->bs->file, BLKDBG_REFBLOCK_ALLOC_SWITCH_TABLE);
+    ret = qcow2_header_patch(s, 48, &field, sizeof(field));
+    ret = ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
+    if (ret < 0) {
+        s->corrupt = true;      /* nobody knows which of the tables the file has */
+        return ret;
+    }
+    s->header.reftable_offset = start << s->cluster_bits;
+    s->header.reftable_clusters = clusters;
+    return 0;
 }
 
 int coroutine_fn qcow2_reftable_replace(Qcow2State *s, uint64_t start, uint64_t clusters,

@@ -45,8 +45,9 @@ void lab_wait_note(const char *condition);
 /*
  * Poll until COND is false; evaluates to whether it polled. CTX's home thread polls CTX
  * itself; the main thread, for a foreign CTX, polls the main context and drops its hold on
- * CTX's lock (all levels) while it does; for NULL, on every context's. COND is evaluated with the lock held. Any
- * callback of the polled loop may run: look up afterwards what may have changed.
+ * CTX's lock (all levels) while it does; for NULL, on every context's. COND is evaluated with
+ * the lock held. Any callback of the polled loop may run: look up afterwards what may have
+ * changed.
  * Not from a coroutine.
  */
 #define AIO_WAIT_WHILE(ctx, cond)          AIO_WAIT_WHILE_INTERNAL(ctx, cond, true, #cond)
