@@ -39,7 +39,11 @@ static bool params_ok(MirrorParams *p, Error **errp)
         error_setg(errp, "Can't mirror node into itself");
         return false;
     }
-    return true;
+    /*
+     * Another job's filter may go at any time, also while ours is inserted above it, and would
+     * leave us a source without anything below.
+     */
+    return block_job_none_uses(p->source, errp) && block_job_none_uses(p->target, errp);
 }
 
 /* ---- the filter ------------------------------------------------------------------------- */

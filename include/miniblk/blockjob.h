@@ -151,7 +151,8 @@ BlockErrorAction block_job_error_action(BlockJob *job, BlockdevOnError on_err, i
  * named REPLACES (NULL: of BS). A filter named FILTER_NODE_NAME (NULL: a made-up name) stands
  * over BS meanwhile. GRANULARITY: bytes, a power of two, 0: as fits TARGET. BUF_SIZE: bytes in
  * flight at most, 0: 16 MiB. ZERO_TARGET: TARGET does not read as zeroes yet. UNMAP: zeroes
- * may be unmapped there. The job is started. On failure ERRP is set and nothing has changed.
+ * may be unmapped there. The job is started. On failure ERRP is set and nothing has changed;
+ * so it is when another job uses BS, its filter say, or TARGET.
  */
 void mirror_start(const char *job_id, BlockDriverState *bs, BlockDriverState *target,
                   const char *replaces, int creation_flags, int64_t speed,

@@ -535,6 +535,16 @@ static void test_permissions(void)
     g_assert_cmpstr(error_get_pretty(err), ==,
                     "Node 'bs' is busy: block device is in use by block job: commit");
     g_assert_true(block_job_none_uses(other, NULL));
+    /* another job's node, which may lose what is below it when that job ends */
+    for (int i = 0; i < 2; i++) {
+        error_free_or_abort(&err);
+        mirror_start("job1", i ? other : bs, i ? bs : other, NULL, JOB_DEFAULT, 0, 4096, 0,
+                     MIRROR_SYNC_MODE_FULL, MIRROR_LEAVE_BACKING_CHAIN, false,
+                     BLOCKDEV_ON_ERROR_REPORT, BLOCKDEV_ON_ERROR_REPORT, false, NULL,
+                     MIRROR_COPY_MODE_BACKGROUND, &err);
+        g_assert_cmpstr(error_get_pretty(err), ==,
+                        "Node 'bs' is busy: block device is in use by block job: commit");
+    }
 
     /* the job's edges stay when others are re-pointed */
     bdrv_replace_node(bs, other, &error_abort);
