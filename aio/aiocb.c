@@ -124,7 +124,7 @@ void qemu_aio_unref(void *p)
     if (old == 1) {
         aiocb_free(acb);
     } else {
-        aio_wait_kick();        /* bdrv_aio_cancel() may be waiting for this */
+        aio_wait_kick_after_rmw();      /* bdrv_aio_cancel() may be waiting for this */
     }
 }
 

@@ -133,9 +133,8 @@ static inline void leave(void)
     if (unlikely(count_and_look(-1))) {
         /*
          * The writer may have read the old count after its membarrier and be about to sleep:
-         * either it reads the new one, or the kick sees it. Pairs with aio_wait_begin().
+         * either it reads the new one, or the kick, which has the fence for it, sees it.
          */
-        smp_mb();
         aio_wait_kick();
     }
 }

@@ -28,6 +28,17 @@ int coroutine_mixed_fn qcow2_header_patch(Qcow2State *s, uint64_t offset, const 
     return bdrv_pwrite(s->bs->file, offset, n, buf, 0);
 }
 
+int coroutine_fn qcow2_header_switch(Qcow2State *s, uint64_t offset, const void *buf, size_t n)
+{
+    int ret = qcow2_header_patch(s, offset, buf, n);
+
+    ret = ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
+    if (ret < 0) {
+        s->corrupt = true;
+    }
+    return ret;
+}
+
 int coroutine_mixed_fn qcow2_header_set_incompat(Qcow2State *s, uint64_t bits)
 {
     uint8_t b[8];

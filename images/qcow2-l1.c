@@ -58,10 +58,8 @@ static int coroutine_fn switch_header(Qcow2State *s, uint64_t offset, uint32_t s
         return ret;
     }
     BLKDBG_EVENT(s->bs->file, BLKDBG_L1_GROW_ACTIVATE_TABLE);
-    ret = qcow2_header_patch(s, 36, &field, sizeof(field));
-    ret = ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
+    ret = qcow2_header_switch(s, 36, &field, sizeof(field));
     if (ret < 0) {
-        s->corrupt = true;      /* nobody knows which of the tables the file has */
         return ret;
     }
     s->header.l1_size = size;

@@ -188,12 +188,9 @@ int coroutine_fn qcow2_check_switch_l1(Qcow2State *s)
     if (s->l1.offset == s->header.l1_offset) {
         return 0;
     }
-    int ret = qcow2_header_patch(s, 40, &field, sizeof(field));
-    ret = ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
-    if (ret < 0) {
-        s->corrupt = true;      /* nobody knows which of the tables is in force */
-        return ret;
+    int ret = qcow2_header_switch(s, 40, &field, sizeof(field));
+    if (ret >= 0) {
+        s->header.l1_offset = s->l1.offset;
     }
-    s->header.l1_offset = s->l1.offset;
-    return 0;
+    return ret;
 }

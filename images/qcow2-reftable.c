@@ -172,10 +172,8 @@ static int coroutine_fn switch_table(Qcow2State *s, uint64_t start, uint64_t clu
         return ret;
     }
     BLKDBG_EVENT(s->bs->file, BLKDBG_REFBLOCK_ALLOC_SWITCH_TABLE);
-    ret = qcow2_header_patch(s, 48, &field, sizeof(field));
-    ret = ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
+    ret = qcow2_header_switch(s, 48, &field, sizeof(field));
     if (ret < 0) {
-        s->corrupt = true;      /* nobody knows which of the tables the file has */
         return ret;
     }
     s->header.reftable_offset = start << s->cluster_bits;

@@ -260,12 +260,7 @@ static int coroutine_fn switch_header(Qcow2State *s, const Qcow2Header *h)
     };
     G_STATIC_ASSERT(sizeof(fields) == 72 - 24);
 
-    int ret = qcow2_header_patch(s, 24, &fields, sizeof(fields));
-    ret = ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
-    if (ret < 0) {
-        s->corrupt = true;      /* nobody knows which of the images the file is */
-    }
-    return ret;
+    return qcow2_header_switch(s, 24, &fields, sizeof(fields));
 }
 
 /* Nobody refers to what is in GONE, on disk neither. Failures leak clusters, no more. */

@@ -175,8 +175,7 @@ static int coroutine_fn switch_table(Qcow2State *s, uint64_t offset)
         GUINT32_TO_BE(s->header.nb_snapshots), GUINT64_TO_BE(offset),
     };
 
-    int ret = qcow2_header_patch(s, 60, &field, sizeof(field));
-    return ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
+    return qcow2_header_switch(s, 60, &field, sizeof(field));
 }
 
 /* Write TABLE to new clusters at *OFFSET; it is not empty. */
@@ -242,7 +241,6 @@ int coroutine_fn qcow2_snapshots_write(Qcow2State *s)
     }
     ret = switch_table(s, offset);
     if (ret < 0) {
-        s->corrupt = true;      /* nobody knows which of the tables is in force */
         return ret;
     }
     qcow2_snapshots_stored(s, offset, bytes);

@@ -339,63 +339,31 @@ void _exit(int status)
 
 /* ---- what cannot be undone -------------------------------------------------------------- */
 
-pid_t fork(void)
-{
-    lab_unsupported("fork()");
-    return REAL(fork)();
-}
-int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
-                const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
-{
-    lab_unsupported("posix_spawn()");
-    return REAL(posix_spawn)(pid, path, actions, attr, argv, envp);
-}
-int posix_spawnp(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
-                 const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
-{
-    lab_unsupported("posix_spawnp()");
-    return REAL(posix_spawnp)(pid, path, actions, attr, argv, envp);
-}
-int system(const char *command)
-{
-    lab_unsupported("system()");
-    return REAL(system)(command);
-}
-FILE *popen(const char *command, const char *mode)
-{
-    lab_unsupported("popen()");
-    return REAL(popen)(command, mode);
-}
-int chdir(const char *path)
-{
-    lab_unsupported("chdir()");
-    return REAL(chdir)(path);
-}
-int fchdir(int fd)
-{
-    lab_unsupported("fchdir()");
-    return REAL(fchdir)(fd);
-}
-mode_t umask(mode_t mask)
-{
-    lab_unsupported("umask()");
-    return REAL(umask)(mask);
-}
-int seteuid(uid_t uid)
-{
-    lab_unsupported("seteuid()");
-    return REAL(seteuid)(uid);
-}
-int setegid(gid_t gid)
-{
-    lab_unsupported("setegid()");
-    return REAL(setegid)(gid);
-}
-int setrlimit(__rlimit_resource_t what, const struct rlimit *limit)
-{
-    lab_unsupported("setrlimit()");
-    return REAL(setrlimit)(what, limit);
-}
+#define REFUSED(type, name, parameters, arguments)                              \
+    type name parameters                                                        \
+    {                                                                           \
+        lab_unsupported(#name "()");                                            \
+        return REAL(name) arguments;                                            \
+    }
+
+REFUSED(pid_t, fork, (void), ())
+REFUSED(int, posix_spawn,
+        (pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+         const posix_spawnattr_t *attr, char *const argv[], char *const envp[]),
+        (pid, path, actions, attr, argv, envp))
+REFUSED(int, posix_spawnp,
+        (pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+         const posix_spawnattr_t *attr, char *const argv[], char *const envp[]),
+        (pid, path, actions, attr, argv, envp))
+REFUSED(int, system, (const char *command), (command))
+REFUSED(FILE *, popen, (const char *command, const char *mode), (command, mode))
+REFUSED(int, chdir, (const char *path), (path))
+REFUSED(int, fchdir, (int fd), (fd))
+REFUSED(mode_t, umask, (mode_t mask), (mask))
+REFUSED(int, seteuid, (uid_t uid), (uid))
+REFUSED(int, setegid, (gid_t gid), (gid))
+REFUSED(int, setrlimit, (__rlimit_resource_t what, const struct rlimit *limit), (what, limit))
+
 int sigaction(int number, const struct sigaction *new, struct sigaction *old)
 {
     if (lab_running && new) {

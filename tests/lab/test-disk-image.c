@@ -116,6 +116,16 @@ static void coroutine_fn guest_entry(void *opaque)
     (*g->running)--;
 }
 
+/* An empty one at PATH, which is what MODEL then says. */
+static BlockBackend *new_image(const Image *image, const char *path, Model *model)
+{
+    g_autofree char *create = g_strdup_printf("size=1M,cluster_size=4k%s", image->create);
+
+    model_init(model);
+    qcow2_create(path, create);
+    return qcow2_open_file(path, image->open);
+}
+
 static void run_guests(BlockBackend *blk, Model *m)
 {
     int running = GUESTS;
@@ -183,12 +193,9 @@ static void test_cut(gconstpointer data)
 {
     const Image *image = data;
     g_autofree char *path = scratch_path("cut.qcow2");
-    g_autofree char *create = g_strdup_printf("size=1M,cluster_size=4k%s", image->create);
     Model model;
+    BlockBackend *blk = new_image(image, path, &model);
 
-    model_init(&model);
-    qcow2_create(path, create);
-    BlockBackend *blk = qcow2_open_file(path, image->open);
     g_assert_cmpint(blk_flush(blk), ==, 0);
     for (int round = 0; round < ROUNDS; round++) {
         QemuThread cutter;
@@ -215,12 +222,9 @@ static void test_faults(gconstpointer data)
 {
     const Image *image = data;
     g_autofree char *path = scratch_path("faults.qcow2");
-    g_autofree char *create = g_strdup_printf("size=1M,cluster_size=4k%s", image->create);
     Model model;
+    BlockBackend *blk = new_image(image, path, &model);
 
-    model_init(&model);
-    qcow2_create(path, create);
-    BlockBackend *blk = qcow2_open_file(path, image->open);
     lab_faults(true);
     run_guests(blk, &model);
     lab_faults(false);
