@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Zero clusters, discard and block status. */
 #include "miniblk/osdep.h"
+#include "miniblk/host-utils.h"
 #include "images/qcow2-entry.h"
 
 /* What becomes of the L2 entries of a range of whole subclusters. */
@@ -171,6 +172,25 @@ static bool zero_entry(const Qcow2State *s, Qcow2Entry *e, uint32_t mask, const 
     return true;
 }
 
+/* Whether subcluster I of E reads as zeroes whatever the data on the disk. */
+static bool is_zero(const Qcow2State *s, Qcow2Type type)
+{
+    return type == QCOW2_ZERO_PLAIN || type == QCOW2_ZERO_ALLOC ||
+           (!s->bs->backing && (type == QCOW2_UNALLOCATED || type == QCOW2_UNALLOCATED_ALLOC));
+}
+
+/* As zero_entry(), for subclusters that are zeroes by now: part of each has been written. */
+static bool zero_entry_in_part(const Qcow2State *s, Qcow2Entry *e, uint32_t mask,
+                               const void *opaque)
+{
+    for (uint32_t rest = mask; rest; rest &= rest - 1) {
+        if (!is_zero(s, qcow2_entry_type(s, *e, ctz32(rest)))) {
+            return false;
+        }
+    }
+    return zero_entry(s, e, mask, opaque);
+}
+
 /* Without zero clusters (version 2): what is not there reads as zeroes. */
 static bool no_entry(const Qcow2State *s, Qcow2Entry *e, uint32_t mask, const void *opaque)
 {
@@ -183,10 +203,7 @@ static bool coroutine_fn all_zero(Qcow2State *s, uint64_t offset, uint64_t bytes
 {
     while (bytes > 0) {
         Qcow2Run run;
-        if (qcow2_map(s, offset, bytes, &run) < 0 ||
-            run.type == QCOW2_NORMAL || run.type == QCOW2_COMPRESSED_DATA ||
-            (s->bs->backing && (run.type == QCOW2_UNALLOCATED ||
-                                run.type == QCOW2_UNALLOCATED_ALLOC))) {
+        if (qcow2_map(s, offset, bytes, &run) < 0 || !is_zero(s, run.type)) {
             return false;
         }
         offset += run.bytes;
@@ -195,19 +212,20 @@ static bool coroutine_fn all_zero(Qcow2State *s, uint64_t offset, uint64_t bytes
     return true;
 }
 
+/* IN_PART: only part of the first and the last subcluster is to be zero. */
 static int coroutine_fn zero_clusters(Qcow2State *s, uint64_t offset, uint64_t bytes,
-                                      bool unmap)
+                                      bool unmap, bool in_part)
 {
     if (s->header.version < 3) {
-        if (s->bs->backing || !(unmap || all_zero(s, offset, bytes))) {
-            return -ENOTSUP;
+        if (in_part || !unmap) {
+            return all_zero(s, offset, bytes) ? 0 : -ENOTSUP;
         }
         return change_range(s, offset, bytes, &(Change){ no_entry, NULL, s->cluster_bytes,
                                                          QCOW2_DISCARD_REQUEST });
     }
     return change_range(s, offset, bytes,
-                        &(Change){ zero_entry, &unmap, s->subcluster_bytes,
-                                   QCOW2_DISCARD_REQUEST,
+                        &(Change){ in_part ? zero_entry_in_part : zero_entry, &unmap,
+                                   s->subcluster_bytes, QCOW2_DISCARD_REQUEST,
                                    .punch = unmap && !qcow2_data_raw(s) &&
                                             s->pass_discard[QCOW2_DISCARD_REQUEST] });
 }
@@ -231,12 +249,21 @@ int coroutine_fn qcow2_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, in
     if (qcow2_check_end(s, offset, bytes) < 0) {
         return -EIO;
     }
-    if (!is_whole(s, offset, bytes, s->subcluster_bytes)) {
-        /* Part of a cluster that is zero anyway needs nothing; else data must be written. */
-        return all_zero(s, offset, bytes) ? 0 : -ENOTSUP;
+    bool in_part = !is_whole(s, offset, bytes, s->subcluster_bytes);
+    /* What is not there may show a backing file one day that is recorded but not open now. */
+    if (s->header.version < 3 && (bs->backing || *bs->backing_file)) {
+        return -ENOTSUP;
     }
     int ret = zero_raw_data(s, offset, bytes, flags);
-    return ret < 0 ? ret : zero_clusters(s, offset, bytes, flags & BDRV_REQ_MAY_UNMAP);
+    if (ret < 0) {
+        return ret;
+    }
+    if (in_part) {
+        uint64_t end = QEMU_ALIGN_UP(offset + bytes, s->subcluster_bytes);
+        offset = QEMU_ALIGN_DOWN(offset, s->subcluster_bytes);
+        bytes = MIN(end, qcow2_guest_bytes(s)) - offset;
+    }
+    return zero_clusters(s, offset, bytes, flags & BDRV_REQ_MAY_UNMAP, in_part);
 }
 
 static int coroutine_fn write_zeroes_as_data(Qcow2State *s, uint64_t offset, uint64_t bytes)

@@ -34,16 +34,39 @@ static void op_register(MirrorJob *s, MirrorOp *op, int64_t offset, int64_t byte
     QLIST_INSERT_HEAD(&s->ops, op, list);
 }
 
+/*
+ * Make the range one of whole granules; and of whole clusters of the target, where one must
+ * not be written in part. So an operation has all of such a cluster or nothing.
+ */
+static void widen(const MirrorJob *s, int64_t *offset, int64_t *bytes)
+{
+    int64_t start = QEMU_ALIGN_DOWN(*offset, s->granularity);
+    int64_t end = QEMU_ALIGN_UP(*offset + *bytes, s->granularity);
+
+    if (s->whole && !hbitmap_get(s->whole, start)) {
+        start = QEMU_ALIGN_DOWN(start, s->cluster_bytes);
+    }
+    if (s->whole && !hbitmap_get(s->whole, MIN(end, s->length) - 1)) {
+        end = QEMU_ALIGN_UP(end, s->cluster_bytes);
+    }
+    *offset = start;
+    *bytes = MIN(end, s->length) - start;
+}
+
 void coroutine_fn mirror__op_begin(MirrorJob *s, MirrorOp *op, int64_t offset, int64_t bytes)
 {
-    int64_t start = QEMU_ALIGN_DOWN(offset, s->granularity);
-    int64_t end = MIN(QEMU_ALIGN_UP(offset + bytes, s->granularity), s->length);
     MirrorOp *other;
 
-    while ((other = find_overlap(s, start, end - start))) {
-        qemu_co_queue_wait(&other->waiters, NULL);
-    }
-    op_register(s, op, start, end - start);
+    do {
+        int64_t start = offset, n = bytes;
+        widen(s, &start, &n);
+        other = find_overlap(s, start, n);
+        if (other) {
+            qemu_co_queue_wait(&other->waiters, NULL);
+        } else {
+            op_register(s, op, start, n);
+        }
+    } while (other);
 }
 
 void coroutine_fn mirror__op_end(MirrorOp *op)
@@ -73,73 +96,93 @@ BlockErrorAction mirror__error(MirrorJob *s, bool is_read, int ret)
 
 /* ---- one copy --------------------------------------------------------------------------- */
 
-typedef struct Copy {
-    MirrorOp op;
-    bool is_read;               /* what failed */
-} Copy;
-
-static int coroutine_fn copy_data(Copy *copy, int64_t offset, int64_t bytes, void *buf)
+bool mirror__may_write(const MirrorJob *s, int64_t offset, int64_t bytes)
 {
-    MirrorJob *s = copy->op.s;
+    return !s->whole || (hbitmap_get(s->whole, offset) &&
+                         hbitmap_get(s->whole, offset + bytes - 1));
+}
 
-    copy->is_read = true;
+/* The range has been copied. */
+static void note_whole(MirrorJob *s, int64_t offset, int64_t end)
+{
+    int64_t first = QEMU_ALIGN_UP(offset, s->cluster_bytes);
+    int64_t last = end == s->length ? end : QEMU_ALIGN_DOWN(end, s->cluster_bytes);
+
+    if (first < last) {
+        hbitmap_set(s->whole, first, last - first);
+    }
+}
+
+static int coroutine_fn copy_data(MirrorJob *s, int64_t offset, int64_t bytes, void *buf,
+                                  bool *is_read)
+{
+    *is_read = true;
     int ret = bdrv_co_pread(s->filter->backing, offset, bytes, buf, 0);
     if (ret >= 0) {
-        copy->is_read = false;
+        *is_read = false;
         ret = blk_co_pwrite(s->target_blk, offset, bytes, buf, 0);
     }
     return ret;
 }
 
-/* Copy the range, holes as holes. */
-static int coroutine_fn copy_range(Copy *copy, int64_t offset, int64_t end, void **buf)
+/* The first part of the range, as much as is alike. Bytes or -errno. */
+static int64_t coroutine_fn copy_part(MirrorJob *s, int64_t offset, int64_t bytes, void **buf,
+                                      bool *is_read)
 {
-    MirrorJob *s = copy->op.s;
     BlockDriverState *source = s->filter->backing->bs;
+    int64_t n = 0;
 
-    while (offset < end) {
-        int64_t n = 0;
-        int ret = bdrv_co_block_status(source, offset, end - offset, &n, NULL, NULL);
-        copy->is_read = true;
-        if (ret < 0 || n == 0) {
-            return ret < 0 ? ret : -EIO;
-        }
-        if (ret & BDRV_BLOCK_ZERO) {
-            copy->is_read = false;
-            ret = blk_co_pwrite_zeroes(s->target_blk, offset, n,
-                                       s->unmap ? BDRV_REQ_MAY_UNMAP : 0);
-        } else {
-            *buf = *buf ? *buf : qemu_try_blockalign(source, copy->op.bytes);
-            ret = *buf ? copy_data(copy, offset, n, *buf) : -ENOMEM;
-        }
-        if (ret < 0) {
-            return ret;
-        }
-        offset += n;
+    *is_read = true;
+    int ret = bdrv_co_block_status(source, offset, bytes, &n, NULL, NULL);
+    if (ret < 0 || n == 0) {
+        return ret < 0 ? ret : -EIO;
     }
-    return 0;
+    if (ret & BDRV_BLOCK_ZERO) {
+        *is_read = false;
+        ret = blk_co_pwrite_zeroes(s->target_blk, offset, n,
+                                   s->unmap ? BDRV_REQ_MAY_UNMAP : 0);
+    } else {
+        *buf = *buf ? *buf : qemu_try_blockalign(source, bytes);
+        ret = *buf ? copy_data(s, offset, n, *buf, is_read) : -ENOMEM;
+    }
+    return ret < 0 ? ret : n;
+}
+
+int coroutine_fn mirror__copy(MirrorJob *s, int64_t offset, int64_t bytes, bool *is_read)
+{
+    int64_t done = 0, n = 0;
+    void *buf = NULL;
+
+    while (done < bytes && n >= 0) {
+        n = copy_part(s, offset + done, bytes - done, &buf, is_read);
+        done += n;
+    }
+    qemu_vfree(buf);
+    if (n >= 0 && s->whole) {
+        note_whole(s, offset, offset + bytes);
+    }
+    return n < 0 ? n : 0;
 }
 
 static void coroutine_fn copy_entry(void *opaque)
 {
-    Copy *copy = opaque;
-    MirrorJob *s = copy->op.s;
-    int64_t offset = copy->op.offset, bytes = copy->op.bytes;
-    void *buf = NULL;
+    MirrorOp *op = opaque;
+    MirrorJob *s = op->s;
+    int64_t offset = op->offset, bytes = op->bytes;
+    bool is_read;               /* what failed */
 
-    int ret = copy_range(copy, offset, offset + bytes, &buf);
-    qemu_vfree(buf);
+    int ret = mirror__copy(s, offset, bytes, &is_read);
     if (ret < 0) {
         bdrv_set_dirty_bitmap(s->dirty, offset, bytes);
-        mirror__error(s, copy->is_read, ret);
+        mirror__error(s, is_read, ret);
     } else {
         s->copied_bytes += bytes;
         job_progress_update(&s->common.job, bytes);
     }
     s->copies--;
     s->copy_bytes -= bytes;
-    mirror__op_end(&copy->op);
-    g_free(copy);
+    mirror__op_end(op);
+    g_free(op);
 }
 
 /* ---- choosing --------------------------------------------------------------------------- */
@@ -162,6 +205,7 @@ static bool take_dirty(MirrorJob *s, int64_t from, int64_t end, int64_t *offset,
     bdrv_dirty_bitmap_lock(s->dirty);
     while (bdrv_dirty_bitmap_next_dirty_area(s->dirty, from, end, chunk_max(s), offset,
                                              bytes)) {
+        widen(s, offset, bytes);
         MirrorOp *op = find_overlap(s, *offset, *bytes);
         for (; op && op->offset > *offset; op = find_overlap(s, *offset, *bytes)) {
             *bytes = op->offset - *offset;
@@ -202,13 +246,13 @@ bool coroutine_fn mirror__start_copies(MirrorJob *s)
 
     while (s->copies < COPIES_MAX && (!s->copies || s->copy_bytes < s->buf_size) &&
            take_next(s, &offset, &bytes)) {
-        Copy *copy = g_new0(Copy, 1);
-        op_register(s, &copy->op, offset, bytes);
+        MirrorOp *op = g_new(MirrorOp, 1);
+        op_register(s, op, offset, bytes);
         s->copies++;
         s->copy_bytes += bytes;
         block_job_ratelimit_processed_bytes(&s->common, bytes);
         any = true;
-        qemu_coroutine_enter(qemu_coroutine_create(copy_entry, copy));
+        qemu_coroutine_enter(qemu_coroutine_create(copy_entry, op));
         if (qatomic_read(&s->common.speed)) {
             break;
         }

@@ -107,36 +107,35 @@ static void clean_range(const MirrorOp *op, bool head_was_clean, bool tail_was_c
     }
 }
 
-/*
- * Write the target, which may be drained while the source is not: then it must not be touched,
- * and waiting could be for ever, for whoever drains both. The token comes before the look.
- */
-static int coroutine_fn write_target_unless_drained(MirrorJob *s, const Write *w)
-{
-    blk_inc_in_flight(s->target_blk);
-    int ret = blk_in_drain(s->target_blk) ? -EAGAIN : write_target(s, w);
-    blk_dec_in_flight(s->target_blk);
-    return ret;
-}
-
 /* The source has been written; the same for the target. */
 static void coroutine_fn follow_to_target(MirrorOp *op, const Write *w, bool head_was_clean,
                                           bool tail_was_clean)
 {
     MirrorJob *s = op->s;
-    int64_t start, end;
-    int ret = write_target_unless_drained(s, w);
+    int64_t start = op->offset, end = op->offset + op->bytes;
+    bool is_read = false;
+    int ret;
 
-    if (ret < 0) {
-        /* the granules stay dirty for the job; the guest's write has succeeded */
-        if (ret != -EAGAIN) {
-            mirror__error(s, false, ret);
-        }
-        return;
+    blk_inc_in_flight(s->target_blk);
+    if (blk_in_drain(s->target_blk)) {
+        /*
+         * The source need not be drained as well. The target must not be touched, and waiting
+         * could be for ever, for whoever drains both. The token came before the look.
+         */
+        ret = -EAGAIN;
+    } else if (mirror__may_write(s, w->offset, w->bytes)) {
+        ret = write_target(s, w);
+        clean_range(op, head_was_clean, tail_was_clean, w->offset, w->bytes, &start, &end);
+    } else {
+        ret = mirror__copy(s, start, op->bytes, &is_read);
     }
-    clean_range(op, head_was_clean, tail_was_clean, w->offset, w->bytes, &start, &end);
-    if (start < end) {
+    blk_dec_in_flight(s->target_blk);
+    if (ret >= 0 && start < end) {
         bdrv_reset_dirty_bitmap(s->dirty, start, end - start);
+    }
+    /* else the granules stay dirty for the job; the guest's write has succeeded */
+    if (ret < 0 && ret != -EAGAIN) {
+        mirror__error(s, is_read, ret);
     }
 }
 

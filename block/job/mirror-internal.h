@@ -23,10 +23,11 @@
 #include "miniblk/block-driver.h"
 #include "miniblk/blockjob.h"
 #include "miniblk/dirty-bitmap.h"
+#include "miniblk/hbitmap.h"
 
 typedef struct MirrorJob MirrorJob;
 
-/* What is being copied, or written by a guest to both sides. Whole granules. */
+/* What is being copied, or written by a guest to both sides. Whole granules, see widen(). */
 typedef struct MirrorOp {
     MirrorJob *s;
     int64_t offset, bytes;
@@ -45,6 +46,7 @@ struct MirrorJob {
     bool zero_target, unmap;
     BlockdevOnError on_source_error, on_target_error;
     int64_t granularity, buf_size, length;      /* bytes */
+    int64_t cluster_bytes;      /* of the target, when WHOLE is used */
     char *replaces;             /* node name; NULL: the source */
 
     /* main thread; each with a reference; NULL when it is all over. mirror-end.c */
@@ -65,6 +67,11 @@ struct MirrorJob {
     int64_t first_pass_bytes;   /* what there was to be copied at the beginning */
     int64_t cursor;             /* where to look for the next dirty granule */
     CoQueue op_ended;
+    /*
+     * The target's clusters, each larger than a granule, that have been written whole; NULL:
+     * none need be. The rest of one written in part would hide a backing file it gets later.
+     */
+    HBitmap *whole;
     bool tracking;              /* the bitmap is initialised: the filter may clear bits */
     bool failed_lately;         /* a request has failed, and will be tried again */
     int ret;                    /* why the job fails, -errno */
@@ -80,7 +87,14 @@ void coroutine_fn mirror__wait_for_all_copies(MirrorJob *s);
 int64_t mirror__dirty_bytes(MirrorJob *s);
 /* Copy until nothing is dirty, or BUDGET_BYTES have been copied. 0 or -errno. */
 int coroutine_fn mirror__copy_rest(MirrorJob *s, int64_t budget_bytes);
-/* Take and release the granules of a guest's write. */
+/*
+ * Copy the range from the source to the target, holes as holes. 0, or -errno and *IS_READ says
+ * whether reading or writing failed.
+ */
+int coroutine_fn mirror__copy(MirrorJob *s, int64_t offset, int64_t bytes, bool *is_read);
+/* Whether no cluster of the target would be written in part that must be written whole. */
+bool mirror__may_write(const MirrorJob *s, int64_t offset, int64_t bytes);
+/* Take and release the granules of a guest's write, and clusters to be written whole. */
 void coroutine_fn mirror__op_begin(MirrorJob *s, MirrorOp *op, int64_t offset, int64_t bytes);
 void coroutine_fn mirror__op_end(MirrorOp *op);
 /* A request to the source / target has failed with RET: what to do. */

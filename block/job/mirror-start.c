@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Starting a mirror or an active commit. Main thread. */
 #include "miniblk/osdep.h"
+#include "miniblk/host-utils.h"
 #include "block/job/mirror-internal.h"
 
 #define BUF_SIZE_DEFAULT (16 << 20)
@@ -147,6 +148,20 @@ static void fill_job(MirrorJob *s, const MirrorParams *p)
     qemu_co_queue_init(&s->op_ended);
 }
 
+/* The target gets its backing file later, and then what has not been written shows that. */
+static void want_whole_clusters(MirrorJob *s)
+{
+    BlockDriverState *target = bdrv_skip_filters(blk_bs(s->target_blk));
+    BlockDriverInfo info;
+
+    if (s->is_commit || s->sync == MIRROR_SYNC_MODE_FULL || bdrv_cow_bs(target) ||
+        bdrv_get_info(target, &info) < 0 || info.cluster_size <= s->granularity) {
+        return;
+    }
+    s->cluster_bytes = pow2ceil(info.cluster_size);
+    s->whole = hbitmap_alloc(s->length, ctz64(s->cluster_bytes));
+}
+
 static void discard_job(MirrorJob *s)
 {
     if (s->dirty) {
@@ -171,6 +186,7 @@ static MirrorJob *make_job(const MirrorParams *p, BlockDriverState *filter, Erro
         discard_job(s);
         return NULL;
     }
+    want_whole_clusters(s);
     return s;
 }
 

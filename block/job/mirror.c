@@ -251,6 +251,7 @@ static void mirror_free(Job *job)
     g_assert(!s->filter);
     bdrv_unref(s->to_replace);
     block_job_free(job);
+    hbitmap_free(s->whole);
     g_free(s->replaces);
 }
 

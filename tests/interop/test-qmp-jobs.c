@@ -418,6 +418,57 @@ static void test_mirror_under_load(gconstpointer opaque)
     g_free(t_run_ok("qemu-img check -q dst.qcow2 && qemu-img compare src.raw dst.qcow2"));
 }
 
+typedef struct Shallow {
+    const char *path, *sync, *behind, *compat, *copy_mode;
+} Shallow;
+
+static const Shallow shallow_mirrors[] = {
+    { "/qmp-jobs/mirror/shallow/top", "top", "top.qcow2", "1.1", "background" },
+    { "/qmp-jobs/mirror/shallow/top/v2", "top", "top.qcow2", "0.10", "background" },
+    { "/qmp-jobs/mirror/shallow/top/write-blocking", "top", "top.qcow2", "1.1",
+      "write-blocking" },
+    { "/qmp-jobs/mirror/shallow/none", "none", "active.qcow2", "1.1", "background" },
+    { "/qmp-jobs/mirror/shallow/none/v2/write-blocking", "none", "active.qcow2", "0.10",
+      "write-blocking" },
+};
+
+/*
+ * The target's backing file is recorded but not open, and its clusters are larger than what
+ * the job copies: what is not written of a cluster would hide the backing file afterwards.
+ */
+static void test_shallow_mirror(gconstpointer opaque)
+{
+    const Shallow *m = opaque;
+
+    if (!t_need("qemu-img") || !t_need("qemu-io")) {
+        return;
+    }
+    make_chain();
+    g_free(t_run_ok("rm -f dst.qcow2 nbd.sock; qemu-img create -q -f qcow2 "
+                    "-o cluster_size=512k,compat=%s -b %s -F qcow2 dst.qcow2", m->compat,
+                    m->behind));
+    TDaemon *d = start_with_chain();
+    TQmp *q = t_daemon_qmp(d);
+    t_qmp_run(q, CMD("blockdev-add", "'driver': 'qcow2', 'node-name': 'dst', 'backing': null, "
+                     "'file': {'driver': 'file', 'filename': 'dst.qcow2'}"));
+    t_qmp_run(q, CMD("nbd-server-start", "'addr': {'type': 'unix', 'data': "
+                     "{'path': 'nbd.sock'}}"));
+    t_qmp_run(q, CMD("block-export-add", "'type': 'nbd', 'id': 'e', 'node-name': 'active', "
+                     "'writable': true"));
+    t_qmp_run(q, CMD("blockdev-mirror", "'job-id': 'm', 'device': 'active', 'target': 'dst', "
+                     "'sync': '%s', 'copy-mode': '%s'"), m->sync, m->copy_mode);
+    g_free(t_run_ok("qemu-io -f raw -c 'aio_write -P 5 100k 3k' -c 'aio_write -P 6 120k 3k' "
+                    "-c 'aio_write -P 7 1020k 9k' -c 'aio_write -z 2560k 512k' "
+                    "-c 'aio_write -z 3600k 40k' -c aio_flush -c 'write -P 8 3328k 512' "
+                    "-c 'aio_write -P 9 1500k 40k' -c 'aio_write -P 10 1540k 10k' -c aio_flush "
+                    "-c 'discard 3072k 64k' -c flush 'nbd+unix:///active?socket=nbd.sock'"));
+    json_decref(t_qmp_event(q, "BLOCK_JOB_READY", TIMEOUT_MS));
+    t_qmp_run(q, CMD("block-job-cancel", "'device': 'm'"));
+    wait_completed(q);
+    t_daemon_stop_ok(d);
+    g_free(t_run_ok("qemu-img check -q dst.qcow2 && qemu-img compare active.qcow2 dst.qcow2"));
+}
+
 /* ---- more ------------------------------------------------------------------------------- */
 
 static void test_write_threshold(void)
@@ -476,6 +527,10 @@ int main(int argc, char **argv)
     g_test_add_func("/qmp-jobs/commit/cancelled", test_commit_cancelled);
     for (size_t i = 0; i < G_N_ELEMENTS(mirrors); i++) {
         g_test_add_data_func(mirrors[i].path, &mirrors[i], test_mirror_under_load);
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(shallow_mirrors); i++) {
+        g_test_add_data_func(shallow_mirrors[i].path, &shallow_mirrors[i],
+                             test_shallow_mirror);
     }
     g_test_add_func("/qmp-jobs/write-threshold", test_write_threshold);
     g_test_add_data_func("/qmp-jobs/quit/command", "quit", test_quit_with_jobs);

@@ -485,6 +485,43 @@ static void test_autoclear(void)
     g_assert_cmpuint(peek64(path, H_AUTOCLEAR), ==, 0);
 }
 
+static void assert_status(BlockBackend *blk, int64_t offset, int64_t bytes, int wanted)
+{
+    int64_t n = 0;
+    int ret = bdrv_block_status(blk_bs(blk), offset, bytes, &n, NULL, NULL);
+
+    g_assert_cmphex(ret & (BDRV_BLOCK_DATA | BDRV_BLOCK_ZERO | BDRV_BLOCK_ALLOCATED), ==,
+                    wanted);
+    g_assert_cmpint(n, ==, bytes);
+}
+
+/* Zeroes in part of a cluster: where nothing else is, the cluster becomes one of zeroes. */
+static void test_zeroes_in_part(void)
+{
+    g_autofree char *path = image_with_data("size=4195328,cluster_size=4k");
+    BlockBackend *blk = qcow2_open_file(path, "");
+    const int zero = BDRV_BLOCK_ZERO | BDRV_BLOCK_ALLOCATED;
+
+    g_assert_cmpint(blk_pwrite_zeroes(blk, 1048576 + 512, 512, 0), ==, 0);
+    g_assert_cmpint(blk_pwrite_zeroes(blk, 1572864 - 512, 8192, 0), ==, 0);
+    g_assert_cmpint(blk_pwrite_zeroes(blk, 4195328 - 512, 512, BDRV_REQ_MAY_UNMAP), ==, 0);
+    assert_status(blk, 1048576 - 4096, 4096, BDRV_BLOCK_ZERO);
+    assert_status(blk, 1048576, 4096, zero);
+    assert_status(blk, 1048576 + 4096, 4096, BDRV_BLOCK_ZERO);
+    assert_status(blk, 1572864 - 4096, 12288, zero);
+    assert_status(blk, 4194304, 1024, zero);
+    /* Data around it stays, and a cluster that has become one of zeroes takes data again. */
+    g_assert_cmpint(blk_pwrite_zeroes(blk, 512, 512, 0), ==, 0);
+    assert_content(blk, 0, 512, 1);
+    assert_content(blk, 512, 512, 0);
+    assert_content(blk, 1024, 8192, 1);
+    write_pattern(blk, 1048576 + 1024, 512, 7);
+    assert_content(blk, 1048576, 1024, 0);
+    assert_content(blk, 1048576 + 1024, 512, 7);
+    qcow2_assert_consistent(blk, false);
+    blk_unref(blk);
+}
+
 static void test_snapshots_are_kept(void)
 {
     g_autofree char *peer = g_find_program_in_path("qemu-img");
@@ -651,6 +688,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/repair", test_repair);
     g_test_add_func("/qcow2/dirty-bit", test_dirty_bit);
     g_test_add_func("/qcow2/autoclear", test_autoclear);
+    g_test_add_func("/qcow2/zeroes/in-part", test_zeroes_in_part);
     g_test_add_func("/qcow2/snapshots-are-kept", test_snapshots_are_kept);
     g_test_add_func("/qcow2/compressed-clusters", test_compressed_clusters);
     g_test_add_func("/qcow2/backing-file", test_backing_file);
