@@ -159,12 +159,51 @@ static int coroutine_fn disk_pwritev(BlockDriverState *bs, int64_t offset, int64
 
 static BlockDriver disk_driver;         /* a memory-disk with the above */
 
+/* ---- a disk of clusters ----------------------------------------------------------------- */
+
+enum { CLUSTER = 8 * GRANULARITY };
+
+static bool touched[DIV_ROUND_UP(DISK_BYTES, CLUSTER)];
+
+/* The first write to a cluster fills all of it, as an image does without its backing file. */
+static void touch(MemoryDisk *d, int64_t offset, int64_t bytes)
+{
+    for (int64_t c = offset / CLUSTER; c * CLUSTER < offset + bytes; c++) {
+        if (!touched[c]) {
+            touched[c] = true;
+            memset(d->data->data + c * CLUSTER, 0, MIN(CLUSTER, DISK_BYTES - c * CLUSTER));
+        }
+    }
+}
+
+static int coroutine_fn clusters_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                         QEMUIOVector *qiov, BdrvRequestFlags flags)
+{
+    touch(memory_disk_of(bs), offset, bytes);
+    return disk_pwritev(bs, offset, bytes, qiov, flags);
+}
+
+static int coroutine_fn clusters_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                        BdrvRequestFlags flags)
+{
+    touch(memory_disk_of(bs), offset, bytes);
+    return memory_disk_zeroes(bs, offset, bytes, flags);
+}
+
+static int coroutine_fn clusters_info(BlockDriverState *bs, BlockDriverInfo *bdi)
+{
+    bdi->cluster_size = CLUSTER;
+    return 0;
+}
+
+static BlockDriver clusters_driver;     /* the disk above with these */
+
 /* ---- the rig ---------------------------------------------------------------------------- */
 
-static BlockDriverState *node(const char *name, MemoryDisk *d)
+static BlockDriverState *node(BlockDriver *driver, const char *name, MemoryDisk *d)
 {
     memory_disk_to_open = d;
-    return bdrv_new_open_driver(&disk_driver, name, BDRV_O_RDWR | BDRV_O_UNMAP,
+    return bdrv_new_open_driver(driver, name, BDRV_O_RDWR | BDRV_O_UNMAP,
                                 &error_abort);
 }
 
@@ -180,15 +219,15 @@ static MemoryDisk *random_disk(GRand *rand)
     return d;
 }
 
-static Rig *rig_new(AioContext *ctx)
+static Rig *rig_new_with_target(AioContext *ctx, BlockDriver *target_driver)
 {
     Rig *r = g_new0(Rig, 1);
     GRand *rand = g_rand_new_with_seed(g_test_rand_int());
 
     r->source_disk = random_disk(rand);
     r->target_disk = random_disk(rand);
-    r->source = node("source", r->source_disk);
-    r->target = node("target", r->target_disk);
+    r->source = node(&disk_driver, "source", r->source_disk);
+    r->target = node(target_driver, "target", r->target_disk);
     memcpy(r->shadow, r->source_disk->data->data, DISK_BYTES);
     r->blk = blk_new(qemu_get_aio_context(), BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE,
                      BLK_PERM_ALL);
@@ -203,6 +242,11 @@ static Rig *rig_new(AioContext *ctx)
     }
     g_rand_free(rand);
     return r;
+}
+
+static Rig *rig_new(AioContext *ctx)
+{
+    return rig_new_with_target(ctx, &disk_driver);
 }
 
 static void rig_free(Rig *r)
@@ -284,7 +328,7 @@ typedef struct Way {
     MirrorCopyMode copy_mode;
     bool iothread, drains, moves;
     End end;
-    char *name;
+    const char *name;
 } Way;
 
 static void disturb(Rig *r, const Way *w, int i)
@@ -380,6 +424,53 @@ static void add_ways(void)
                                       ends[end]);
             g_test_add_data_func(w->name, w, test_way);
         }
+    }
+}
+
+/* What a cluster of the target shows once anything was written there is all from the source. */
+static void test_clusters_are_copied_whole(gconstpointer opaque)
+{
+    const Way *w = opaque;
+    Options o = { .sync = MIRROR_SYNC_MODE_NONE, .copy_mode = w->copy_mode };
+    int rounds = g_test_quick() ? 10 : 100, clusters = 0;
+
+    for (int k = 0; k < rounds; k++) {
+        memset(touched, 0, sizeof(touched));
+        Rig *r = rig_new_with_target(w->iothread ? iothread_get_aio_context(io[0])
+                                                 : qemu_get_aio_context(), &clusters_driver);
+        Job *job = start_with(r, &o);
+        guests_start(r);
+        for (int i = 0; i < 6; i++) {
+            disturb(r, w, i + k);
+        }
+        guests_stop(r);
+        wait_until_ready(job);
+        g_assert_cmpint(end_it(job, w->end), ==, 0);
+        unref(job);
+        for (size_t c = 0; c < G_N_ELEMENTS(touched); c++) {
+            size_t bytes = MIN(CLUSTER, DISK_BYTES - c * CLUSTER);
+            g_assert_true(!touched[c] ||
+                          !memcmp(r->target_disk->data->data + c * CLUSTER,
+                                  r->shadow + c * CLUSTER, bytes));
+            clusters += touched[c];
+        }
+        rig_free(r);
+    }
+    g_assert_cmpint(clusters, >, 0);
+}
+
+static void add_cluster_ways(void)
+{
+    static const Way ways[] = {
+        { MIRROR_COPY_MODE_BACKGROUND, true, true, true, SOFT_CANCEL,
+          "/mirror/clusters-are-whole/background" },
+        { MIRROR_COPY_MODE_WRITE_BLOCKING, true, true, true, SOFT_CANCEL,
+          "/mirror/clusters-are-whole/write-blocking" },
+        { MIRROR_COPY_MODE_WRITE_BLOCKING, false, true, false, SOFT_CANCEL,
+          "/mirror/clusters-are-whole/main-loop" },
+    };
+    for (size_t i = 0; i < G_N_ELEMENTS(ways); i++) {
+        g_test_add_data_func(ways[i].name, &ways[i], test_clusters_are_copied_whole);
     }
 }
 
@@ -770,10 +861,15 @@ int main(int argc, char **argv)
     disk_driver.bdrv_co_block_status = disk_status;
     disk_driver.bdrv_co_preadv = disk_preadv;
     disk_driver.bdrv_co_pwritev = disk_pwritev;
+    clusters_driver = disk_driver;
+    clusters_driver.bdrv_co_pwritev = clusters_pwritev;
+    clusters_driver.bdrv_co_pwrite_zeroes = clusters_zeroes;
+    clusters_driver.bdrv_co_get_info = clusters_info;
     io[0] = iothread_create("io0", &error_abort);
     io[1] = iothread_create("io1", &error_abort);
 
     add_ways();
+    add_cluster_ways();
     g_test_add_func("/mirror/sync-none", test_sync_none_copies_only_what_is_written);
     g_test_add_func("/mirror/change-copy-mode", test_change_to_write_blocking);
     g_test_add_func("/mirror/change-copy-mode/write-in-flight",
