@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A node's limits, lengths, memory and name, as they follow from driver and children. */
 #include "block/block-internal.h"
+#include "block/json-write.h"
 
 /* The parent must keep to what each child that carries its requests demands. */
 static void merge_limits(BlockLimits *to, const BlockLimits *from)
@@ -143,10 +144,10 @@ void bdrv_refresh_filename(BlockDriverState *bs)
         set_string(&bs->filename, bs->exact_filename);
     } else {
         json_t *opts = full_options(bs);
-        char *text = json_dumps(opts, 0);
-        g_free(bs->filename);
-        bs->filename = g_strdup_printf("json:%s", text);
-        free(text);
+        GString *text = g_string_new("json:");
+        json_write(text, opts, false, 0);
         json_decref(opts);
+        g_free(bs->filename);
+        bs->filename = g_string_free(text, FALSE);
     }
 }

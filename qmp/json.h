@@ -12,6 +12,7 @@
 #define QMP_JSON_H
 
 #include <jansson.h>
+#include "block/json-write.h"
 #include "miniblk/error.h"
 #include "miniblk/qdict.h"
 
@@ -107,17 +108,5 @@ bool json_stream_finish(JsonStream *s, JsonMessage *msg);
 
 /* TEXT is one value. NULL with ERRP set. */
 json_t *json_parse_text(const char *text, Error **errp);
-
-/* ---- text ------------------------------------------------------------------------- */
-
-/*
- * Append VALUE: ", " and ": " between items, everything but printable ASCII escaped, bytes
- * that are not UTF-8 as U+FFFD. PRETTY: one item a line, indented by 4 spaces more than
- * DEPTH times 4.
- */
-void json_write(GString *out, const json_t *value, bool pretty, int depth);
-/* Append the LEN bytes as a JSON string. */
-void json_write_string(GString *out, const char *text, size_t len);
-void json_write_real(GString *out, double value);
 
 #endif

@@ -140,7 +140,8 @@ static void test_pretty(void)
 
     g_assert_cmpstr(out, ==,
                     "{\n"
-                    "    \"return\": {},\n"
+                    "    \"return\": {\n"
+                    "    },\n"
                     "    \"id\": \"x\"\n"
                     "}\n"
                     "{\n"
@@ -150,7 +151,8 @@ static void test_pretty(void)
                     "    }\n"
                     "}\n"
                     "{\n"
-                    "    \"return\": {}\n"
+                    "    \"return\": {\n"
+                    "    }\n"
                     "}\n");
 }
 

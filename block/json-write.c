@@ -4,7 +4,7 @@
  * byte, and because file names that are not UTF-8 must come out as something.
  */
 #include "miniblk/osdep.h"
-#include "qmp/json.h"
+#include "block/json-write.h"
 
 void json_write_real(GString *out, double value)
 {
@@ -85,9 +85,7 @@ void json_write(GString *out, const json_t *value, bool pretty, int depth)
             g_string_append(out, ": ");
             json_write(out, item, pretty, depth + 1);
         }
-        if (n) {
-            write_break(out, pretty, depth);
-        }
+        write_break(out, pretty, depth);
         g_string_append_c(out, '}');
         break;
     case JSON_ARRAY:
@@ -99,9 +97,7 @@ void json_write(GString *out, const json_t *value, bool pretty, int depth)
             write_break(out, pretty, depth + 1);
             json_write(out, item, pretty, depth + 1);
         }
-        if (json_array_size(value)) {
-            write_break(out, pretty, depth);
-        }
+        write_break(out, pretty, depth);
         g_string_append_c(out, ']');
         break;
     case JSON_STRING:
