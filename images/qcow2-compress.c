@@ -228,7 +228,7 @@ int coroutine_fn qcow2_co_pwritev_compressed_part(BlockDriverState *bs, int64_t 
     if (s->data_file) {
         return -ENOTSUP;        /* there each cluster has its own place */
     }
-    int ret = qcow2_check_end(s, offset, bytes);
+    int ret = qcow2_check_end(s, offset, bytes) ?: qcow2_check_data(s);
     if (ret < 0) {
         return ret;
     }

@@ -456,6 +456,7 @@ int coroutine_fn qcow2_check_count(Qcow2Check *c)
     int ret = count_range(c, 0, s->cluster_bytes, 1);
     ret = ret < 0 ? ret : count_range(c, s->l1.offset, (uint64_t)s->l1.size * 8, 1);
     ret = ret < 0 ? ret : count_range(c, s->header.snapshots_offset, s->snapshots_bytes, 1);
+    ret = ret < 0 ? ret : count_range(c, s->header.crypto_offset, s->header.crypto_bytes, 1);
     ret = ret < 0 ? ret : note_l1_tables(c);
     ret = ret < 0 ? ret : count_l2_tables(c);
     ret = ret < 0 ? ret : count_bitmaps(c);

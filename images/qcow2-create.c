@@ -460,11 +460,23 @@ static void forget_file(const char *name)
     }
 }
 
-static int create_image(Create *c, Error **errp)
+static bool file_exists(const char *name)
 {
-    int ret = make_data_file(c, errp);
+    QDict *options = qdict_new();
 
-    ret = ret < 0 ? ret : make_file(c->filename, c->o->file, errp);
+    qdict_put_bool(options, "force-share", true);
+    BlockDriverState *bs = bdrv_open(name, NULL, options, BDRV_O_PROTOCOL | BDRV_O_NO_IO,
+                                     NULL);
+    if (bs) {
+        bdrv_unref(bs);
+    }
+    return bs;
+}
+
+static int make_image(Create *c, Error **errp)
+{
+    int ret = make_file(c->filename, c->o->file, errp);
+
     if (ret < 0) {
         return ret;
     }
@@ -480,6 +492,22 @@ static int create_image(Create *c, Error **errp)
     }
     if (ret < 0) {
         forget_file(c->filename);
+    }
+    return ret;
+}
+
+static int create_image(Create *c, Error **errp)
+{
+    const char *data_file = c->o->data_file;
+    bool new_data_file = data_file && !file_exists(data_file);
+    int ret = make_data_file(c, errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = make_image(c, errp);
+    if (ret < 0 && new_data_file) {
+        forget_file(data_file);
     }
     return ret;
 }

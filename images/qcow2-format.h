@@ -51,6 +51,10 @@
 #define QCOW2_EXT_CRYPTO            0x0537be77U
 #define QCOW2_EXT_DATA_FILE         0x44415441U
 
+/* How guest data is encrypted. */
+#define QCOW2_CRYPT_AES             1u
+#define QCOW2_CRYPT_LUKS            2u
+
 typedef enum Qcow2Compression { QCOW2_ZLIB = 0, QCOW2_ZSTD = 1 } Qcow2Compression;
 
 /* The header as read; see qcow2-header.c. */
@@ -64,6 +68,8 @@ typedef struct Qcow2Header {
     bool has_bitmaps;
     uint32_t nb_bitmaps;
     uint64_t bitmap_dir_bytes, bitmap_dir_offset;
+    /* where the encryption header is, with QCOW2_CRYPT_LUKS */
+    uint64_t crypto_offset, crypto_bytes;
 } Qcow2Header;
 
 /* ---- numbers in the file are big-endian --------------------------------------------- */

@@ -133,6 +133,28 @@ static int parse_bitmaps(Qcow2Header *h, const uint8_t *data, uint32_t len, Erro
     return 0;
 }
 
+static int parse_crypto(Qcow2Header *h, const uint8_t *data, uint32_t len, Error **errp)
+{
+    uint64_t cluster = 1ULL << h->cluster_bits;
+
+    if (h->crypt_method != QCOW2_CRYPT_LUKS) {
+        error_setg(errp, "CRYPTO header extension only expected with LUKS encryption method");
+        return -EINVAL;
+    }
+    if (len != 16) {
+        error_setg(errp, "CRYPTO header extension size %" PRIu32 ", but expected size 16", len);
+        return -EINVAL;
+    }
+    h->crypto_offset = qcow2_load64(data);
+    h->crypto_bytes = qcow2_load64(data + 8);
+    if (h->crypto_offset & (cluster - 1)) {
+        error_setg(errp, "Encryption header offset '%" PRIu64 "' is not a multiple of cluster "
+                   "size '%" PRIu64 "'", h->crypto_offset, cluster);
+        return -EINVAL;
+    }
+    return 0;
+}
+
 typedef struct Extensions {
     const uint8_t *names;       /* feature name table */
     uint32_t names_bytes;
@@ -157,6 +179,8 @@ static int parse_one_extension(Qcow2State *s, uint32_t type, const uint8_t *data
         return 0;
     case QCOW2_EXT_BITMAPS:
         return parse_bitmaps(&s->header, data, len, errp);
+    case QCOW2_EXT_CRYPTO:
+        return parse_crypto(&s->header, data, len, errp);
     case QCOW2_EXT_DATA_FILE:
         g_free(s->data_file_name);
         s->data_file_name = g_strndup((const char *)data, len);
@@ -233,13 +257,9 @@ static int check_features(Qcow2Header *h, const Extensions *found, Error **errp)
         error_setg(errp, "Reference count entry width too large; may not exceed 64 bits");
         return -EINVAL;
     }
-    if (h->crypt_method > 2) {
+    if (h->crypt_method > QCOW2_CRYPT_LUKS) {
         error_setg(errp, "Unsupported encryption method %" PRIu32, h->crypt_method);
         return -EINVAL;
-    }
-    if (h->crypt_method) {
-        error_setg(errp, "Encrypted qcow2 images are not supported");
-        return -ENOTSUP;
     }
     return 0;
 }

@@ -118,9 +118,9 @@ int coroutine_fn qcow2_co_preadv_part(BlockDriverState *bs, int64_t offset, int6
 {
     Qcow2State *s = bs->opaque;
     unsigned epoch = qcow2_request_begin(s);
-    int ret = 0;
+    int ret = qcow2_check_data(s);
 
-    while (bytes > 0) {
+    while (bytes > 0 && ret >= 0) {
         Qcow2Run run;
         ret = qcow2_map(s, offset, bytes, &run);
         if (ret >= 0) {

@@ -152,6 +152,8 @@ typedef struct Qcow2State {
     char *data_file_name;       /* as recorded in the image; NULL: none */
     uint64_t data_file_bytes;   /* it is at least that long */
 
+    uint8_t *luks_header;       /* its fixed part; NULL: none; qcow2-crypto.c */
+
     CoMutex lock;
     Qcow2Root l1, reftable;
     Qcow2Cache l2_cache, refblock_cache;

@@ -371,7 +371,7 @@ int coroutine_fn qcow2_write(Qcow2State *s, uint64_t offset, uint64_t bytes,
                              QEMUIOVector *qiov, size_t qiov_offset)
 {
     unsigned epoch = qcow2_request_begin(s);
-    int ret = s->corrupt ? -EIO : 0;
+    int ret = s->corrupt ? -EIO : qcow2_check_data(s);
 
     while (bytes > 0 && ret >= 0) {
         Piece p = { offset, bytes, qiov, qiov_offset };

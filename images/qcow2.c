@@ -30,6 +30,7 @@ static void free_state(Qcow2State *s)
     qcow2_set_clear(&s->l2_meta);
     g_clear_pointer(&s->extensions, g_byte_array_unref);
     g_clear_pointer(&s->data_file_name, g_free);
+    g_clear_pointer(&s->luks_header, g_free);
     g_clear_pointer(&s->freed, g_array_unref);
     g_clear_pointer(&s->resting, g_array_unref);
 }
@@ -173,6 +174,7 @@ static int open_image(Qcow2State *s, QDict *options, int flags, Error **errp)
 {
     int ret = qcow2_header_read(s->bs, errp);
 
+    ret = ret < 0 ? ret : qcow2_crypto_open(s, flags, errp);
     if (ret >= 0 && !s->data_file) {
         ret = qcow2_data_file_open(s, options, flags, errp);
     }
@@ -334,6 +336,7 @@ static json_t *qcow2_get_specific_info(BlockDriverState *bs)
     Qcow2State *s = bs->opaque;
     const Qcow2Header *h = &s->header;
     const char *compression = h->compression_type == QCOW2_ZSTD ? "zstd" : "zlib";
+    json_t *encrypt = qcow2_crypto_info(s);
     json_t *data;
 
     if (h->version < 3) {
@@ -350,6 +353,13 @@ static json_t *qcow2_get_specific_info(BlockDriverState *bs)
         json_object_set_new(data, "refcount-bits", json_integer(1 << h->refcount_order));
         if (h->incompat & QCOW2_INCOMPAT_DATA_FILE) {
             json_object_set_new(data, "data-file", json_string_nocheck(s->data_file_name));
+        }
+    }
+    if (encrypt) {
+        json_object_set_new(data, "encrypt", encrypt);
+    }
+    if (h->version >= 3) {
+        if (h->incompat & QCOW2_INCOMPAT_DATA_FILE) {
             json_object_set_new(data, "data-file-raw",
                                 json_boolean(h->autoclear & QCOW2_AUTOCLEAR_DATA_RAW));
         }

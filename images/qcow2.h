@@ -122,6 +122,21 @@ int coroutine_fn qcow2_co_create_opts(BlockDriver *drv, const char *filename, QD
 /* Take our runtime options out of OPTIONS and set up the caches. */
 int qcow2_options_apply(Qcow2State *s, QDict *options, int flags, Error **errp);
 
+/* ---- qcow2-crypto.c -------------------------------------------------------------------- */
+
+/*
+ * Whether the image may be opened with FLAGS: an encrypted one only for its metadata. 0 or
+ * -errno. Reads the encryption header.
+ */
+int qcow2_crypto_open(Qcow2State *s, int flags, Error **errp);
+/* How the data is encrypted, for the image's description; NULL: it is not. */
+json_t *qcow2_crypto_info(const Qcow2State *s);
+/* 0, or -ENOTSUP: guest data cannot be read or written. */
+static inline int qcow2_check_data(const Qcow2State *s)
+{
+    return unlikely(s->header.crypt_method) ? -ENOTSUP : 0;
+}
+
 /* ---- qcow2-data-file.c ------------------------------------------------------------------ */
 
 /* The edge through which guest data is read and written. */

@@ -7,6 +7,14 @@
 enum { CHECK_CLEAN = 0, CHECK_FAILED = 1, CHECK_CORRUPT = 2, CHECK_LEAKS = 3,
        CHECK_UNSUPPORTED = 63 };
 
+typedef struct CheckRequest {
+    ImgSource src;
+    BdrvCheckMode fix;
+    const char *cache;          /* as given with -T */
+    ImgOutput output;
+    bool quiet;
+} CheckRequest;
+
 static void put_count(json_t *out, const char *key, int64_t count)
 {
     if (count) {
@@ -14,7 +22,7 @@ static void put_count(json_t *out, const char *key, int64_t count)
     }
 }
 
-static void print_json(const ImgSource *src, BlockDriverState *bs, const BdrvCheckResult *res)
+static void print_json(const char *name, BlockDriverState *bs, const BdrvCheckResult *res)
 {
     json_t *out = json_object();
 
@@ -27,12 +35,11 @@ static void print_json(const ImgSource *src, BlockDriverState *bs, const BdrvChe
     put_count(out, "leaks", res->leaks);
     put_count(out, "leaks-fixed", res->leaks_fixed);
     put_count(out, "allocated-clusters", res->bfi.allocated_clusters);
-    json_object_set_new(out, "filename", img_json_string(src->name));
+    json_object_set_new(out, "filename", img_json_string(name));
     json_object_set_new(out, "format", json_string(bs->drv->format_name));
     put_count(out, "fragmented-clusters", res->bfi.fragmented_clusters);
 
-    g_autofree char *text = img_json_text(out);
-    printf("%s\n", text);
+    img_print_json(out);
     json_decref(out);
 }
 
@@ -72,13 +79,12 @@ static void print_human(const BdrvCheckResult *res)
     }
 }
 
-/* Check, repair as FIX says, and check what was repaired. An exit status. */
-static int check(const ImgSource *src, BlockDriverState *bs, BdrvCheckMode fix,
-                 ImgOutput output, bool quiet)
+/* Check, repair as asked for, and check what was repaired. An exit status. */
+static int check(const CheckRequest *req, BlockDriverState *bs)
 {
     BdrvCheckResult res = { 0 };
-    bool talk = !quiet && output == IMG_OUTPUT_HUMAN;
-    int ret = bdrv_check(bs, &res, fix);
+    bool talk = !req->quiet && req->output == IMG_OUTPUT_HUMAN;
+    int ret = bdrv_check(bs, &res, req->fix);
 
     if (ret == -ENOTSUP) {
         error_report("This image format does not support checks");
@@ -102,8 +108,8 @@ static int check(const ImgSource *src, BlockDriverState *bs, BdrvCheckMode fix,
         error_report("Check failed: %s", strerror(-ret));
         return CHECK_FAILED;
     }
-    if (!quiet && output == IMG_OUTPUT_JSON) {
-        print_json(src, bs, &res);
+    if (!req->quiet && req->output == IMG_OUTPUT_JSON) {
+        print_json(req->src.name, bs, &res);
     } else if (talk) {
         print_human(&res);
     }
@@ -123,6 +129,20 @@ static BdrvCheckMode parse_repair(const char *value)
     img_usage_error("Unknown option value for -r (expecting 'leaks' or 'all'): %s", value);
 }
 
+static bool take_option(CheckRequest *req, int c)
+{
+    switch (c) {
+    case 'f': req->src.format = optarg; break;
+    case 'r': req->fix = parse_repair(optarg); break;
+    case 'T': req->cache = optarg; break;
+    case 'q': req->quiet = true; break;
+    case 'U': req->src.force_share = true; break;
+    case IMG_OPT_OUTPUT: return img_parse_output(optarg, &req->output);
+    case IMG_OPT_IMAGE_OPTS: req->src.image_opts = true; break;
+    }
+    return true;
+}
+
 int img_check(int argc, char **argv)
 {
     static const struct option longopts[] = {
@@ -135,58 +155,27 @@ int img_check(int argc, char **argv)
         { "force-share", no_argument, NULL, 'U' },
         { NULL },
     };
-    ImgSource src = { .read_in_use = true };
-    ImgOutput output = IMG_OUTPUT_HUMAN;
-    BdrvCheckMode fix = 0;
-    const char *cache = "writeback";
-    bool quiet = false, unused;
-    int flags = BDRV_O_CHECK;
+    CheckRequest req = { .src.read_in_use = true, .cache = "writeback" };
+    bool unused;
     int c;
 
     while ((c = img_getopt(argc, argv, "f:r:T:qU", longopts)) != -1) {
-        switch (c) {
-        case 'f':
-            src.format = optarg;
-            break;
-        case 'r':
-            flags |= BDRV_O_RDWR;
-            fix = parse_repair(optarg);
-            break;
-        case 'T':
-            cache = optarg;
-            break;
-        case 'q':
-            quiet = true;
-            break;
-        case 'U':
-            src.force_share = true;
-            break;
-        case IMG_OPT_OUTPUT:
-            if (!img_parse_output(optarg, &output)) {
-                return CHECK_FAILED;
-            }
-            break;
-        case IMG_OPT_IMAGE_OPTS:
-            src.image_opts = true;
-            break;
+        if (!take_option(&req, c)) {
+            return CHECK_FAILED;
         }
     }
-    if (optind != argc - 1) {
-        img_usage_error("Expecting one image file name");
-    }
-    src.name = argv[optind];
-    if (img_source_conflict(&src)) {
+    img_take_filename(&req.src, argc, argv);
+
+    int flags = BDRV_O_CHECK | (req.fix ? BDRV_O_RDWR : 0);
+    if (!img_parse_cache(req.cache, &flags, &unused)) {
+        error_report("Invalid source cache option: %s", req.cache);
         return CHECK_FAILED;
     }
-    if (!img_parse_cache(cache, &flags, &unused)) {
-        error_report("Invalid source cache option: %s", cache);
-        return CHECK_FAILED;
-    }
-    BlockBackend *blk = img_open(&src, flags);
+    BlockBackend *blk = img_open(&req.src, flags);
     if (!blk) {
         return CHECK_FAILED;
     }
-    int status = check(&src, blk_bs(blk), fix, output, quiet);
+    int status = check(&req, blk_bs(blk));
     blk_unref(blk);
     return status;
 }

@@ -218,12 +218,6 @@ int img_commit(int argc, char **argv)
             return EXIT_FAILURE;
         }
     }
-    if (optind != argc - 1) {
-        img_usage_error("Expecting one image file name");
-    }
-    req.src.name = argv[optind];
-    if (img_source_conflict(&req.src)) {
-        return EXIT_FAILURE;
-    }
+    img_take_filename(&req.src, argc, argv);
     return run(&req) ? EXIT_SUCCESS : EXIT_FAILURE;
 }

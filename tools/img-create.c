@@ -50,7 +50,7 @@ static bool check_backing(const CreateRequest *req, QDict *opts, Error **errp)
     }
     /* Only its size and format matter; a running machine may be about to leave it behind. */
     qdict_put_bool(options, "force-share", true);
-    BlockDriverState *bs = bdrv_open(full, NULL, options, 0, errp);
+    BlockDriverState *bs = bdrv_open(full, NULL, options, BDRV_O_NO_IO, errp);
     if (!bs) {
         error_append_hint(errp, "Could not open backing image.\n");
         return false;

@@ -5,6 +5,12 @@
 
 #define CHAIN_INDENT 4
 
+typedef struct InfoRequest {
+    ImgSource src;
+    ImgOutput output;
+    bool chain;                 /* those behind it as well */
+} InfoRequest;
+
 /* ---- collecting ------------------------------------------------------------------- */
 
 static void put(json_t *info, const char *key, json_t *value)
@@ -80,6 +86,11 @@ static json_t *node_info(BlockDriverState *bs, Error **errp)
         if (full) {
             put(info, "full-backing-filename", img_json_string(full));
         }
+    }
+    if (json_object_get(json_object_get(specific, "data"), "encrypt")) {
+        put(info, "encrypted", json_true());
+    }
+    if (has_backing) {
         put(info, "backing-filename", img_json_string(bs->backing_file));
     }
     if (has_bdi) {
@@ -200,6 +211,9 @@ static void print_node(const json_t *info, int indent, bool protocol)
            string_of(info, "format"));
     print_size(info, protocol ? "file length" : "virtual size", "virtual-size", indent);
     printf("%*sdisk size: %s\n", indent, "", disk);
+    if (json_is_true(json_object_get(info, "encrypted"))) {
+        printf("%*sencrypted: yes\n", indent, "");
+    }
     if (cluster) {
         printf("%*scluster_size: %" JSON_INTEGER_FORMAT "\n", indent, "",
                json_integer_value(cluster));
@@ -230,18 +244,11 @@ static void print_children(const json_t *info, const char *path, int indent)
     }
 }
 
-static void print_json(const json_t *value)
-{
-    g_autofree char *text = img_json_text(value);
-
-    printf("%s\n", text);
-}
-
 /* Of the whole chain, or of the one image alone. */
 static void print_infos(const json_t *infos, bool chain, ImgOutput output)
 {
     if (output == IMG_OUTPUT_JSON) {
-        print_json(chain ? infos : json_array_get(infos, 0));
+        img_print_json(chain ? infos : json_array_get(infos, 0));
         return;
     }
     for (size_t i = 0; i < json_array_size(infos); i++) {
@@ -250,6 +257,18 @@ static void print_infos(const json_t *infos, bool chain, ImgOutput output)
         print_node(info, 0, false);
         print_children(info, "", 0);
     }
+}
+
+static bool take_option(InfoRequest *req, int c)
+{
+    switch (c) {
+    case 'f': req->src.format = optarg; break;
+    case 'U': req->src.force_share = true; break;
+    case IMG_OPT_OUTPUT: return img_parse_output(optarg, &req->output);
+    case IMG_OPT_BACKING_CHAIN: req->chain = true; break;
+    case IMG_OPT_IMAGE_OPTS: req->src.image_opts = true; break;
+    }
+    return true;
 }
 
 int img_info(int argc, char **argv)
@@ -265,44 +284,21 @@ int img_info(int argc, char **argv)
         { NULL },
     };
     /* Looking never disturbs a user of the image, and needs no permission to look. */
-    ImgSource src = { .force_share = true };
-    ImgOutput output = IMG_OUTPUT_HUMAN;
-    bool chain = false;
+    InfoRequest req = { .src.look = true };
     int c;
 
     while ((c = img_getopt(argc, argv, "f:U", longopts)) != -1) {
-        switch (c) {
-        case 'f':
-            src.format = optarg;
-            break;
-        case 'U':
-            break;
-        case IMG_OPT_OUTPUT:
-            if (!img_parse_output(optarg, &output)) {
-                return EXIT_FAILURE;
-            }
-            break;
-        case IMG_OPT_BACKING_CHAIN:
-            chain = true;
-            break;
-        case IMG_OPT_IMAGE_OPTS:
-            src.image_opts = true;
-            break;
+        if (!take_option(&req, c)) {
+            return EXIT_FAILURE;
         }
     }
-    if (optind != argc - 1) {
-        img_usage_error("Expecting one image file name");
-    }
-    src.name = argv[optind];
-    if (img_source_conflict(&src)) {
-        return EXIT_FAILURE;
-    }
+    img_take_filename(&req.src, argc, argv);
 
-    json_t *infos = collect(&src, chain);
+    json_t *infos = collect(&req.src, req.chain);
     if (!infos) {
         return EXIT_FAILURE;
     }
-    print_infos(infos, chain, output);
+    print_infos(infos, req.chain, req.output);
     json_decref(infos);
     return EXIT_SUCCESS;
 }

@@ -21,6 +21,12 @@ typedef struct MapOutput {
     bool failed;
 } MapOutput;
 
+typedef struct MapRequest {
+    ImgSource src;
+    int64_t start, max_bytes;   /* the part to show; max_bytes -1: to the end */
+    MapOutput out;
+} MapRequest;
+
 static const char *json_bool(bool value)
 {
     return value ? "true" : "false";
@@ -125,16 +131,17 @@ static int query(BlockDriverState *bs, int64_t offset, int64_t bytes, MapEntry *
     return 0;
 }
 
-static bool print_map(BlockBackend *blk, const char *name, int64_t start, int64_t max_bytes,
-                      MapOutput *out)
+static bool print_map(MapRequest *req, BlockBackend *blk)
 {
-    int64_t length = img_length(blk, name);
-    MapEntry entry = { .start = start }, next;
+    int64_t length = img_length(blk, req->src.name);
+    MapEntry entry = { .start = req->start }, next;
+    MapOutput *out = &req->out;
 
     if (length < 0) {
         return false;
     }
-    int64_t end = max_bytes < 0 || max_bytes > length - start ? length : start + max_bytes;
+    int64_t end = req->max_bytes < 0 || req->max_bytes > length - req->start
+                  ? length : req->start + req->max_bytes;
     if (out->format == IMG_OUTPUT_HUMAN) {
         printf("%-16s%-16s%-16s%s\n", "Offset", "Length", "Mapped to", "File");
     } else {
@@ -165,6 +172,23 @@ static bool print_map(BlockBackend *blk, const char *name, int64_t start, int64_
     return !out->failed;
 }
 
+static bool take_option(MapRequest *req, int c)
+{
+    switch (c) {
+    case 'f': req->src.format = optarg; break;
+    case 'U': req->src.force_share = true; break;
+    case IMG_OPT_OUTPUT: return img_parse_output(optarg, &req->out.format);
+    case 's': case IMG_OPT_START_OFFSET:
+        req->start = img_parse_size("start offset", optarg, 0, INT64_MAX);
+        return req->start >= 0;
+    case 'l': case IMG_OPT_MAX_LENGTH:
+        req->max_bytes = img_parse_size("max length", optarg, 0, INT64_MAX);
+        return req->max_bytes >= 0;
+    case IMG_OPT_IMAGE_OPTS: req->src.image_opts = true; break;
+    }
+    return true;
+}
+
 int img_map(int argc, char **argv)
 {
     static const struct option longopts[] = {
@@ -179,54 +203,21 @@ int img_map(int argc, char **argv)
         { NULL },
     };
     /* Looking never disturbs a user of the image, and needs no permission to look. */
-    ImgSource src = { .force_share = true };
-    MapOutput out = { .format = IMG_OUTPUT_HUMAN };
-    int64_t start = 0, max_bytes = -1;
+    MapRequest req = { .src.look = true, .max_bytes = -1 };
     int c;
 
     while ((c = img_getopt(argc, argv, "f:s:l:U", longopts)) != -1) {
-        switch (c) {
-        case 'f':
-            src.format = optarg;
-            break;
-        case 'U':
-            break;
-        case IMG_OPT_OUTPUT:
-            if (!img_parse_output(optarg, &out.format)) {
-                return EXIT_FAILURE;
-            }
-            break;
-        case 's':
-        case IMG_OPT_START_OFFSET:
-            start = img_parse_size("start offset", optarg, 0, INT64_MAX);
-            if (start < 0) {
-                return EXIT_FAILURE;
-            }
-            break;
-        case 'l':
-        case IMG_OPT_MAX_LENGTH:
-            max_bytes = img_parse_size("max length", optarg, 0, INT64_MAX);
-            if (max_bytes < 0) {
-                return EXIT_FAILURE;
-            }
-            break;
-        case IMG_OPT_IMAGE_OPTS:
-            src.image_opts = true;
-            break;
+        if (!take_option(&req, c)) {
+            return EXIT_FAILURE;
         }
     }
-    if (optind != argc - 1) {
-        img_usage_error("Expecting one image file name");
-    }
-    src.name = argv[optind];
-    if (img_source_conflict(&src)) {
-        return EXIT_FAILURE;
-    }
-    BlockBackend *blk = img_open(&src, 0);
+    img_take_filename(&req.src, argc, argv);
+
+    BlockBackend *blk = img_open(&req.src, 0);
     if (!blk) {
         return EXIT_FAILURE;
     }
-    bool ok = print_map(blk, src.name, start, max_bytes, &out);
+    bool ok = print_map(&req, blk);
     blk_unref(blk);
     return ok ? EXIT_SUCCESS : EXIT_FAILURE;
 }

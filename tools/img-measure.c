@@ -252,8 +252,7 @@ static void print_measure(const Measure *m, ImgOutput output)
     }
     json_object_set_new(value, "required", json_integer((json_int_t)m->required_bytes));
     json_object_set_new(value, "fully-allocated", json_integer((json_int_t)m->full_bytes));
-    g_autofree char *text = img_json_text(value);
-    printf("%s\n", text);
+    img_print_json(value);
     json_decref(value);
 }
 
@@ -336,7 +335,7 @@ int img_measure(int argc, char **argv)
         { NULL },
     };
     /* As for info: an estimate disturbs nobody. */
-    MeasureArgs args = { .src.force_share = true, .format = "raw", .length = -1 };
+    MeasureArgs args = { .src.look = true, .format = "raw", .length = -1 };
     bool ok = true;
     int c;
 

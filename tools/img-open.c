@@ -20,22 +20,24 @@ static QDict *source_options(const ImgSource *src, Error **errp)
             qdict_put_str(options, "driver", src->format);
         }
     }
-    if (src->force_share) {
-        if (qdict_haskey(options, "force-share")) {
-            bool share = false;
-            if (!bdrv_opt_bool(options, "force-share", &share, errp)) {
-                qobject_unref(options);
-                return NULL;
-            }
-            if (!share) {
-                error_setg(errp, "--force-share/-U conflicts with image options");
-                qobject_unref(options);
-                return NULL;
-            }
-        }
+    if (src->force_share && !qdict_haskey(options, "force-share")) {
         qdict_put_bool(options, "force-share", true);
     }
     return options;
+}
+
+/* Whether SRC's option string forbids what -U demands; a message is printed then. */
+static bool share_conflict(const ImgSource *src)
+{
+    g_autoptr(json_t) options = src->image_opts && src->force_share ?
+                                keyval_parse(src->name, "file", NULL) : NULL;
+    bool share = true;
+
+    if (!options || (bdrv_opt_bool(options, "force-share", &share, NULL) && share)) {
+        return false;
+    }
+    error_report("--force-share/-U conflicts with image options");
+    return true;
 }
 
 bool img_source_conflict(const ImgSource *src)
@@ -47,12 +49,32 @@ bool img_source_conflict(const ImgSource *src)
     return false;
 }
 
+void img_take_filename(ImgSource *src, int argc, char **argv)
+{
+    if (optind != argc - 1) {
+        img_usage_error("Expecting one image file name");
+    }
+    src->name = argv[optind];
+    if (img_source_conflict(src)) {
+        exit(EXIT_FAILURE);
+    }
+}
+
 static BlockBackend *open_source(const ImgSource *src, int flags, Error **errp)
 {
     QDict *options = source_options(src, errp);
 
     return options ? blk_new_open(src->image_opts ? NULL : src->name, NULL, options, flags,
                                   errp) : NULL;
+}
+
+/* Open SRC without locks, unless its options want them; NULL when that fails. */
+static BlockBackend *open_shared(const ImgSource *src, int flags)
+{
+    ImgSource shared = *src;
+
+    shared.force_share = true;
+    return open_source(&shared, flags & ~BDRV_O_NO_SHARE, NULL);
 }
 
 /*
@@ -62,10 +84,8 @@ static BlockBackend *open_source(const ImgSource *src, int flags, Error **errp)
  */
 static BlockBackend *open_in_use(const ImgSource *src, int flags, Error **errp)
 {
-    ImgSource unlocked = *src;
+    BlockBackend *blk = open_shared(src, flags);
 
-    unlocked.force_share = true;
-    BlockBackend *blk = open_source(&unlocked, flags & ~BDRV_O_NO_SHARE, NULL);
     if (blk && src->read_in_use) {
         error_prepend(errp, "'%s' is in use, and what is read may change meanwhile: ",
                       src->name);
@@ -83,9 +103,12 @@ static BlockBackend *open_in_use(const ImgSource *src, int flags, Error **errp)
 BlockBackend *img_try_open(const ImgSource *src, int flags, Error **errp)
 {
     ERRP_GUARD();
-    BlockBackend *blk = open_source(src, flags, errp);
+    BlockBackend *blk = src->look ? open_shared(src, flags) : NULL;
 
-    if (!blk && !src->force_share && !(flags & BDRV_O_RDWR)) {
+    if (!blk) {
+        blk = open_source(src, flags, errp);
+    }
+    if (!blk && !src->look && !src->force_share && !(flags & BDRV_O_RDWR)) {
         blk = open_in_use(src, flags, errp);
     }
     return blk;
@@ -94,8 +117,11 @@ BlockBackend *img_try_open(const ImgSource *src, int flags, Error **errp)
 BlockBackend *img_open(const ImgSource *src, int flags)
 {
     Error *err = NULL;
-    BlockBackend *blk = img_try_open(src, flags, &err);
 
+    if (share_conflict(src)) {
+        return NULL;
+    }
+    BlockBackend *blk = img_try_open(src, flags, &err);
     if (!blk) {
         error_prepend(&err, "Could not open '%s': ", src->name);
         error_report_err(err);

@@ -232,14 +232,11 @@ int img_snapshot(int argc, char **argv)
         case IMG_OPT_IMAGE_OPTS: src.image_opts = true; break;
         }
     }
-    if (optind != argc - 1) {
-        img_usage_error("Expecting one image file name");
-    }
-    src.name = argv[optind];
+    img_take_filename(&src, argc, argv);
 
     /* A list disturbs nobody and needs no permission to look. */
     bool look_only = !action || action->option == 'l';
-    src.force_share |= look_only;
+    src.look = look_only;
     BlockBackend *blk = img_open(&src, look_only ? BDRV_O_NO_IO
                                                  : BDRV_O_RDWR | BDRV_O_UNMAP);
     if (!blk) {

@@ -91,12 +91,15 @@ typedef struct ImgSource {
     const char *name;           /* filename, or an option string with IMAGE_OPTS */
     bool image_opts;
     const char *format;         /* NULL: probe */
-    bool force_share;
+    bool force_share;           /* -U */
+    bool look;                  /* like it, unless the options demand to write or to lock */
     bool read_in_use;           /* read-only: if somebody writes to it, a warning will do */
 } ImgSource;
 
 /* Whether SRC names a format and an option string; a message is printed then. */
 bool img_source_conflict(const ImgSource *src);
+/* SRC's name is the one argument that is left; exits when SRC is not named once, and clearly. */
+void img_take_filename(ImgSource *src, int argc, char **argv);
 /*
  * Open SRC; NULL with "Could not open 'NAME': ..." printed. FLAGS: BDRV_O_*; with
  * BDRV_O_NO_SHARE nobody may write to it meanwhile, even where the format would let them.
@@ -209,8 +212,8 @@ void img_print_snapshots(const json_t *snapshots, int indent);
 
 /* "1.38 MiB": three significant digits. Newly allocated. */
 char *img_size_text(uint64_t bytes);
-/* VALUE as JSON text, four spaces a level, one member or element a line; no newline. */
-char *img_json_text(const json_t *value);
+/* VALUE as JSON text, four spaces a level, one member or element a line. */
+void img_print_json(const json_t *value);
 /* VALUE as nested "name: value" lines, INDENT spaces and a level of four more each. */
 void img_print_nested(const json_t *value, int indent);
 /* A JSON string, made valid UTF-8. */

@@ -93,10 +93,53 @@ static bool parse_range(int argc, char **argv, IoRequest *req)
            io_parse_size(argv[optind + 1], &req->bytes);
 }
 
-static bool failed(const char *what, int ret)
+/* The words of a vectored command: an offset, and the sizes of buffers, which are made. */
+static bool parse_vector(int argc, char **argv, int pattern, IoRequest *req, IoVector *vector)
 {
-    printf("%s failed: %s\n", what, strerror(-ret));
+    if (optind > argc - 2) {
+        return io_usage(argv);
+    }
+    if (!io_parse_size(argv[optind], &req->offset) ||
+        !io_vector_init(vector, argv + optind + 1, argc - optind - 1, pattern)) {
+        return false;
+    }
+    req->bytes = vector->qiov.size;
+    return true;
+}
+
+/* Stop the clock of command NAME, which ended with RET: 0 or -errno; true if it is 0. */
+static bool end(IoRequest *req, const char *name, int ret)
+{
+    if (io_request_end(req, ret)) {
+        return true;
+    }
+    printf("%s failed: %s\n", name, strerror(-ret));
     return false;
+}
+
+static bool end_and_report(IoRequest *req, const char *name, int ret)
+{
+    bool ok = end(req, name, ret);
+
+    if (ok) {
+        io_report(req);
+    }
+    return ok;
+}
+
+/* The end of a read into BUF, of which COUNT bytes from FIRST on are to be verified. */
+static bool end_read(IoRequest *req, const IoOptions *opts, const char *name, int ret,
+                     const uint8_t *buf, int64_t first, int64_t count)
+{
+    if (!end(req, name, ret)) {
+        return false;
+    }
+    bool ok = io_verify(opts, buf + first, req->offset + first, count);
+    if (opts->on['v'] && !opts->on['q']) {
+        io_dump(buf, req->offset, req->bytes);
+    }
+    io_report(req);
+    return ok;
 }
 
 /* ---- read ------------------------------------------------------------------------- */
@@ -154,16 +197,7 @@ static bool run_read(int argc, char **argv)
     int ret = opts.on['b']
               ? bdrv_load_vmstate(blk_bs(io.blk), buf, req.offset, (int)req.bytes)
               : blk_pread(io.blk, req.offset, req.bytes, buf, io_read_flags());
-    bool ok = io_request_end(&req, ret);
-    if (ok) {
-        ok = io_verify(&opts, buf + first, req.offset + first, count);
-        if (opts.on['v'] && !opts.on['q']) {
-            io_dump(buf, req.offset, req.bytes);
-        }
-        io_report(&req);
-    } else {
-        failed("read", ret);
-    }
+    bool ok = end_read(&req, &opts, "read", ret, buf, first, count);
     io_buffer_free(buf);
     return ok;
 }
@@ -177,26 +211,12 @@ static bool run_readv(int argc, char **argv)
         return false;
     }
     IoRequest req = io_request(IO_READ, &opts);
-    if (optind > argc - 2) {
-        return io_usage(argv);
-    }
-    if (!io_parse_size(argv[optind], &req.offset) ||
-        !io_vector_init(&vector, argv + optind + 1, argc - optind - 1, PATTERN_READ)) {
+    if (!parse_vector(argc, argv, PATTERN_READ, &req, &vector)) {
         return false;
     }
-    req.bytes = vector.qiov.size;
     io_request_begin(&req);
     int ret = blk_preadv(io.blk, req.offset, req.bytes, &vector.qiov, io_read_flags());
-    bool ok = io_request_end(&req, ret);
-    if (ok) {
-        ok = io_verify(&opts, vector.buf, req.offset, req.bytes);
-        if (opts.on['v'] && !opts.on['q']) {
-            io_dump(vector.buf, req.offset, req.bytes);
-        }
-        io_report(&req);
-    } else {
-        failed("readv", ret);
-    }
+    bool ok = end_read(&req, &opts, "readv", ret, vector.buf, 0, req.bytes);
     io_vector_clear(&vector);
     return ok;
 }
@@ -301,12 +321,7 @@ static bool run_write(int argc, char **argv)
     }
     io_request_begin(&req);
     int ret = write_range(&req, &opts, buf);
-    bool ok = io_request_end(&req, ret);
-    if (ok) {
-        io_report(&req);
-    } else {
-        failed("write", ret);
-    }
+    bool ok = end_and_report(&req, "write", ret);
     io_buffer_free(buf);
     return ok;
 }
@@ -320,24 +335,14 @@ static bool run_writev(int argc, char **argv)
         return false;
     }
     IoRequest req = io_request(IO_WRITE, &opts);
-    if (optind > argc - 2) {
-        return io_usage(argv);
-    }
-    if (!io_parse_size(argv[optind], &req.offset) ||
-        !io_vector_init(&vector, argv + optind + 1, argc - optind - 1,
-                        opts.pattern < 0 ? PATTERN_WRITE : opts.pattern)) {
+    if (!parse_vector(argc, argv, opts.pattern < 0 ? PATTERN_WRITE : opts.pattern, &req,
+                      &vector)) {
         return false;
     }
-    req.bytes = vector.qiov.size;
     io_request_begin(&req);
     int ret = blk_pwritev(io.blk, req.offset, req.bytes, &vector.qiov,
                           io_write_flags(&opts));
-    bool ok = io_request_end(&req, ret);
-    if (ok) {
-        io_report(&req);
-    } else {
-        failed("writev", ret);
-    }
+    bool ok = end_and_report(&req, "writev", ret);
     io_vector_clear(&vector);
     return ok;
 }
@@ -362,11 +367,7 @@ static bool run_discard(int argc, char **argv)
     }
     io_request_begin(&req);
     int ret = blk_pdiscard(io.blk, req.offset, req.bytes);
-    if (!io_request_end(&req, ret)) {
-        return failed("discard", ret);
-    }
-    io_report(&req);
-    return true;
+    return end_and_report(&req, "discard", ret);
 }
 
 static bool run_flush(int argc, char **argv)
@@ -375,7 +376,7 @@ static bool run_flush(int argc, char **argv)
 
     io_request_begin(&req);
     int ret = blk_flush(io.blk);
-    return io_request_end(&req, ret) || failed("flush", ret);
+    return end(&req, "flush", ret);
 }
 
 /* ---- table ------------------------------------------------------------------------ */

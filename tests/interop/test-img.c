@@ -9,6 +9,14 @@
 #include <string.h>
 
 static const Script scripts[] = {
+    { "image-opts",
+      "q create -q -f qcow2 a 1M; q create -q $'b\\xff' 1M; q create -q bä 1M\n"
+      "for o in read-only=off force-share=off force-share=on file.read-only=off \\\n"
+      "  force-share=on,read-only=off; do\n"
+      "  for c in info map 'snapshot -l' 'measure -O qcow2' 'info -U' 'map -U' 'check -U'; do\n"
+      "  q $c --image-opts driver=qcow2,file.filename=a,$o; done; done\n"
+      "for f in $'b\\xff' bä; do q info --image-opts \"driver=raw,size=1k,file.filename=$f\"\n"
+      "q info --output=json --image-opts \"driver=raw,size=1k,file.filename=$f\"; done\n" },
     { "usage",
       "q; q nosuch; q --bogus; q -T foo info\n"
       "for c in create info convert compare check map resize measure; do\n"
@@ -436,14 +444,18 @@ static void test_full_output(void)
                     "No space left on device\n");
 }
 
-/* Half an image is not left lying about. */
+/* Half an image is not left lying about, nor the data file that was made for it. */
 static void test_create_that_fails(void)
 {
     g_autofree char *out = NULL;
 
     int status = t_run(&out, "trap '' XFSZ; ulimit -f 1000; exec 2>/dev/null\n"
         "for f in raw qcow2; do miniblk-img create -q -f $f -o preallocation=full big 10M\n"
-        "echo $?; done; test ! -e big");
+        "echo $?; done; test ! -e big || exit 7; echo old >stale\n"
+        "for d in fresh stale; do miniblk-img create -q -f qcow2 -o data_file=$d no/dir 1M\n"
+        "done\n"
+        "miniblk-img create -q -f qcow2 -o data_file=fresh,preallocation=full big 10M\n"
+        "test ! -e fresh && test ! -e big && test -e stale");
     g_assert_cmpstr(out, ==, "1\n1\n");
     g_assert_cmpint(status, ==, 0);
 }
