@@ -76,16 +76,30 @@ static bool take_refcount_bits(QDict *opts, Amend *a, Error **errp)
     return true;
 }
 
-static bool refuse_fixed(QDict *opts, Error **errp)
+/* Whether OPTS, if they name a backing file, name the one that is recorded, and its format. */
+static bool take_backing(const BlockDriverState *bs, QDict *opts, Error **errp)
 {
-    const char *key;
-    json_t *value;
+    bool given = qdict_haskey(opts, "backing_file") || qdict_haskey(opts, "backing_fmt");
+    g_autofree char *file = NULL, *format = NULL;
 
-    if (qdict_haskey(opts, "backing_file") || qdict_haskey(opts, "backing_fmt")) {
+    if (!bdrv_opt_str(opts, "backing_file", &file, errp) ||
+        !bdrv_opt_str(opts, "backing_fmt", &format, errp)) {
+        return false;
+    }
+    if (given && (!file || !*file || strcmp(file, bs->backing_file) != 0 ||
+                  g_strcmp0(format, bs->backing_format) != 0)) {
         error_setg(errp, "Cannot amend the backing file");
         error_append_hint(errp, "You can use '%s rebase' instead.\n", error_get_progname());
         return false;
     }
+    return true;
+}
+
+static bool refuse_encryption(QDict *opts, Error **errp)
+{
+    const char *key;
+    json_t *value;
+
     json_object_foreach(opts, key, value) {
         if (g_str_has_prefix(key, "encrypt.")) {
             error_setg(errp, "Can't amend encryption options - encryption not present");
@@ -107,8 +121,8 @@ static bool take_options(QDict *opts, Amend *a, Error **errp)
     a->has_refcount_bits = qdict_haskey(opts, "refcount_bits");
     a->has_size = qdict_haskey(opts, "size");
     a->has_data_file = qdict_haskey(opts, "data_file");
-    return refuse_fixed(opts, errp) && take_compat(opts, a, errp) &&
-           take_refcount_bits(opts, a, errp) &&
+    return take_backing(a->s->bs, opts, errp) && refuse_encryption(opts, errp) &&
+           take_compat(opts, a, errp) && take_refcount_bits(opts, a, errp) &&
            bdrv_opt_bool(opts, "lazy_refcounts", &a->lazy, errp) &&
            bdrv_opt_bool(opts, "data_file_raw", &a->data_raw, errp) &&
            bdrv_opt_size(opts, "size", &a->size, errp) &&

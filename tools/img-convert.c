@@ -100,11 +100,11 @@ static const char *find_conflict(const ConvertArgs *args)
     if (args->skip_broken_bitmaps && !args->bitmaps) {
         return "Use of --skip-broken-bitmaps requires --bitmaps";
     }
-    if (plan->copy_offload && args->sparse_given) {
-        return "Cannot enable copy offloading when -S is used";
-    }
     if (plan->copy_offload && plan->compressed) {
         return "Cannot enable copy offloading when -c is used";
+    }
+    if (plan->copy_offload && args->sparse_given) {
+        return "Cannot enable copy offloading when -S is used";
     }
     if (plan->copy_offload && plan->salvage) {
         return "Cannot use copy offloading in salvaging mode";

@@ -56,7 +56,7 @@ static void choose_part(const DdRequest *req, int64_t in_bytes, ConvertSource *s
     int64_t end = req->count < 0 ? in_bytes : block_bytes(req, req->count, in_bytes);
     int64_t skip = block_bytes(req, req->skip, INT64_MAX);
 
-    if (skip > in_bytes) {
+    if (skip > end) {
         error_report("%s: cannot skip to specified offset", req->in.name);
     }
     src->origin = MIN(skip, end);
