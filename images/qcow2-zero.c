@@ -155,13 +155,19 @@ static int coroutine_fn change_range(Qcow2State *s, uint64_t offset, uint64_t by
 
 /* ---- write zeroes ------------------------------------------------------------------ */
 
+typedef struct ZeroRequest {
+    bool unmap;
+    bool in_part;               /* of the first and the last subcluster */
+    bool rest_is_zero;          /* in the backing file: their rest, if it shows that */
+} ZeroRequest;
+
 static bool zero_entry(const Qcow2State *s, Qcow2Entry *e, uint32_t mask, const void *opaque)
 {
-    const bool *unmap = opaque;
+    const ZeroRequest *req = opaque;
     bool host = qcow2_has_host(s, e->desc);
 
     if (mask == qcow2_all_subclusters(s)) {
-        bool keep = host && (!*unmap || s->discard_no_unref);
+        bool keep = host && (!req->unmap || s->discard_no_unref);
         *e = (Qcow2Entry){ keep ? e->desc : 0, 0, mask };
         return true;
     }
@@ -172,23 +178,49 @@ static bool zero_entry(const Qcow2State *s, Qcow2Entry *e, uint32_t mask, const 
     return true;
 }
 
-/* Whether subcluster I of E reads as zeroes whatever the data on the disk. */
-static bool is_zero(const Qcow2State *s, Qcow2Type type)
+static bool is_unallocated(Qcow2Type type)
 {
-    return type == QCOW2_ZERO_PLAIN || type == QCOW2_ZERO_ALLOC ||
-           (!s->bs->backing && (type == QCOW2_UNALLOCATED || type == QCOW2_UNALLOCATED_ALLOC));
+    return type == QCOW2_UNALLOCATED || type == QCOW2_UNALLOCATED_ALLOC;
 }
 
-/* As zero_entry(), for subclusters that are zeroes by now: part of each has been written. */
+static bool is_zero(Qcow2Type type)
+{
+    return type == QCOW2_ZERO_PLAIN || type == QCOW2_ZERO_ALLOC;
+}
+
+/* As zero_entry(), for subclusters that hold no data by now: part of each has been written. */
 static bool zero_entry_in_part(const Qcow2State *s, Qcow2Entry *e, uint32_t mask,
                                const void *opaque)
 {
+    const ZeroRequest *req = opaque;
+
     for (uint32_t rest = mask; rest; rest &= rest - 1) {
-        if (!is_zero(s, qcow2_entry_type(s, *e, ctz32(rest)))) {
+        Qcow2Type type = qcow2_entry_type(s, *e, ctz32(rest));
+        if (!is_zero(type) && !(is_unallocated(type) && req->rest_is_zero)) {
             return false;
         }
     }
     return zero_entry(s, e, mask, opaque);
+}
+
+/* Whether the backing file, if there is one, reads as zeroes there. */
+static bool coroutine_fn backing_is_zero(const Qcow2State *s, uint64_t offset, uint64_t bytes)
+{
+    BlockDriverState *backing = s->bs->backing ? s->bs->backing->bs : NULL;
+
+    while (backing && bytes > 0) {
+        int64_t n;
+        int ret = bdrv_co_block_status(backing, offset, bytes, &n, NULL, NULL);
+        if (ret >= 0 && n == 0) {
+            break;              /* behind its end */
+        }
+        if (ret < 0 || !(ret & BDRV_BLOCK_ZERO)) {
+            return false;
+        }
+        offset += n;
+        bytes -= n;
+    }
+    return true;
 }
 
 /* Without zero clusters (version 2): what is not there reads as zeroes. */
@@ -198,12 +230,17 @@ static bool no_entry(const Qcow2State *s, Qcow2Entry *e, uint32_t mask, const vo
     return true;
 }
 
+static bool shows_zeroes(const Qcow2State *s, const Qcow2Run *run)
+{
+    return is_zero(run->type) || (is_unallocated(run->type) && !s->bs->backing);
+}
+
 /* Whether all of a range reads as zeroes whatever the data on the disk. */
 static bool coroutine_fn all_zero(Qcow2State *s, uint64_t offset, uint64_t bytes)
 {
     while (bytes > 0) {
         Qcow2Run run;
-        if (qcow2_map(s, offset, bytes, &run) < 0 || !is_zero(s, run.type)) {
+        if (qcow2_map(s, offset, bytes, &run) < 0 || !shows_zeroes(s, &run)) {
             return false;
         }
         offset += run.bytes;
@@ -212,21 +249,20 @@ static bool coroutine_fn all_zero(Qcow2State *s, uint64_t offset, uint64_t bytes
     return true;
 }
 
-/* IN_PART: only part of the first and the last subcluster is to be zero. */
 static int coroutine_fn zero_clusters(Qcow2State *s, uint64_t offset, uint64_t bytes,
-                                      bool unmap, bool in_part)
+                                      const ZeroRequest *req)
 {
     if (s->header.version < 3) {
-        if (in_part || !unmap) {
+        if (req->in_part || !req->unmap) {
             return all_zero(s, offset, bytes) ? 0 : -ENOTSUP;
         }
         return change_range(s, offset, bytes, &(Change){ no_entry, NULL, s->cluster_bytes,
                                                          QCOW2_DISCARD_REQUEST });
     }
     return change_range(s, offset, bytes,
-                        &(Change){ in_part ? zero_entry_in_part : zero_entry, &unmap,
+                        &(Change){ req->in_part ? zero_entry_in_part : zero_entry, req,
                                    s->subcluster_bytes, QCOW2_DISCARD_REQUEST,
-                                   .punch = unmap && !qcow2_data_raw(s) &&
+                                   .punch = req->unmap && !qcow2_data_raw(s) &&
                                             s->pass_discard[QCOW2_DISCARD_REQUEST] });
 }
 
@@ -249,7 +285,10 @@ int coroutine_fn qcow2_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, in
     if (qcow2_check_end(s, offset, bytes) < 0) {
         return -EIO;
     }
-    bool in_part = !is_whole(s, offset, bytes, s->subcluster_bytes);
+    ZeroRequest req = {
+        .unmap = flags & BDRV_REQ_MAY_UNMAP,
+        .in_part = !is_whole(s, offset, bytes, s->subcluster_bytes),
+    };
     /* What is not there may show a backing file one day that is recorded but not open now. */
     if (s->header.version < 3 && (bs->backing || *bs->backing_file)) {
         return -ENOTSUP;
@@ -258,12 +297,16 @@ int coroutine_fn qcow2_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, in
     if (ret < 0) {
         return ret;
     }
-    if (in_part) {
-        uint64_t end = QEMU_ALIGN_UP(offset + bytes, s->subcluster_bytes);
-        offset = QEMU_ALIGN_DOWN(offset, s->subcluster_bytes);
-        bytes = MIN(end, qcow2_guest_bytes(s)) - offset;
+    if (req.in_part) {
+        uint64_t start = QEMU_ALIGN_DOWN(offset, s->subcluster_bytes);
+        uint64_t end = MIN(QEMU_ALIGN_UP(offset + bytes, s->subcluster_bytes),
+                           qcow2_guest_bytes(s));
+        req.rest_is_zero = backing_is_zero(s, start, offset - start) &&
+                           backing_is_zero(s, offset + bytes, end - offset - bytes);
+        offset = start;
+        bytes = end - start;
     }
-    return zero_clusters(s, offset, bytes, flags & BDRV_REQ_MAY_UNMAP, in_part);
+    return zero_clusters(s, offset, bytes, &req);
 }
 
 static int coroutine_fn write_zeroes_as_data(Qcow2State *s, uint64_t offset, uint64_t bytes)
@@ -281,31 +324,36 @@ static int coroutine_fn write_zeroes_as_data(Qcow2State *s, uint64_t offset, uin
     return ret;
 }
 
-/* In steps, so that neither memory nor the time without a yield grows with the range. */
-static int coroutine_fn zero_or_write(Qcow2State *s, uint64_t offset, uint64_t bytes)
+/* A first part of a range of one kind. Bytes or -errno. */
+static int64_t coroutine_fn zero_or_write(Qcow2State *s, uint64_t offset, uint64_t bytes)
 {
-    while (bytes > 0) {
-        uint64_t in_cluster = offset & s->cluster_mask;
-        uint64_t n = in_cluster ? MIN(bytes, s->cluster_bytes - in_cluster)
-                   : bytes >= s->cluster_bytes ? MIN(bytes & ~s->cluster_mask, 1ULL << 30)
-                   : bytes;
-        int ret = qcow2_co_pwrite_zeroes(s->bs, offset, n, 0);
-        if (ret == -ENOTSUP) {
-            n = MIN(n, s->cluster_bytes);
-            ret = write_zeroes_as_data(s, offset, n);
-        }
-        if (ret < 0) {
-            return ret;
-        }
-        offset += n;
-        bytes -= n;
+    uint64_t in_cluster = offset & s->cluster_mask;
+    uint64_t n = in_cluster ? MIN(bytes, s->cluster_bytes - in_cluster)
+               : bytes >= s->cluster_bytes ? MIN(bytes & ~s->cluster_mask, 1ULL << 30)
+               : bytes;
+    int ret = qcow2_co_pwrite_zeroes(s->bs, offset, n, 0);
+
+    if (ret == -ENOTSUP) {
+        n = MIN(n, s->cluster_bytes);
+        ret = write_zeroes_as_data(s, offset, n);
     }
-    return 0;
+    return ret < 0 ? ret : (int64_t)n;
 }
 
+/* In steps, so that neither memory nor the time without a yield grows with the range. */
 int coroutine_fn qcow2_zero_unaligned(Qcow2State *s, uint64_t offset, uint64_t bytes)
 {
-    return zero_or_write(s, offset, bytes);
+    int64_t n = 0;
+
+    for (; bytes > 0 && n >= 0; offset += n, bytes -= n) {
+        Qcow2Run run;
+        n = qcow2_map(s, offset, bytes, &run);
+        if (n >= 0) {
+            n = shows_zeroes(s, &run) ? (int64_t)run.bytes
+                                      : zero_or_write(s, offset, run.bytes);
+        }
+    }
+    return n < 0 ? n : 0;
 }
 
 /* ---- discard ----------------------------------------------------------------------- */

@@ -522,6 +522,62 @@ static void test_zeroes_in_part(void)
     blk_unref(blk);
 }
 
+/*
+ * Zeroes in part of each cluster, over a backing file that ends in the fifth:
+ *
+ *     backing file   |  data  |        |    data|        |  .
+ *     zeroes         |  zz    |  zz    |  zz    |  zz    | zz     |
+ *     the image      |  data  |  zero  |  data  |  zero  |  zero  |
+ */
+static void test_zeroes_in_part_over_backing(void)
+{
+    g_autofree char *base = scratch_file("base.raw", 4096 * 4 + 512);
+    g_autofree char *path = scratch_path("image.qcow2");
+    const int data = BDRV_BLOCK_DATA | BDRV_BLOCK_ALLOCATED;
+    const int zero = BDRV_BLOCK_ZERO | BDRV_BLOCK_ALLOCATED;
+    BlockBackend *blk = open_rw(options_of("driver=raw,file.driver=file,file.filename=%s",
+                                           base));
+
+    write_pattern(blk, 0, 4096, 3);
+    write_pattern(blk, 3 * 4096 - 512, 512, 3);
+    blk_unref(blk);
+    qcow2_create(path, "size=1M,cluster_size=4k,backing_file=base.raw,backing_fmt=raw");
+    blk = qcow2_open_file(path, "");
+    for (int i = 0; i < 4; i++) {
+        g_assert_cmpint(blk_pwrite_zeroes(blk, i * 4096 + 1024, 1024, 0), ==, 0);
+    }
+    g_assert_cmpint(blk_pwrite_zeroes(blk, 4 * 4096 + 256, 1024, 0), ==, 0);
+    assert_status(blk, 0, 4096, data);
+    assert_status(blk, 4096, 4096, zero);
+    assert_status(blk, 2 * 4096, 4096, data);
+    assert_status(blk, 3 * 4096, 8192, zero);
+    assert_content(blk, 0, 1024, 3);
+    assert_content(blk, 1024, 1024, 0);
+    assert_content(blk, 2048, 2048, 3);
+    assert_content(blk, 4096, 2 * 4096 - 512, 0);
+    assert_content(blk, 3 * 4096 - 512, 512, 3);
+    assert_content(blk, 3 * 4096, 8192, 0);
+    qcow2_assert_consistent(blk, false);
+    blk_unref(blk);
+}
+
+/* When the disk grows, the rest of its last cluster is only made zero where data is. */
+static void test_growing_defines_nothing(void)
+{
+    g_autofree char *path = scratch_path("image.qcow2");
+
+    qcow2_create(path, "size=82432,cluster_size=64k,extended_l2=on");
+    BlockBackend *blk = qcow2_open_file(path, "");
+    write_pattern(blk, 65536, 8192, 1);
+    g_assert_cmpint(blk_truncate(blk, 262144, false, PREALLOC_MODE_OFF, 0, &error_abort), ==,
+                    0);
+    assert_status(blk, 65536 + 8192, 57344, BDRV_BLOCK_ZERO);
+    assert_status(blk, 131072, 131072, BDRV_BLOCK_ZERO);
+    assert_content(blk, 65536 + 8192, 188416, 0);
+    qcow2_assert_consistent(blk, false);
+    blk_unref(blk);
+}
+
 static void test_snapshots_are_kept(void)
 {
     g_autofree char *peer = g_find_program_in_path("qemu-img");
@@ -689,6 +745,8 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/dirty-bit", test_dirty_bit);
     g_test_add_func("/qcow2/autoclear", test_autoclear);
     g_test_add_func("/qcow2/zeroes/in-part", test_zeroes_in_part);
+    g_test_add_func("/qcow2/zeroes/in-part-over-backing", test_zeroes_in_part_over_backing);
+    g_test_add_func("/qcow2/growing-defines-nothing", test_growing_defines_nothing);
     g_test_add_func("/qcow2/snapshots-are-kept", test_snapshots_are_kept);
     g_test_add_func("/qcow2/compressed-clusters", test_compressed_clusters);
     g_test_add_func("/qcow2/backing-file", test_backing_file);
