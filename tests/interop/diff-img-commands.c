@@ -101,8 +101,7 @@ static void make_create(World *w, Command *c)
 }
 
 /*
- * One request of a guest. Not compressed, as the peer corrupts images then; and zeroes by the
- * cluster, as it differs what becomes of a cluster that is zero before and after.
+ * One request of a guest. Not compressed, as the peer corrupts images then.
  */
 static void add_request(World *w, Command *c, const Image *image)
 {
@@ -110,12 +109,11 @@ static void add_request(World *w, Command *c, const Image *image)
     /* In version 2 the peer takes -z for -zu. */
     const char *what = kind < 7 ? "write -P" : kind < 8 && !image->v2 ? "write -z" :
                        kind < 9 ? "write -zu" : "discard";
-    gint64 unit = kind < 7 ? 512 : MAX(image->cluster_bytes, 512);
-    gint64 units = MAX(image->length / unit, 1);
-    gint64 offset = g_rand_int_range(w->rand, 0, (gint32)units) * unit;
+    gint64 units = MAX(image->length / 512, 1);
+    gint64 offset = g_rand_int_range(w->rand, 0, (gint32)units) * 512;
     gint64 bytes = w_one_in(w, 2) ? 65536 * (1 + w_roll(w, 8)) : 512 * (1 + w_roll(w, 300));
 
-    bytes = MIN((bytes + unit - 1) / unit * unit, image->length - offset);
+    bytes = MIN(bytes, image->length - offset);
     add(c, "-c '%s", what);
     if (kind < 7) {
         add(c, "%d", w_roll(w, 256));
@@ -141,9 +139,6 @@ static void make_work(World *w, Command *c)
 static void add_convert_style(World *w, Command *c)
 {
     if (w_one_in(w, 4)) {
-        add(c, "-W");
-    }
-    if (w_one_in(w, 4)) {
         add(c, "-m %d", 1 + w_roll(w, 16));
     }
     if (w_one_in(w, 6)) {
@@ -159,28 +154,30 @@ static void add_convert_style(World *w, Command *c)
         add(c, "-T %s", W_PICK(w, "none", "writeback", "writethrough", "unsafe"));
     }
     if (w_one_in(w, 10)) {
-        add(c, "--salvage");
+        add(c, "%s", W_PICK(w, "--salvage", "-C", "-r 1G"));
     }
 }
 
-/* What is copied: one image or several, or a snapshot. */
-static void add_convert_sources(World *w, Command *c)
+/* What is copied: one image or several, or a snapshot. Whether one of them is loose. */
+static bool add_convert_sources(World *w, Command *c)
 {
-    Image *image = w_image(w);
-    bool snapshot = w_one_in(w, 6);
+    Image *image = w_one_in(w, 6) ? w_qcow2(w) : w_image(w);
+    bool snapshot = !image->raw && !image->resized && w_one_in(w, 4), loose = false;
 
     if (snapshot) {
-        image = w_qcow2(w);
         add(c, "-l %s", W_PICK(w, "s0", "s1", "s2", "1", "snapshot.name=s0"));
     }
     if (snapshot || !w_one_in(w, 8)) {
         add_format(w, c, "-f", image);
         add(c, "%s", image->name);
-        return;
+        return image->loose;
     }
     for (int i = w_roll(w, 3); i >= 0; i--) {
-        add(c, "%s", w_image(w)->name);
+        image = w_image(w);
+        loose |= image->loose;
+        add(c, "%s", image->name);
     }
+    return loose;
 }
 
 static void make_convert(World *w, Command *c)
@@ -188,26 +185,29 @@ static void make_convert(World *w, Command *c)
     bool raw = w_one_in(w, 3), compress = !raw && w_one_in(w, 3);
 
     c->target = w_place(w);
+    const Image *behind = w_one_in(w, 8) ? w_backing(w, c->target) : NULL;
     c->copies = true;
     add(c, "convert");
     add_convert_style(w, c);
+    if (!behind && w_one_in(w, 4)) {
+        add(c, "-W");           /* with -B the peer loses zeroes in parts of clusters */
+    }
     if (compress || w_one_in(w, 20)) {
         add(c, "-c");
     }
     if (raw) {
-        add(c, "%s", w_one_in(w, 2) ? "-O raw" : "");
+        add(c, "%s", W_PICK(w, "-O raw", "-O raw -o preallocation=falloc", ""));
     } else {
         add(c, "-O qcow2");
-        add_qcow2_options(w, c, !compress);
-    }
-    const Image *behind = w_one_in(w, 8) ? w_backing(w, c->target) : NULL;
-    if (behind) {
-        add(c, "-B %s -F %s", behind->name, w_format(behind));
+        add_qcow2_options(w, c, !compress && !behind);
     }
     if (w_one_in(w, 8)) {
-        add(c, "--bitmaps");
+        add(c, "--bitmaps%s", w_one_in(w, 3) ? " --skip-broken-bitmaps" : "");
     }
-    add_convert_sources(w, c);
+    bool loose = add_convert_sources(w, c);
+    if (behind && !loose) {     /* else what shows through differs */
+        add(c, "-B %s -F %s", behind->name, w_format(behind));
+    }
     add(c, "%s", c->target->name);
 }
 
@@ -220,9 +220,12 @@ static void make_convert_onto(World *w, Command *c)
     c->copies = true;
     add(c, "convert -n");
     add_convert_style(w, c);
+    if (w_one_in(w, 4)) {
+        add(c, "-W");
+    }
     add(c, "-O %s", w_format(target));
     if (w_one_in(w, 8)) {
-        add(c, "--bitmaps");
+        add(c, "--bitmaps%s", w_one_in(w, 3) ? " --skip-broken-bitmaps" : "");
     }
     add_convert_sources(w, c);
     add(c, "%s", target->name);
@@ -232,9 +235,9 @@ static void make_compare(World *w, Command *c)
 {
     Image *a = w_image(w), *b = w_image(w);
 
-    add(c, "compare");          /* not -s, which tells holes of the files apart */
-    if (w_one_in(w, 8)) {
-        add(c, "%s", W_PICK(w, "-q", "-U", "-T none"));
+    add(c, "compare");
+    if (w_one_in(w, 4)) {
+        add(c, "%s", W_PICK(w, "-q", "-U", "-T none", "-s"));
     }
     add_format(w, c, "-f", a);
     add_format(w, c, "-F", b);
@@ -255,10 +258,10 @@ static void make_measure(World *w, Command *c)
         add(c, "--size %" G_GINT64_FORMAT, w_length(w) << w_roll(w, 30));
         return;
     }
-    if (w_one_in(w, 5)) {
+    Image *image = w_image(w);
+    if (!image->resized && w_one_in(w, 5)) {
         add(c, "-l %s", W_PICK(w, "s0", "s1", "2"));
     }
-    Image *image = w_image(w);
     add_format(w, c, "-f", image);
     add(c, "%s", image->name);
 }
@@ -277,13 +280,19 @@ static void make_resize(World *w, Command *c)
     if (w_one_in(w, 6)) {
         add(c, "--preallocation=%s", W_PICK(w, "off", "metadata", "falloc", "full"));
     }
-    add(c, "%s", image->name);
+    gint64 length = w_one_in(w, 2) ? w_length(w)
+                                   : image->length + 65536 * (w_roll(w, 99) - 49);
     if (image->v2 && image->behind) {
-        add(c, "-%d", 65536 * w_roll(w, 50));       /* the peer cannot have these grow */
-    } else if (w_one_in(w, 2)) {
-        add(c, "%" G_GINT64_FORMAT, w_length(w));
+        length = MIN(length, image->length);        /* the peer cannot have these grow */
+    }
+    if (length < image->length && !image->raw) {
+        /* No cuts in clusters: the peer shows the rest again when the image has grown. */
+        length -= length % MAX(image->cluster_bytes, 1);
+    }
+    if (length < 0 || w_one_in(w, 2)) {
+        add(c, "%s %+" G_GINT64_FORMAT, image->name, length - image->length);
     } else {
-        add(c, "%s%d", W_PICK(w, "+", "-"), 65536 * w_roll(w, 50));
+        add(c, "%s %" G_GINT64_FORMAT, image->name, length);
     }
 }
 
@@ -294,10 +303,14 @@ static void make_rebase(World *w, Command *c)
 
     c->target = image;
     c->copies = image->loose || (behind && behind->loose);
+    c->moves = true;
     add(c, "rebase");
     add_format(w, c, "-f", image);
     if (w_one_in(w, 6)) {
-        add(c, "-p -q");
+        add(c, "%s", W_PICK(w, "-p -q", "-t writethrough", "-T none"));
+    }
+    if (!image->loose && w_one_in(w, 6)) {
+        add(c, "-u");           /* shows what is behind by what the image defines */
     }
     if (!behind || w_one_in(w, 5)) {
         add(c, "-b ''");
@@ -318,7 +331,7 @@ static void make_commit(World *w, Command *c)
         add(c, "-d");
     }
     if (w_one_in(w, 6)) {
-        add(c, "-q -p");
+        add(c, "%s", W_PICK(w, "-q -p", "-t unsafe", "-r 1G"));
     }
     if (base && w_one_in(w, 4)) {
         base = base->behind ? (Image *)base->behind : base;
@@ -326,6 +339,7 @@ static void make_commit(World *w, Command *c)
     }
     c->second_target = base;
     c->copies = image->loose;
+    c->moves = true;
     add(c, "%s", image->name);
 }
 
@@ -341,14 +355,20 @@ static void make_amend(World *w, Command *c)
     c->target = image;
     add(c, "amend");
     add_format(w, c, "-f", image);
-    if (image->zstd && strstr(option, "compat=0.10")) {
-        option = "compat=1.1";  /* the peer forgets how such an image is compressed */
+    if (strstr(option, "compat=0.10") && (image->zstd || image->bitmaps)) {
+        /* The peer forgets how the one is compressed, and refuses half done for the other. */
+        option = "compat=1.1";
     }
     if (image->v2 && image->behind && strstr(option, "size=")) {
         option = "compat=1.1";
     }
     c->copies = strstr(option, "size=") != NULL;
-    add(c, "-o %s", option);
+    const Image *behind = image->loose ? NULL : w_backing(w, image);
+    if (behind && w_one_in(w, 6)) {
+        add(c, "-o backing_file=%s,backing_fmt=%s", behind->name, w_format(behind));
+    } else {
+        add(c, "-o %s", option);
+    }
     add(c, "%s", image->name);
 }
 
@@ -414,6 +434,18 @@ static void make_snapshot(World *w, Command *c)
     }
 }
 
+/* The guest's view of what is allocated. */
+static void make_io_look(World *w, Command *c)
+{
+    Image *image = w_image(w);
+    gint64 offset = w_length(w) / 512 * 512;
+
+    g_string_assign(c->text, "qemu-io");
+    add(c, "-r -f %s -c map -c length -c 'alloc %" G_GINT64_FORMAT " 1M'"
+        " -c 'read -v %" G_GINT64_FORMAT " 64' -c info %s", w_format(image), offset,
+        MAX(offset - 32, 0), image->name);
+}
+
 static void make_look(World *w, Command *c)
 {
     Image *image = w_image(w);
@@ -432,8 +464,11 @@ static void make_repair(World *w, Command *c)
     Image *image = w_target(w, false);
 
     c->target = image;
-    add(c, "check %s %s", W_PICK(w, "-r leaks", "-r all", "-r all --output=json"),
-        image->name);
+    add(c, "check");
+    if (!image->snapshots || !image->bitmaps) {     /* the peer forgets the snapshots then */
+        add(c, "%s", W_PICK(w, "-r leaks", "-r all", "-r all --output=json"));
+    }
+    add(c, "%s", image->name);
 }
 
 static const struct {
@@ -444,8 +479,8 @@ static const struct {
     { make_convert_onto, 6 }, { make_compare, 4 },
     { make_measure, 6 }, { make_resize, 6 },
     { make_rebase, 10 }, { make_commit, 6 }, { make_amend, 6 },
-    { make_dd, 5 }, { make_bitmap, 7 }, { make_snapshot, 7 },
-    { make_look, 5 }, { make_repair, 3 },
+    { make_dd, 5 }, { make_bitmap, 12 }, { make_snapshot, 7 },
+    { make_look, 5 }, { make_io_look, 2 }, { make_repair, 3 },
 };
 
 void w_command_free(Command *c)

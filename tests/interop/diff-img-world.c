@@ -47,13 +47,24 @@ Image *w_qcow2(World *w)
     return image;
 }
 
+/* An image that is behind another one is not changed: each tool chooses what shows through. */
+static bool is_below(World *w, const Image *image)
+{
+    for (int i = 0; i < W_IMAGES; i++) {
+        if (w->images[i].behind == image) {
+            return true;
+        }
+    }
+    return false;
+}
+
 Image *w_place(World *w)
 {
     Image *image;
 
     do {
         image = &w->images[w_roll(w, W_IMAGES)];
-    } while (image->below);
+    } while (is_below(w, image));
     return image;
 }
 
@@ -94,7 +105,31 @@ gint64 w_length(World *w)
 
 /* ---- the set of images ------------------------------------------------------------ */
 
-static void look_at(World *w, Image *image)
+/* A bit for each of the BITMAPS that the tool tells of, as in Image. */
+static guint bitmap_bits(json_t *bitmaps)
+{
+    json_t *bitmap;
+    guint bits = 0;
+    size_t i;
+
+    json_array_foreach(bitmaps, i, bitmap) {
+        const char *name = json_string_value(json_object_get(bitmap, "name"));
+        bits |= 1u << g_ascii_digit_value(name[1]);
+    }
+    return bits;
+}
+
+static Image *image_named(World *w, const char *name)
+{
+    for (int i = 0; i < W_IMAGES; i++) {
+        if (!strcmp(w->images[i].name, name)) {
+            return &w->images[i];
+        }
+    }
+    return NULL;
+}
+
+void w_look(World *w, Image *image)
 {
     g_autofree char *text = NULL;
     t_run2(&text, NULL, "cd peer && qemu-img info --output=json %s", image->name);
@@ -106,16 +141,14 @@ static void look_at(World *w, Image *image)
     json_t *specific = json_object_get(json_object_get(info, "format-specific"), "data");
     image->zstd = !g_strcmp0(json_string_value(json_object_get(specific, "compression-type")),
                              "zstd");
+    image->bitmaps = bitmap_bits(json_object_get(specific, "bitmaps"));
+    image->snapshots = json_object_get(info, "snapshots") != NULL;
     image->v2 = !g_strcmp0(json_string_value(json_object_get(specific, "compat")), "0.10");
-    image->length = json_integer_value(json_object_get(info, "virtual-size"));
+    gint64 length = json_integer_value(json_object_get(info, "virtual-size"));
+    image->resized = image->snapshots && (image->resized || length != image->length);
+    image->length = length;
     image->cluster_bytes = json_integer_value(json_object_get(info, "cluster-size"));
-    image->behind = NULL;
-    for (int i = 0; behind && i < W_IMAGES; i++) {
-        if (!strcmp(w->images[i].name, behind)) {
-            w->images[i].below = true;
-            image->behind = &w->images[i];
-        }
-    }
+    image->behind = behind ? image_named(w, behind) : NULL;
     json_decref(info);
 }
 
@@ -124,15 +157,5 @@ void w_init(World *w, GRand *rand)
     *w = (World){ .rand = rand };
     for (int i = 0; i < W_IMAGES; i++) {
         w->images[i].name[0] = (char)('a' + i);
-    }
-}
-
-void w_look(World *w)
-{
-    for (int i = 0; i < W_IMAGES; i++) {
-        w->images[i].below = false;
-    }
-    for (int i = 0; i < W_IMAGES; i++) {
-        look_at(w, &w->images[i]);
     }
 }

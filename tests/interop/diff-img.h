@@ -15,10 +15,12 @@ typedef struct Image {
     bool exists;                /* and can be opened without what is behind it */
     bool raw;
     bool zstd, v2;
-    bool below;                 /* behind another one: not changed, as what shows through is
-                                   for each tool to choose */
     bool loose;                 /* what of it is defined differs, as it is a copy */
+    bool moved;                 /* a tool chose which part of a cluster it writes there */
     const struct Image *behind; /* NULL: nothing, or something else */
+    bool snapshots;
+    bool resized;               /* since it has some: the peer reads them in the new length */
+    guint bitmaps;              /* bit N: has one called "bN" */
     gint64 length, cluster_bytes;
 } Image;
 
@@ -32,14 +34,15 @@ typedef struct Command {
     GString *text;
     Image *target, *second_target;
     bool copies;                /* a new image is made, or what is in one is chosen anew */
+    bool moves;                 /* data from one image to another */
 } Command;
 
 /* ---- the images (diff-img-world.c) ------------------------------------------------- */
 
 /* Images "a", "b", ..., none of which is there. */
 void w_init(World *w, GRand *rand);
-/* See what is there in the directory "peer". */
-void w_look(World *w);
+/* See what IMAGE is now in the directory "peer". */
+void w_look(World *w, Image *image);
 
 /* At least 0, below N; true once in N times; one of WORDS. */
 int w_roll(World *w, int n);
