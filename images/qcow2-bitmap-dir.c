@@ -137,22 +137,35 @@ static bool parse_all(Qcow2State *s, const uint8_t *dir, GPtrArray *list, Error 
     return true;
 }
 
-GPtrArray *coroutine_mixed_fn qcow2_bitmaps_read(Qcow2State *s, Error **errp)
+uint8_t *coroutine_mixed_fn qcow2_bitmaps_read_directory(Qcow2State *s, int *ret)
+{
+    const Qcow2Header *h = &s->header;
+    g_autofree uint8_t *dir = g_try_malloc(h->bitmap_dir_bytes + 1);
+
+    *ret = dir ? qcow2_file_read(s, h->bitmap_dir_offset, h->bitmap_dir_bytes, dir) : -ENOMEM;
+    return *ret < 0 ? NULL : g_steal_pointer(&dir);
+}
+
+GPtrArray *qcow2_bitmaps_parse(Qcow2State *s, const uint8_t *dir, Error **errp)
 {
     g_autoptr(GPtrArray) list = qcow2_bitmaps_new();
-    const Qcow2Header *h = &s->header;
 
-    if (!h->has_bitmaps) {
-        return g_steal_pointer(&list);
+    return parse_all(s, dir, list, errp) ? g_steal_pointer(&list) : NULL;
+}
+
+GPtrArray *coroutine_mixed_fn qcow2_bitmaps_read(Qcow2State *s, Error **errp)
+{
+    int ret;
+
+    if (!s->header.has_bitmaps) {
+        return qcow2_bitmaps_new();
     }
-    g_autofree uint8_t *dir = g_try_malloc(h->bitmap_dir_bytes + 1);
-    int ret = dir ? qcow2_file_read(s, h->bitmap_dir_offset, h->bitmap_dir_bytes, dir)
-                  : -ENOMEM;
-    if (ret < 0) {
+    g_autofree uint8_t *dir = qcow2_bitmaps_read_directory(s, &ret);
+    if (!dir) {
         error_setg_errno(errp, -ret, "Failed to read bitmap directory");
         return NULL;
     }
-    return parse_all(s, dir, list, errp) ? g_steal_pointer(&list) : NULL;
+    return qcow2_bitmaps_parse(s, dir, errp);
 }
 
 uint64_t *coroutine_mixed_fn qcow2_bitmap_read_table(Qcow2State *s, const Qcow2Bitmap *b,

@@ -120,6 +120,10 @@ static int coroutine_fn compare_one(Qcow2Check *c, uint64_t cluster, uint64_t re
     } else {
         *(leak ? &c->res->leaks : &c->res->corruptions) += 1;
     }
+    if (leak && c->lost) {
+        /* A lost table may have referred to it: whoever makes the refcounts anew keeps it. */
+        return qcow2_counts_add(&c->counts, cluster, refcount - reference) ? 0 : -ENOMEM;
+    }
     return 0;
 }
 
@@ -194,6 +198,11 @@ static int coroutine_fn compare_refcounts(Qcow2Check *c)
     int ret = count_table(c);
     ret = ret < 0 ? ret : check_blocks(c);
     ret = ret < 0 ? ret : compare_all(c);
+    if (c->lost && fix & BDRV_FIX_LEAKS && res->leaks != leaks) {
+        fprintf(stderr, "Leaked clusters are kept: lost tables may have referred to them\n");
+        fix &= ~BDRV_FIX_LEAKS;
+        leaks = res->leaks;
+    }
     c->fix = fix;
     if (ret < 0 || !fix || (res->leaks == leaks && res->corruptions == corruptions)) {
         return ret;
@@ -346,25 +355,6 @@ static int coroutine_fn check_flags(Qcow2Check *c)
     return ret;
 }
 
-/* ---- the snapshot table ------------------------------------------------------------- */
-
-/* Entries of version 3 have extra data; what is missing has been assumed when reading. */
-static bool check_snapshot_entries(Qcow2Check *c)
-{
-    const Qcow2State *s = c->s;
-    bool repair = c->fix & BDRV_FIX_ERRORS, any = false;
-
-    for (uint32_t i = 0; i < s->header.nb_snapshots && s->header.version >= 3; i++) {
-        if (s->snapshots[i].extra_bytes < QCOW2_SNAPSHOT_V3_EXTRA_BYTES) {
-            fprintf(stderr, "%s snapshot table entry %" PRIu32 " is incomplete\n",
-                    repair ? "Repairing" : "ERROR", i);
-            *(repair ? &c->res->corruptions_fixed : &c->res->corruptions) += 1;
-            any = true;
-        }
-    }
-    return any && repair;
-}
-
 /* ---- the check --------------------------------------------------------------------- */
 
 static int coroutine_fn run_check(Qcow2Check *c)
@@ -378,8 +368,8 @@ static int coroutine_fn run_check(Qcow2Check *c)
     s->file_bytes = len;
     c->file_clusters = qcow2_clusters(s, len);
     c->res->bfi.total_clusters = qcow2_clusters(s, qcow2_guest_bytes(s));
-    bool rewrite_snapshots = check_snapshot_entries(c);
-    int ret = qcow2_check_count(c);
+    int ret = qcow2_check_snapshots(c);
+    ret = ret < 0 ? ret : qcow2_check_count(c);
     if (ret < 0) {
         return ret;
     }
@@ -391,10 +381,12 @@ static int coroutine_fn run_check(Qcow2Check *c)
         s->free_hint = 0;
         qcow2_overlap_collect(s);
     }
-    if (ret >= 0 && rewrite_snapshots) {
+    if (ret >= 0 && c->rewrite_snapshots) {
         ret = qcow2_snapshots_write(s);
+        s->snapshots_unread = ret < 0 ? s->snapshots_unread : 0;
         qcow2_overlap_collect(s);
     }
+    ret = ret < 0 ? ret : qcow2_check_mend_bitmaps(c);
     /* At last, since the old table of snapshots may have shared a cluster. */
     return ret < 0 ? ret : check_flags(c);
 }
@@ -423,6 +415,7 @@ int coroutine_fn qcow2_check_locked(Qcow2State *s, BdrvCheckResult *result, Bdrv
     qcow2_counts_init(&c.counts);
     qcow2_counts_init(&c.beyond);
     c.blocks = g_array_new(false, false, sizeof(uint64_t));
+    c.bad_bitmaps = g_ptr_array_new_with_free_func(g_free);
     c.bad_places = g_array_new(false, false, sizeof(Qcow2BadPlace));
     c.tables = g_hash_table_new_full(g_int64_hash, g_int64_equal, NULL, g_free);
     c.table_order = g_array_new(false, false, sizeof(uint64_t));
@@ -442,6 +435,7 @@ int coroutine_fn qcow2_check_locked(Qcow2State *s, BdrvCheckResult *result, Bdrv
     g_array_free(c.table_order, true);
     g_hash_table_destroy(c.tables);
     g_array_free(c.bad_places, true);
+    g_ptr_array_unref(c.bad_bitmaps);
     g_array_free(c.blocks, true);
     qcow2_counts_free(&c.beyond);
     qcow2_counts_free(&c.counts);

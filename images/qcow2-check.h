@@ -19,6 +19,7 @@ typedef struct Qcow2TableRef {
     uint64_t offset;
     uint64_t count;             /* of L1 entries */
     uint64_t active;            /* so many of them in the active L1 table */
+    uint64_t moved_to;          /* its new offset, 0: it stays */
     bool walked;
 } Qcow2TableRef;
 
@@ -44,8 +45,12 @@ typedef struct Qcow2Check {
     bool table_counted;         /* the refcount table is among them, */
     GArray *blocks;             /* and so are these clusters with refcount blocks */
     bool rebuild;               /* refcounts cannot be mended where they are */
+    bool lost;                  /* what a lost table referred to passes for leaked */
+    bool rewrite_snapshots;     /* their table has been mended in memory */
     GArray *bad_places;         /* Qcow2BadPlace */
     uint64_t bitmap_entries;    /* looked at so far */
+    GPtrArray *bad_bitmaps;     /* names of those to be removed */
+    bool drop_bitmaps;          /* their directory cannot be read: all of them */
     GHashTable *tables;         /* offset -> Qcow2TableRef */
     GArray *table_order;        /* offsets, in the order in which they were found */
     uint64_t next_host;         /* where a file without fragments would go on */
@@ -63,6 +68,8 @@ bool qcow2_counts_none(Qcow2Counts *c, uint64_t cluster, uint64_t n);
 /* Numbers of the groups with references, ascending. */
 GArray *qcow2_counts_groups(Qcow2Counts *c);
 
+/* Read the snapshot table if that was left to the check; mend it in memory. 0 or -errno. */
+int coroutine_fn qcow2_check_snapshots(Qcow2Check *c);
 /* Count all references, but for those of refcounts. 0; -errno when that is impossible. */
 int coroutine_fn qcow2_check_count(Qcow2Check *c);
 /* Make the refcounts anew, elsewhere, from what was counted. qcow2-rebuild.c */
@@ -76,6 +83,15 @@ int coroutine_fn qcow2_check_drop_places(Qcow2Check *c);
 int coroutine_fn qcow2_check_move_tables(Qcow2Check *c);
 /* Then, when all was written, the header is pointed to the L1 table if that has moved. */
 int coroutine_fn qcow2_check_switch_l1(Qcow2State *s);
+
+/* Whether the range is in the file, whose last cluster may be cut. */
+bool qcow2_in_file(const Qcow2Check *c, uint64_t offset, uint64_t bytes);
+/* COUNT references to BYTES at OFFSET. 0 or -ENOMEM. */
+int qcow2_count_range(Qcow2Check *c, uint64_t offset, uint64_t bytes, uint64_t count);
+/* What the bitmaps refer to, with a look at whether they can be loaded. 0 or -errno. */
+int coroutine_fn qcow2_check_count_bitmaps(Qcow2Check *c);
+/* With repair: remove the bitmaps that cannot. The refcounts are in order. 0 or -errno. */
+int coroutine_fn qcow2_check_mend_bitmaps(Qcow2Check *c);
 
 /* Report something that is wrong. */
 void qcow2_check_error(Qcow2Check *c, const char *fmt, ...) G_GNUC_PRINTF(2, 3);

@@ -5,12 +5,10 @@
 #include "images/qcow2-check.h"
 #include "images/qcow2-entry.h"
 
+/* L2 tables, twice as many as one L1 table can refer to. */
+#define TABLES_MAX (2 * QCOW2_L1_BYTES_MAX / 8)
 /* A gigabyte of counters, enough for 16 TiB of 64 KiB clusters. */
 #define GROUPS_MAX (1u << 22)
-/* All L1 tables of all snapshots together. */
-#define SNAPSHOT_L1_BYTES_MAX (1ULL << 30)
-/* Entries of all bitmaps' tables together. */
-#define BITMAP_ENTRIES_MAX (1ULL << 27)
 /* Mended by one repair. */
 #define BAD_PLACES_MAX (1u << 20)
 
@@ -129,21 +127,28 @@ static int count_clusters(Qcow2Check *c, Qcow2Counts *counts, uint64_t offset, u
     return 0;
 }
 
-/* COUNT references to BYTES at OFFSET. */
-static int count_range(Qcow2Check *c, uint64_t offset, uint64_t bytes, uint64_t count)
+bool qcow2_in_file(const Qcow2Check *c, uint64_t offset, uint64_t bytes)
 {
     uint64_t end = c->file_clusters << c->s->cluster_bits;
 
-    if (!bytes) {
-        return 0;
-    }
-    if (offset >= end || bytes > end - offset) {
+    return !bytes || (offset < end && bytes <= end - offset);
+}
+
+int qcow2_count_range(Qcow2Check *c, uint64_t offset, uint64_t bytes, uint64_t count)
+{
+    uint64_t end = c->file_clusters << c->s->cluster_bits;
+    uint64_t inside = offset < end ? MIN(bytes, end - offset) : 0;
+
+    if (inside < bytes) {
         qcow2_check_error(c, "ERROR: counting reference for region exceeding the end of the "
                           "file by one cluster or more: offset 0x%" PRIx64 " size 0x%" PRIx64
                           "\n", offset, bytes);
-        return count_clusters(c, &c->beyond, offset, bytes, count);
     }
-    return count_clusters(c, &c->counts, offset, bytes, count);
+    int ret = inside ? count_clusters(c, &c->counts, offset, inside, count) : 0;
+    if (ret >= 0 && inside < bytes) {
+        ret = count_clusters(c, &c->beyond, offset + inside, bytes - inside, count);
+    }
+    return ret;
 }
 
 /* ---- L1 tables --------------------------------------------------------------------- */
@@ -165,9 +170,12 @@ static int note_l1_entry(Qcow2Check *c, uint64_t entry, bool active)
         /* What it seems to refer to is not to be taken for leaked. */
     }
     if (offset >= c->file_clusters << c->s->cluster_bits) {
-        return count_range(c, offset, c->s->cluster_bytes, 1);
+        return qcow2_count_range(c, offset, c->s->cluster_bytes, 1);
     }
     Qcow2TableRef *t = g_hash_table_lookup(c->tables, &offset);
+    if (!t && c->table_order->len == TABLES_MAX) {
+        return -EFBIG;
+    }
     if (!t) {
         t = g_new0(Qcow2TableRef, 1);
         t->offset = offset;
@@ -179,34 +187,41 @@ static int note_l1_entry(Qcow2Check *c, uint64_t entry, bool active)
     return 0;
 }
 
-static int coroutine_fn note_snapshot_l1(Qcow2Check *c, const Qcow2Snapshot *sn)
+/* One that cannot be read: what it refers to is not to be taken for leaked. */
+static int lose_snapshot_l1(Qcow2Check *c, const Qcow2Snapshot *sn)
 {
     Qcow2State *s = c->s;
-    size_t bytes = (size_t)sn->l1_size * 8;
 
+    c->lost = true;
     if (sn->l1_offset & s->cluster_mask) {
         qcow2_check_error(c, "ERROR snapshot %s (%s) l1_offset=%#" PRIx64 ": L1 table is not "
                           "cluster aligned; snapshot table entry corrupted\n", sn->id,
                           sn->name, sn->l1_offset);
         return 0;
     }
-    if (bytes > QCOW2_L1_BYTES_MAX) {
+    if ((uint64_t)sn->l1_size * 8 > QCOW2_L1_BYTES_MAX) {
         qcow2_check_error(c, "ERROR snapshot %s (%s) l1_size=%#" PRIx32 ": L1 table is too "
                           "large; snapshot table entry corrupted\n", sn->id, sn->name,
                           sn->l1_size);
         return 0;
     }
-    int before = c->res->corruptions;
-    int ret = count_range(c, sn->l1_offset, bytes, 1);
-    if (ret < 0 || !bytes) {
+    return qcow2_count_range(c, sn->l1_offset, (uint64_t)sn->l1_size * 8, 1);
+}
+
+static int coroutine_fn note_snapshot_l1(Qcow2Check *c, const Qcow2Snapshot *sn)
+{
+    Qcow2State *s = c->s;
+    size_t bytes = (size_t)sn->l1_size * 8;
+
+    if ((sn->l1_offset & s->cluster_mask) || bytes > QCOW2_L1_BYTES_MAX ||
+        !qcow2_in_file(c, sn->l1_offset, bytes)) {
+        return lose_snapshot_l1(c, sn);
+    }
+    int ret = qcow2_count_range(c, sn->l1_offset, bytes, 1);
+    if (ret < 0) {
         return ret;
     }
-    if (c->res->corruptions != before) {
-        /* All that it refers to would be taken for leaked. */
-        fprintf(stderr, "ERROR: I/O error in check_refcounts_l1\n");
-        return -EIO;
-    }
-    g_autofree uint64_t *l1 = g_try_malloc(bytes);
+    g_autofree uint64_t *l1 = g_try_malloc(bytes + 1);
     if (!l1) {
         return -ENOMEM;
     }
@@ -229,7 +244,7 @@ static int coroutine_fn note_l1_tables(Qcow2Check *c)
     for (uint32_t i = 0; i < s->header.nb_snapshots && ret >= 0; i++) {
         uint64_t bytes = (uint64_t)s->snapshots[i].l1_size * 8;
         total += bytes > QCOW2_L1_BYTES_MAX ? 0 : bytes;
-        ret = total > SNAPSHOT_L1_BYTES_MAX ? -EFBIG
+        ret = total > QCOW2_SNAPSHOT_L1_BYTES_MAX ? -EFBIG
                                             : note_snapshot_l1(c, &s->snapshots[i]);
     }
     return ret;
@@ -269,7 +284,7 @@ static int count_compressed(Qcow2Check *c, const Qcow2TableRef *t, uint64_t entr
     qcow2_compressed_range(c->s, entry, &offset, &bytes);
     note_fragments(c, t, entry);
     /* From the first byte's sector to the end of the last sector. */
-    return count_range(c, offset & ~511ULL, bytes + (offset & 511), t->count);
+    return qcow2_count_range(c, offset & ~511ULL, bytes + (offset & 511), t->count);
 }
 
 /*
@@ -326,14 +341,14 @@ static int coroutine_fn count_l2_entry(Qcow2Check *c, const Qcow2TableRef *t, ui
     }
     note_fragments(c, t, entry);
     /* The clusters of a data file are not counted. */
-    return s->data_file ? 0 : count_range(c, host, s->cluster_bytes, t->count);
+    return s->data_file ? 0 : qcow2_count_range(c, host, s->cluster_bytes, t->count);
 }
 
 static int coroutine_fn walk_table(Qcow2Check *c, Qcow2TableRef *t, uint64_t *buf)
 {
     Qcow2State *s = c->s;
 
-    int ret = count_range(c, t->offset, s->cluster_bytes, t->count);
+    int ret = qcow2_count_range(c, t->offset, s->cluster_bytes, t->count);
     if (ret >= 0) {
         ret = qcow2_file_read(s, t->offset, s->cluster_bytes, buf);
         if (ret < 0) {
@@ -362,80 +377,6 @@ static int coroutine_fn count_l2_tables(Qcow2Check *c)
     return ret;
 }
 
-/* ---- bitmaps ----------------------------------------------------------------------- */
-
-static int coroutine_fn count_bitmap_table(Qcow2Check *c, uint64_t offset, uint32_t size)
-{
-    Qcow2State *s = c->s;
-    size_t bytes = (size_t)size * 8;
-
-    if (bytes > QCOW2_L1_BYTES_MAX || (offset & s->cluster_mask)) {
-        qcow2_check_error(c, "ERROR bitmap table at offset 0x%" PRIx64 " is invalid\n",
-                          offset);
-        return 0;
-    }
-    c->bitmap_entries += size;
-    if (c->bitmap_entries > BITMAP_ENTRIES_MAX) {
-        /* Many bitmaps with one large table would keep us busy for ever. */
-        return -EFBIG;
-    }
-    int before = c->res->corruptions;
-    int ret = count_range(c, offset, bytes, 1);
-    if (ret < 0 || c->res->corruptions != before) {
-        return ret;
-    }
-    g_autofree uint64_t *table = g_try_malloc(bytes + 1);
-    if (!table) {
-        return -ENOMEM;
-    }
-    ret = qcow2_file_read(s, offset, bytes, table);
-    for (uint32_t i = 0; i < size && ret >= 0; i++) {
-        uint64_t host = GUINT64_FROM_BE(table[i]) & QCOW2_OFFSET_MASK;
-        if (host) {
-            ret = count_range(c, host, s->cluster_bytes, 1);
-        }
-    }
-    return ret;
-}
-
-static int coroutine_fn count_bitmaps(Qcow2Check *c)
-{
-    Qcow2State *s = c->s;
-    const Qcow2Header *h = &s->header;
-    uint64_t pos = 0;
-
-    if (!h->has_bitmaps) {
-        return 0;
-    }
-    int before = c->res->corruptions;
-    int ret = count_range(c, h->bitmap_dir_offset, h->bitmap_dir_bytes, 1);
-    if (ret < 0 || c->res->corruptions != before) {
-        return ret;
-    }
-    g_autofree uint8_t *dir = g_try_malloc0(h->bitmap_dir_bytes + 24);
-    if (!dir) {
-        return -ENOMEM;
-    }
-    ret = qcow2_file_read(s, h->bitmap_dir_offset, h->bitmap_dir_bytes, dir);
-    for (uint32_t i = 0; i < h->nb_bitmaps && ret >= 0; i++) {
-        /* offset, size, flags, type, granularity, name and extra sizes */
-        struct QEMU_PACKED {
-            uint64_t table; uint32_t size, flags; uint8_t type, granularity;
-            uint16_t name_bytes; uint32_t extra_bytes;
-        } e;
-        G_STATIC_ASSERT(sizeof(e) == 24);
-        if (pos + sizeof(e) > h->bitmap_dir_bytes) {
-            qcow2_check_error(c, "ERROR bitmap directory is too short\n");
-            return 0;
-        }
-        memcpy(&e, dir + pos, sizeof(e));
-        ret = count_bitmap_table(c, GUINT64_FROM_BE(e.table), GUINT32_FROM_BE(e.size));
-        pos += ROUND_UP((uint64_t)sizeof(e) + GUINT16_FROM_BE(e.name_bytes) +
-                        GUINT32_FROM_BE(e.extra_bytes), 8);
-    }
-    return ret;
-}
-
 /* ---- all --------------------------------------------------------------------------- */
 
 static int count_pending_frees(Qcow2Check *c, GArray *list)
@@ -444,7 +385,8 @@ static int count_pending_frees(Qcow2Check *c, GArray *list)
 
     for (guint i = 0; i < list->len && ret >= 0; i++) {
         Qcow2Free *f = &g_array_index(list, Qcow2Free, i);
-        ret = count_range(c, f->cluster << c->s->cluster_bits, f->n << c->s->cluster_bits, 1);
+        ret = qcow2_count_range(c, f->cluster << c->s->cluster_bits,
+                                f->n << c->s->cluster_bits, 1);
     }
     return ret;
 }
@@ -453,13 +395,16 @@ int coroutine_fn qcow2_check_count(Qcow2Check *c)
 {
     Qcow2State *s = c->s;
 
-    int ret = count_range(c, 0, s->cluster_bytes, 1);
-    ret = ret < 0 ? ret : count_range(c, s->l1.offset, (uint64_t)s->l1.size * 8, 1);
-    ret = ret < 0 ? ret : count_range(c, s->header.snapshots_offset, s->snapshots_bytes, 1);
-    ret = ret < 0 ? ret : count_range(c, s->header.crypto_offset, s->header.crypto_bytes, 1);
+    int ret = qcow2_count_range(c, 0, s->cluster_bytes, 1);
+    ret = ret < 0 ? ret : qcow2_count_range(c, s->l1.offset, (uint64_t)s->l1.size * 8, 1);
+    c->lost |= !qcow2_in_file(c, s->l1.offset, (uint64_t)s->l1.size * 8);
+    ret = ret < 0 ? ret : qcow2_count_range(c, s->header.snapshots_offset,
+                                            s->snapshots_bytes, 1);
+    ret = ret < 0 ? ret : qcow2_count_range(c, s->header.crypto_offset,
+                                            s->header.crypto_bytes, 1);
     ret = ret < 0 ? ret : note_l1_tables(c);
     ret = ret < 0 ? ret : count_l2_tables(c);
-    ret = ret < 0 ? ret : count_bitmaps(c);
+    ret = ret < 0 ? ret : qcow2_check_count_bitmaps(c);
     ret = ret < 0 ? ret : count_pending_frees(c, s->freed);
     return ret < 0 ? ret : count_pending_frees(c, s->resting);
 }

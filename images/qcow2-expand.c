@@ -101,6 +101,18 @@ static bool has_zeroes(const Table *t)
     return false;
 }
 
+/* N of them at once: a table may have as many users as a refcount can count. */
+static int coroutine_fn drop_references(Qcow2State *s, uint64_t cluster, uint64_t n)
+{
+    uint64_t refcount;
+    int ret = qcow2_refcount_get(s, cluster, &refcount);
+
+    if (ret >= 0 && refcount < n) {
+        return -EINVAL;
+    }
+    return ret < 0 ? ret : qcow2_refcount_set(s, cluster, refcount - n);
+}
+
 /* What is pointed to is durable before the pointer, and freed when the old one is gone. */
 static int coroutine_fn expand_table(Table *t)
 {
@@ -126,9 +138,7 @@ static int coroutine_fn expand_table(Table *t)
     ret = ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
     for (guint i = 0; i < freed->len && ret >= 0; i++) {
         uint64_t cluster = g_array_index(freed, uint64_t, i) >> s->cluster_bits;
-        for (uint64_t k = 0; k < t->users && ret >= 0; k++) {
-            ret = qcow2_refcount_change(s, cluster, 1, -1);
-        }
+        ret = drop_references(s, cluster, t->users);
     }
     return ret;
 }
@@ -137,10 +147,16 @@ int coroutine_fn qcow2_expand_snapshots(Qcow2State *s)
 {
     Table t = { .s = s, .entries = qemu_try_blockalign(s->bs->file->bs, s->cluster_bytes) };
     Qcow2Set seen = { NULL };
+    uint64_t total = 0;
     int ret = t.entries ? 0 : -ENOMEM;
 
     for (uint32_t i = 0; i < s->header.nb_snapshots && ret >= 0; i++) {
         uint32_t size;
+        total += (uint64_t)s->snapshots[i].l1_size * 8;
+        if (total > QCOW2_SNAPSHOT_L1_BYTES_MAX) {
+            ret = -EFBIG;
+            break;
+        }
         g_autofree uint64_t *l1 = qcow2_snapshot_read_l1(s, &s->snapshots[i], 0, &size, &ret);
         for (uint32_t k = 0; l1 && k < size && ret >= 0; k++) {
             t.offset = l1[k] & QCOW2_OFFSET_MASK;

@@ -12,8 +12,11 @@
 #define QCOW2_CLUSTER_BITS_MIN  9
 #define QCOW2_CLUSTER_BITS_MAX  21
 #define QCOW2_L1_BYTES_MAX      (32u * 1024 * 1024)
+/* Those of all snapshots together, as far as they are looked at; no sane image comes near. */
+#define QCOW2_SNAPSHOT_L1_BYTES_MAX (1ULL << 30)
 #define QCOW2_REFTABLE_BYTES_MAX (8u * 1024 * 1024)
 #define QCOW2_SNAPSHOTS_MAX     65536u
+#define QCOW2_SNAPSHOT_BYTES_MIN 40u
 #define QCOW2_SNAPSHOT_EXTRA_BYTES_MAX 1024u
 #define QCOW2_SNAPSHOT_TABLE_BYTES_MAX (64u * 1024 * 1024)
 #define QCOW2_BACKING_NAME_BYTES_MAX 1023u

@@ -271,11 +271,25 @@ static bool table_offset_ok(const Qcow2Header *h, uint64_t offset, uint64_t byte
            offset <= (uint64_t)INT64_MAX - bytes;
 }
 
-static int check_tables(Qcow2Header *h, Error **errp)
+int qcow2_header_check_snapshots(const Qcow2Header *h, uint32_t n, Error **errp)
+{
+    if (n > QCOW2_SNAPSHOTS_MAX) {
+        error_setg(errp, "Snapshot table too large");
+        return -EFBIG;
+    }
+    /* (with no extra data, ids and names; how long they are the reader will see) */
+    if (n && !table_offset_ok(h, h->snapshots_offset, n * QCOW2_SNAPSHOT_BYTES_MIN)) {
+        error_setg(errp, "Snapshot table offset invalid");
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static int check_tables(Qcow2Header *h, int flags, Error **errp)
 {
     uint64_t l1_needed = qcow2_l1_entries_for(h, h->size);
 
-    if (h->reftable_clusters == 0) {
+    if (h->reftable_clusters == 0 && !(flags & BDRV_O_CHECK)) {
         error_setg(errp, "Image does not contain a reference count table");
         return -EINVAL;
     }
@@ -288,14 +302,10 @@ static int check_tables(Qcow2Header *h, Error **errp)
         error_setg(errp, "Reference count table offset invalid");
         return -EINVAL;
     }
-    if (h->nb_snapshots > QCOW2_SNAPSHOTS_MAX) {
-        error_setg(errp, "Snapshot table too large");
-        return -EFBIG;
-    }
-    if (h->nb_snapshots &&
-        !table_offset_ok(h, h->snapshots_offset, QCOW2_SNAPSHOT_TABLE_BYTES_MAX)) {
-        error_setg(errp, "Snapshot table offset invalid");
-        return -EINVAL;
+    int ret = flags & BDRV_O_CHECK ? 0
+                                   : qcow2_header_check_snapshots(h, h->nb_snapshots, errp);
+    if (ret < 0) {
+        return ret;
     }
     if (h->l1_size > QCOW2_L1_BYTES_MAX / 8) {
         error_setg(errp, "Active L1 table too large");
@@ -357,7 +367,7 @@ static int read_backing_name(Qcow2State *s, const uint8_t *b, size_t len, Error 
     return 0;
 }
 
-int qcow2_header_read(BlockDriverState *bs, Error **errp)
+int qcow2_header_read(BlockDriverState *bs, int flags, Error **errp)
 {
     Qcow2State *s = bs->opaque;
     Extensions found = { NULL };
@@ -388,7 +398,7 @@ int qcow2_header_read(BlockDriverState *bs, Error **errp)
     /* The backing file's name lies behind the extensions; without one the cluster is free. */
     ret = parse_extensions(s, b, len, s->header.backing_offset ?: cluster, &found, errp);
     ret = ret ?: check_features(&s->header, &found, errp);
-    ret = ret ?: check_tables(&s->header, errp);
+    ret = ret ?: check_tables(&s->header, flags, errp);
     ret = ret ?: read_backing_name(s, b, len, errp);
     if (ret < 0) {
         return ret;

@@ -74,6 +74,18 @@ int coroutine_fn qcow2_l1_grow(Qcow2State *s, uint64_t size);
 #define QCOW2_SNAPSHOT_V3_EXTRA_BYTES 16u
 
 /*
+ * Read the entry at *OFFSET, which becomes that of the next one. 0 or -errno. It may claim
+ * more extra data than there may be, of which only so much is kept.
+ */
+int qcow2_snapshot_read(Qcow2State *s, uint64_t *offset, Qcow2Snapshot *sn, Error **errp);
+/*
+ * Whether SN, entry I of N, with which the table has TABLE_BYTES, is within the limits: 0 or
+ * -EFBIG.
+ */
+int qcow2_snapshot_check_size(uint32_t i, const Qcow2Snapshot *sn, uint32_t n,
+                              uint64_t table_bytes, Error **errp);
+
+/*
  * Write the table of the snapshots in memory to new clusters at *OFFSET, *BYTES long; 0 and 0
  * when there are none. Lock held.
  */
@@ -137,6 +149,9 @@ typedef struct Qcow2Bitmap {
 
 /* The directory as an array of Qcow2Bitmap *, empty when there is none. NULL with ERRP set. */
 GPtrArray *coroutine_mixed_fn qcow2_bitmaps_read(Qcow2State *s, Error **errp);
+/* The two steps: its bytes, NULL with *RET set; what they mean, NULL with ERRP set. */
+uint8_t *coroutine_mixed_fn qcow2_bitmaps_read_directory(Qcow2State *s, int *ret);
+GPtrArray *qcow2_bitmaps_parse(Qcow2State *s, const uint8_t *dir, Error **errp);
 GPtrArray *qcow2_bitmaps_new(void);
 Qcow2Bitmap *qcow2_bitmaps_find(GPtrArray *list, const char *name);
 /* The directory as bytes. */

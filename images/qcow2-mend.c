@@ -23,7 +23,6 @@ static int coroutine_fn drop_place(Qcow2Check *c, const Qcow2BadPlace *p)
     Qcow2State *s = c->s;
     Qcow2TableRef *t = g_hash_table_lookup(c->tables, &p->table);
     uint64_t last = (p->host + s->cluster_mask) >> s->cluster_bits;
-    Qcow2Counts *counts = last < c->file_clusters ? &c->counts : &c->beyond;
 
     if (!qcow2_check_owns_table(c, t)) {
         qcow2_check_error(c, QCOW2_BAD_PLACE, "ERROR", p->host);
@@ -40,7 +39,7 @@ static int coroutine_fn drop_place(Qcow2Check *c, const Qcow2BadPlace *p)
     }
     c->res->corruptions_fixed++;
     for (uint64_t i = p->host >> s->cluster_bits; i <= last && !s->data_file; i++) {
-        qcow2_counts_sub(counts, i, t->count);
+        qcow2_counts_sub(i < c->file_clusters ? &c->counts : &c->beyond, i, t->count);
     }
     return 0;
 }
@@ -103,7 +102,8 @@ static int coroutine_fn copy_table(Qcow2State *s, const Qcow2TableRef *t, uint64
     return ret;
 }
 
-static int coroutine_fn move_table(Qcow2Check *c, const Qcow2TableRef *t)
+/* The L1 table does not know yet; see point_to_moved(). */
+static int coroutine_fn move_table(Qcow2Check *c, Qcow2TableRef *t)
 {
     Qcow2State *s = c->s;
     uint64_t to;
@@ -118,16 +118,24 @@ static int coroutine_fn move_table(Qcow2Check *c, const Qcow2TableRef *t)
     c->res->corruptions_fixed++;
     c->moved = true;
     Qcow2TableRef *moved = g_memdup2(t, sizeof(*t));
-    moved->offset = to << s->cluster_bits;
-    for (uint32_t i = 0; i < s->l1.size; i++) {
-        uint64_t entry = s->l1.entries[i];
-        if ((entry & QCOW2_OFFSET_MASK) == t->offset) {
-            qcow2_root_set(&s->l1, i, (entry & ~QCOW2_OFFSET_MASK) | moved->offset);
-        }
-    }
+    moved->offset = t->moved_to = to << s->cluster_bits;
     qcow2_counts_sub(&c->counts, t->offset >> s->cluster_bits, t->count);
     g_hash_table_insert(c->tables, &moved->offset, moved);
     return 0;
+}
+
+/* All entries at once, since each table may have any number of them. */
+static void point_to_moved(Qcow2Check *c)
+{
+    Qcow2Root *l1 = &c->s->l1;
+
+    for (uint32_t i = 0; i < l1->size; i++) {
+        uint64_t entry = l1->entries[i], offset = entry & QCOW2_OFFSET_MASK;
+        const Qcow2TableRef *t = g_hash_table_lookup(c->tables, &offset);
+        if (t && t->moved_to) {
+            qcow2_root_set(l1, i, (entry & ~QCOW2_OFFSET_MASK) | t->moved_to);
+        }
+    }
 }
 
 /* The active L1 table; in memory, until qcow2_check_switch_l1(). */
@@ -169,14 +177,19 @@ int coroutine_fn qcow2_check_move_tables(Qcow2Check *c)
     if (!qcow2_check_owns_l1(c)) {
         ret = move_l1(c);
     }
-    for (guint i = 0; i < c->table_order->len && ret >= 0; i++) {
+    bool owns_l1 = qcow2_check_owns_l1(c), any = false;
+    for (guint i = 0; i < c->table_order->len && owns_l1 && ret >= 0; i++) {
         uint64_t offset = g_array_index(c->table_order, uint64_t, i);
-        const Qcow2TableRef *t = g_hash_table_lookup(c->tables, &offset);
+        Qcow2TableRef *t = g_hash_table_lookup(c->tables, &offset);
         /* (snapshots' L1 tables are not written to) */
         if (t->active && t->active == t->count && !(offset & c->s->cluster_mask) &&
-            !qcow2_check_owns_table(c, t) && qcow2_check_owns_l1(c)) {
+            !qcow2_check_owns_table(c, t)) {
             ret = move_table(c, t);
+            any = true;
         }
+    }
+    if (any && ret >= 0) {
+        point_to_moved(c);
     }
     return ret;
 }

@@ -8,9 +8,6 @@
 
 /* ---- the image's metadata ---------------------------------------------------------- */
 
-/* Snapshots' L1 tables that are protected at most; no sane image comes near. */
-#define SNAPSHOT_L1_BYTES_MAX (1ULL << 30)
-
 /* Where a range ends inside the file; beyond it there is nothing to protect. */
 static uint64_t end_inside(const Qcow2State *s, uint64_t offset, uint64_t bytes)
 {
@@ -45,7 +42,7 @@ static void for_snapshot_tables(Qcow2State *s, void (*fn)(Qcow2State *, uint64_t
     for (uint32_t i = 0; i < s->header.nb_snapshots; i++) {
         uint64_t bytes = (uint64_t)s->snapshots[i].l1_size * 8;
         total += bytes;
-        if (total > SNAPSHOT_L1_BYTES_MAX) {
+        if (total > QCOW2_SNAPSHOT_L1_BYTES_MAX) {
             break;
         }
         fn(s, s->snapshots[i].l1_offset & ~s->cluster_mask, bytes);

@@ -249,6 +249,9 @@ int coroutine_fn qcow2_refcount_set(Qcow2State *s, uint64_t cluster, uint64_t re
         return -EIO;
     }
     qcow2_refcount_store(slice->data, s->refcount_order, i, refcount);
+    if (!refcount) {
+        s->free_hint = MIN(s->free_hint, cluster);
+    }
     qcow2_packed_forget(s, cluster);
     qcow2_cache_mark_dirty(&s->refblock_cache, slice);
     qcow2_cache_put(slice);

@@ -11,7 +11,7 @@ typedef struct QEMU_PACKED DiskSnapshot {
     uint64_t vm_clock_ns;
     uint32_t vm_state_bytes, extra_bytes;
 } DiskSnapshot;
-G_STATIC_ASSERT(sizeof(DiskSnapshot) == 40);
+G_STATIC_ASSERT(sizeof(DiskSnapshot) == QCOW2_SNAPSHOT_BYTES_MIN);
 
 /* What we know of the extra data. */
 typedef struct QEMU_PACKED DiskExtra {
@@ -42,7 +42,7 @@ static void take_extra(Qcow2Snapshot *sn, const uint8_t *extra, uint32_t bytes)
     }
 }
 
-static int read_one(Qcow2State *s, uint64_t *offset, Qcow2Snapshot *sn, Error **errp)
+int qcow2_snapshot_read(Qcow2State *s, uint64_t *offset, Qcow2Snapshot *sn, Error **errp)
 {
     DiskSnapshot d;
 
@@ -52,7 +52,9 @@ static int read_one(Qcow2State *s, uint64_t *offset, Qcow2Snapshot *sn, Error **
         return ret < 0 ? ret : -EIO;
     }
     uint32_t extra = GUINT32_FROM_BE(d.extra_bytes);
+    uint32_t known = MIN(extra, QCOW2_SNAPSHOT_EXTRA_BYTES_MAX);
     uint32_t id = GUINT16_FROM_BE(d.id_bytes), name = GUINT16_FROM_BE(d.name_bytes);
+    uint64_t id_offset = *offset + sizeof(d) + extra;
     sn->l1_offset = GUINT64_FROM_BE(d.l1_offset);
     sn->l1_size = GUINT32_FROM_BE(d.l1_size);
     sn->date_s = GUINT32_FROM_BE(d.date_s);
@@ -60,40 +62,58 @@ static int read_one(Qcow2State *s, uint64_t *offset, Qcow2Snapshot *sn, Error **
     sn->vm_clock_ns = GUINT64_FROM_BE(d.vm_clock_ns);
     sn->vm_state_bytes = GUINT32_FROM_BE(d.vm_state_bytes);
     sn->disk_bytes = s->header.size;
-    if (extra > QCOW2_SNAPSHOT_EXTRA_BYTES_MAX) {
-        error_setg(errp, "Too much extra metadata in snapshot table entry");
-        return -EINVAL;
+    g_autofree uint8_t *var = g_malloc0(MAX(known, id + name) + 1);
+    ret = qcow2_file_read(s, *offset + sizeof(d), known, var);
+    if (ret >= 0) {
+        take_extra(sn, var, known);
+        ret = qcow2_file_read(s, id_offset, id + name, var);
     }
-    g_autofree uint8_t *var = g_malloc0((size_t)extra + id + name + 1);
-    ret = qcow2_file_read(s, *offset + sizeof(d), (size_t)extra + id + name, var);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Failed to read snapshot table");
         return ret;
     }
-    take_extra(sn, var, extra);
-    sn->id = g_strndup((char *)var + extra, id);
-    sn->name = g_strndup((char *)var + extra + id, name);
+    sn->extra_bytes = extra;
+    sn->id = g_strndup((char *)var, id);
+    sn->name = g_strndup((char *)var + id, name);
     *offset += ROUND_UP((uint64_t)sizeof(d) + extra + id + name, 8);
+    return 0;
+}
+
+int qcow2_snapshot_check_size(uint32_t i, const Qcow2Snapshot *sn, uint32_t n,
+                              uint64_t table_bytes, Error **errp)
+{
+    if (sn->extra_bytes > QCOW2_SNAPSHOT_EXTRA_BYTES_MAX) {
+        error_setg(errp, "Too much extra metadata in snapshot table entry %" PRIu32, i);
+        error_append_hint(errp, "You can force-remove this extra metadata with miniblk-img "
+                          "check -r all\n");
+        return -EFBIG;
+    }
+    if (table_bytes > QCOW2_SNAPSHOT_TABLE_BYTES_MAX) {
+        error_setg(errp, "Snapshot table is too big");
+        error_append_hint(errp, "You can force-remove all %" PRIu32 " overhanging snapshots "
+                          "with miniblk-img check -r all\n", n - i);
+        return -EFBIG;
+    }
     return 0;
 }
 
 int qcow2_snapshots_read(Qcow2State *s, Error **errp)
 {
+    ERRP_GUARD();
     uint64_t start = s->header.snapshots_offset, offset = start;
+    uint32_t n = s->header.nb_snapshots;
 
-    if (!s->header.nb_snapshots) {
+    if (!n) {
         s->header.snapshots_offset = 0;
         return 0;
     }
-    s->snapshots = g_new0(Qcow2Snapshot, s->header.nb_snapshots);
-    for (uint32_t i = 0; i < s->header.nb_snapshots; i++) {
-        int ret = read_one(s, &offset, &s->snapshots[i], errp);
+    s->snapshots = g_new0(Qcow2Snapshot, n);
+    for (uint32_t i = 0; i < n; i++) {
+        int ret = qcow2_snapshot_read(s, &offset, &s->snapshots[i], errp);
+        ret = ret < 0 ? ret : qcow2_snapshot_check_size(i, &s->snapshots[i], n,
+                                                        offset - start, errp);
         if (ret < 0) {
             return ret;
-        }
-        if (offset - start > QCOW2_SNAPSHOT_TABLE_BYTES_MAX) {
-            error_setg(errp, "Snapshot table is too big");
-            return -EFBIG;
         }
     }
     s->snapshots_bytes = offset - start;

@@ -159,6 +159,7 @@ typedef struct Qcow2State {
     Qcow2Cache l2_cache, refblock_cache;
     Qcow2Snapshot *snapshots;
     uint64_t snapshots_bytes;
+    uint32_t snapshots_unread;  /* so many are left to the check to read; else none */
 
     /* what guest data and fresh tables must not touch; qcow2-overlap.c */
     Qcow2Set fixed_meta;        /* header, L1 tables, refcount structures, snapshot table */

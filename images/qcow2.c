@@ -91,9 +91,14 @@ static int read_tables(Qcow2State *s, int flags, Error **errp)
         error_setg_errno(errp, -ret, "Could not read L1 table");
         return ret;
     }
-    ret = qcow2_snapshots_read(s, errp);
-    if (ret < 0) {
-        return ret;
+    if (flags & BDRV_O_CHECK) {
+        s->snapshots_unread = h->nb_snapshots;
+        s->header.nb_snapshots = 0;
+    } else {
+        ret = qcow2_snapshots_read(s, errp);
+        if (ret < 0) {
+            return ret;
+        }
     }
     s->virgin_offset = qcow2_clusters(s, len) << s->cluster_bits;
     s->virgin_is_zero = s->bs->file->bs->supported_truncate_flags & BDRV_REQ_ZERO_WRITE;
@@ -172,7 +177,7 @@ static int load_bitmaps(Qcow2State *s, int flags, Error **errp)
 
 static int open_image(Qcow2State *s, QDict *options, int flags, Error **errp)
 {
-    int ret = qcow2_header_read(s->bs, errp);
+    int ret = qcow2_header_read(s->bs, flags, errp);
 
     ret = ret < 0 ? ret : qcow2_crypto_open(s, flags, errp);
     if (ret >= 0 && !s->data_file) {

@@ -8,8 +8,13 @@
 
 /* ---- qcow2-header.c ---------------------------------------------------------------- */
 
-/* Read and validate; fills S's header, extensions and geometry, BS's backing strings. */
-int qcow2_header_read(BlockDriverState *bs, Error **errp);
+/*
+ * Read and validate; fills S's header, extensions and geometry, BS's backing strings. With
+ * BDRV_O_CHECK in FLAGS nothing is refused that the check can tell more about.
+ */
+int qcow2_header_read(BlockDriverState *bs, int flags, Error **errp);
+/* Number and place of the snapshot table, which has N entries: 0 or -errno. */
+int qcow2_header_check_snapshots(const Qcow2Header *h, uint32_t n, Error **errp);
 /* Write N bytes of the header area at OFFSET in place. */
 int coroutine_mixed_fn qcow2_header_patch(Qcow2State *s, uint64_t offset, const void *buf,
                                           size_t n);

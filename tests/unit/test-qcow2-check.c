@@ -4,6 +4,7 @@
  * qemu-img says of the same images.
  */
 #include "qcow2-test.h"
+#include "miniblk/dirty-bitmap.h"
 #include <jansson.h>
 
 enum { GUEST_BYTES = 4 << 20 };
@@ -21,13 +22,18 @@ static uint64_t peek64(const char *path, int64_t offset)
     return GUINT64_FROM_BE(value);
 }
 
-static void poke64(const char *path, int64_t offset, uint64_t value)
+static void poke(const char *path, int64_t offset, const void *buf, size_t bytes)
 {
     int fd = open(path, O_WRONLY | O_CLOEXEC);
-    value = GUINT64_TO_BE(value);
     g_assert_cmpint(fd, >=, 0);
-    g_assert_cmpint(pwrite(fd, &value, sizeof(value), offset), ==, (ssize_t)sizeof(value));
+    g_assert_cmpint(pwrite(fd, buf, bytes, offset), ==, (ssize_t)bytes);
     close(fd);
+}
+
+static void poke64(const char *path, int64_t offset, uint64_t value)
+{
+    value = GUINT64_TO_BE(value);
+    poke(path, offset, &value, sizeof(value));
 }
 
 static uint64_t table_at(const char *path, int64_t field)
@@ -45,7 +51,8 @@ typedef struct Damage {
     Where where;
     int index;
     uint64_t keep, flip;
-    bool moves;                 /* our repair moves what the peer mends where it is */
+    enum { MOVES = 1,           /* our repair moves what the peer mends where it is */
+           KEEPS } ours;        /* it keeps what a lost table may have referred to */
 } Damage;
 
 #define ALL UINT64_MAX
@@ -60,7 +67,7 @@ static const Damage damages[] = {
     { "cluster unaligned", L2, 5, ALL, 0x200 },
     { "cluster beyond the end", L2, 5, 1ULL << 63, 1ULL << 40 },
     { "cluster with two users", L2, 5, 0, 1ULL << 63 | 0x6000 },
-    { "cluster is the header's neighbour", L2, 5, 0, 1ULL << 63 | 0x1000, true },
+    { "cluster is the header's neighbour", L2, 5, 0, 1ULL << 63 | 0x1000, MOVES },
     { "reserved bits in L2", L2, 5, ALL, 1ULL << 58 },
     { "reserved bits in L1", L1, 0, ALL, 1ULL << 58 },
     { "reserved bits in L2, no cluster", L2, 500, 0, 1ULL << 58 | 0x16 },
@@ -70,7 +77,9 @@ static const Damage damages[] = {
     { "a snapshot's table is gone", SNAPSHOT_L1, 0, 0, 0 },
     { "a snapshot's cluster is gone", SNAPSHOT_L2, 5, 0, 0 },
     { "a snapshot's cluster is beyond the end", SNAPSHOT_L2, 5, 0, 1ULL << 40 },
-    { "a snapshot's table is unaligned", SNAPSHOT, 0, ALL, 0x200 },
+    { "a snapshot's table is unaligned", SNAPSHOT, 0, ALL, 0x200, KEEPS },
+    { "a snapshot's table is too large", SNAPSHOT, 1, ALL, 1ULL << 62, KEEPS },
+    { "a snapshot's table is beyond the end", SNAPSHOT, 0, ALL, 1ULL << 40, KEEPS },
 };
 
 static const char *const images[] = {
@@ -176,7 +185,7 @@ static void compare_one(const char *image, const Damage *d)
     g_autofree char *path = scratch_path("damaged.qcow2");
 
     for (unsigned m = 0; m < ARRAY_SIZE(modes); m++) {
-        Opinion theirs, ours;
+        Opinion theirs = { 0 }, ours;
         make_image(path, image);
         damage(path, d);
         g_test_message("%s: %s, %s", image, d->name, modes[m].peer);
@@ -184,11 +193,14 @@ static void compare_one(const char *image, const Damage *d)
         make_image(path, image);
         damage(path, d);
         ours = ask_us(path, modes[m].ours);
-        if (known) {
+        if (d->ours == KEEPS && modes[m].ours) {
+            g_assert_cmpint(ours.leaks, >, 0);
+            g_assert_cmpint(ours.leaks_fixed, ==, 0);
+        } else if (known) {
             g_assert_cmpint(ours.corruptions, ==, theirs.corruptions);
             g_assert_cmpint(ours.leaks, ==, theirs.leaks);
             g_assert_cmpint(ours.leaks_fixed, ==, theirs.leaks_fixed);
-            if (!d->moves || !(modes[m].ours & BDRV_FIX_ERRORS)) {
+            if (d->ours != MOVES || !(modes[m].ours & BDRV_FIX_ERRORS)) {
                 g_assert_cmpint(ours.corruptions_fixed, ==, theirs.corruptions_fixed);
                 g_assert_cmpint(ours.end, ==, theirs.end);
             }
@@ -214,6 +226,198 @@ static void test_with_peer(void)
     }
 }
 
+/* ---- damaged snapshot tables ----------------------------------------------------------- */
+
+typedef struct TableDamage {
+    const char *name;
+    bool entry;                 /* the place is in the table's first entry, else in the header */
+    int place, bytes;
+    uint64_t value;
+    bool opens;                 /* as it is */
+    int ret;                    /* of a check without repair */
+    int snapshots;              /* after the repair; -1: it cannot be repaired */
+} TableDamage;
+
+static const TableDamage table_damages[] = {
+    { "intact", true, 8, 4, 1, true, 0, 2 },
+    { "too many", false, 60, 4, 70000, false, -EFBIG, 2 },
+    { "offset unaligned", false, 64, 8, 0x1200, false, -EINVAL, -1 },
+    { "offset negative", false, 64, 8, 1ULL << 63, false, -EINVAL, -1 },
+    { "beyond the end", false, 64, 8, 1ULL << 40, false, 0, 0 },
+    { "too much extra data", true, 36, 4, 2000, false, -EFBIG, 1 },
+    { "extra data without end", true, 36, 4, UINT32_MAX, false, -EFBIG, 1 },
+    { "name without end", true, 14, 2, 65535, false, 0, 1 },
+};
+
+static void damage_table(const char *path, const TableDamage *d)
+{
+    uint64_t value = GUINT64_TO_BE(d->value << (64 - 8 * d->bytes));
+
+    poke(path, d->place + (d->entry ? peek64(path, H_SNAPSHOTS) : 0), &value, d->bytes);
+}
+
+static BlockBackend *try_open(const char *path, int flags)
+{
+    Error *err = NULL;
+    BlockBackend *blk = open_with_perms(
+        options_of("driver=qcow2,file.driver=file,file.filename=%s", path),
+        BDRV_O_RDWR | flags, BLK_PERM_ALL, BLK_PERM_ALL, &err);
+
+    error_free(err);
+    return blk;
+}
+
+static int check_it(const char *path, BdrvCheckMode fix, BdrvCheckResult *res)
+{
+    BlockBackend *blk = try_open(path, BDRV_O_CHECK);
+    g_assert_nonnull(blk);
+    int ret = bdrv_check(blk_bs(blk), res, fix);
+    blk_unref(blk);
+    return ret;
+}
+
+/* What is active is as it was, and the image can be used. */
+static void assert_usable(const char *path, int snapshots)
+{
+    g_autofree QEMUSnapshotInfo *list = NULL;
+    BlockBackend *blk = try_open(path, 0);
+
+    g_assert_nonnull(blk);
+    assert_content(blk, 0, 50000, 2);
+    assert_content(blk, 50000, 50000, 1);
+    g_assert_cmpint(bdrv_snapshot_list(blk_bs(blk), &list), ==, snapshots);
+    write_pattern(blk, 0, 100000, 3);
+    blk_unref(blk);
+}
+
+static void check_table_damage(const TableDamage *d)
+{
+    g_autofree char *path = scratch_path("table.qcow2");
+    const int all = BDRV_FIX_LEAKS | BDRV_FIX_ERRORS;
+    QEMUSnapshotInfo second = { .name = "second", .icount = UINT64_MAX };
+    BdrvCheckResult res;
+
+    g_test_message("%s", d->name);
+    make_image(path, images[0]);
+    BlockBackend *blk = try_open(path, 0);
+    g_assert_cmpint(bdrv_snapshot_create(blk_bs(blk), &second), ==, 0);
+    blk_unref(blk);
+    damage_table(path, d);
+
+    blk = try_open(path, 0);
+    g_assert_cmpint(!!blk, ==, d->opens);
+    blk_unref(blk);
+    g_assert_cmpint(check_it(path, 0, &res), ==, d->ret);
+    g_assert_cmpint(check_it(path, BDRV_FIX_LEAKS, &res), ==, d->ret);
+    g_assert_cmpint(res.leaks_fixed, ==, 0);
+    if (d->snapshots < 0) {
+        g_assert_cmpint(check_it(path, all, &res), ==, d->ret);
+        return;
+    }
+    g_assert_cmpint(check_it(path, all, &res), ==, 0);
+    /* What a lost entry may have referred to is kept until somebody does not want it. */
+    g_assert_cmpint(res.leaks_fixed, ==, 0);
+    g_assert_cmpint(check_it(path, BDRV_FIX_LEAKS, &res), ==, 0);
+    g_assert_cmpint(res.corruptions, ==, 0);
+    g_assert_cmpint(check_it(path, 0, &res), ==, 0);
+    g_assert_cmpint(res.leaks + res.corruptions, ==, 0);
+    assert_usable(path, d->snapshots);
+    qcow2_assert_peer_finds_no_fault(path);
+}
+
+static void test_snapshot_table(void)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(table_damages); i++) {
+        check_table_damage(&table_damages[i]);
+    }
+}
+
+/* ---- damaged bitmaps ------------------------------------------------------------------- */
+
+typedef struct BitmapDamage {
+    const char *name;
+    int place, bytes;           /* in the directory's first entry */
+    uint64_t value;
+    int left;                   /* of two bitmaps after a repair */
+} BitmapDamage;
+
+static const BitmapDamage bitmap_damages[] = {
+    { "intact", 16, 1, 1, 2 },
+    { "table unaligned", 0, 8, 0x1200, 0 },
+    { "table beyond the end", 0, 8, 1ULL << 40, 1 },
+    { "table is something else", 0, 8, 0, 0 },
+    { "table too long", 8, 4, 2, 1 },
+    { "table much too long", 8, 4, UINT32_MAX, 0 },
+    { "unknown flags", 12, 4, 0x80000000, 0 },
+    { "unknown type", 16, 1, 9, 0 },
+    { "granularity", 17, 1, 99, 0 },
+    { "no name", 18, 2, 0, 0 },
+    { "name without end", 18, 2, 65535, 0 },
+    { "extra data without end", 20, 4, UINT32_MAX, 0 },
+};
+
+static int64_t bitmap_directory(const char *path)
+{
+    int64_t at = peek64(path, 96) & UINT32_MAX;         /* the header's length */
+
+    for (uint64_t e = peek64(path, at); e >> 32 != 0x23852875; e = peek64(path, at)) {
+        at += 8 + ROUND_UP(e & UINT32_MAX, 8);
+    }
+    return peek64(path, at + 24);
+}
+
+static void check_bitmap_damage(const BitmapDamage *d)
+{
+    g_autofree char *path = scratch_path("bitmaps.qcow2");
+    const int all = BDRV_FIX_LEAKS | BDRV_FIX_ERRORS;
+    uint64_t value = GUINT64_TO_BE(d->value << (64 - 8 * d->bytes));
+    BdrvCheckResult res;
+    int left = 0;
+
+    g_test_message("%s", d->name);
+    make_image(path, images[0]);
+    BlockBackend *blk = try_open(path, 0);
+    for (int i = 0; i < 2; i++) {
+        BdrvDirtyBitmap *b = bdrv_create_dirty_bitmap(blk_bs(blk), 65536, i ? "b1" : "b0",
+                                                      &error_abort);
+        bdrv_dirty_bitmap_set_persistence(b, true);
+    }
+    write_pattern(blk, 0, 50000, 2);
+    blk_unref(blk);
+    poke(path, bitmap_directory(path) + d->place, &value, d->bytes);
+
+    blk = try_open(path, 0);
+    g_assert_cmpint(!!blk, ==, d->left == 2);
+    blk_unref(blk);
+    g_assert_cmpint(check_it(path, BDRV_FIX_LEAKS, &res), ==, 0);
+    g_assert_cmpint(res.leaks_fixed, ==, 0);
+    g_assert_cmpint(!!res.corruptions, ==, d->left != 2);
+    g_assert_cmpint(check_it(path, all, &res), ==, 0);
+    g_assert_cmpint(check_it(path, BDRV_FIX_LEAKS, &res), ==, 0);
+    g_assert_cmpint(check_it(path, 0, &res), ==, 0);
+    g_assert_cmpint(res.leaks + res.corruptions, ==, 0);
+
+    blk = try_open(path, 0);
+    g_assert_nonnull(blk);
+    BdrvDirtyBitmap *b = bdrv_dirty_bitmap_first(blk_bs(blk));
+    for (; b; b = bdrv_dirty_bitmap_next(b)) {
+        left++;
+    }
+    blk_unref(blk);
+    g_assert_cmpint(left, ==, d->left);
+    assert_usable(path, 1);
+    qcow2_assert_peer_finds_no_fault(path);
+}
+
+static void test_bitmaps(void)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(bitmap_damages); i++) {
+        check_bitmap_damage(&bitmap_damages[i]);
+    }
+}
+
+/* ---- lost tables ----------------------------------------------------------------------- */
+
 /* A snapshot whose L1 table is not in the file: what it refers to must not pass for leaked. */
 static void test_lost_snapshot(void)
 {
@@ -222,13 +426,54 @@ static void test_lost_snapshot(void)
 
     make_image(path, images[0]);
     poke64(path, peek64(path, H_SNAPSHOTS), 1ULL << 40);
-    BlockBackend *blk = open_with_perms(
-        options_of("driver=qcow2,file.driver=file,file.filename=%s", path),
-        BDRV_O_CHECK | BDRV_O_RDWR, BLK_PERM_ALL, BLK_PERM_ALL, &error_abort);
-    g_assert_cmpint(bdrv_check(blk_bs(blk), &res, BDRV_FIX_LEAKS | BDRV_FIX_ERRORS), ==, -EIO);
+    /* Not either when all refcounts are made anew. */
+    poke64(path, peek64(path, H_REFTABLE) + 8, 0x12345);
+    g_assert_cmpint(check_it(path, BDRV_FIX_LEAKS | BDRV_FIX_ERRORS, &res), ==, 0);
+    int leaks = res.leaks;
+    g_assert_cmpint(leaks, >, 0);
     g_assert_cmpint(res.leaks_fixed, ==, 0);
-    blk_unref(blk);
+    g_assert_cmpint(check_it(path, 0, &res), ==, 0);
+    g_assert_cmpint(res.leaks, >=, leaks);
 }
+
+/* The same for the active L1 table. */
+static void test_lost_disk(void)
+{
+    g_autofree char *path = scratch_path("lost.qcow2");
+    BdrvCheckResult res;
+
+    make_image(path, images[0]);
+    uint64_t l1 = peek64(path, H_L1_OFFSET);
+    poke64(path, H_L1_OFFSET, 1ULL << 40);
+    g_assert_cmpint(check_it(path, BDRV_FIX_LEAKS | BDRV_FIX_ERRORS, &res), ==, 0);
+    g_assert_cmpint(res.leaks, >, 0);
+    g_assert_cmpint(res.leaks_fixed, ==, 0);
+    /* Somebody finds the table. */
+    poke64(path, H_L1_OFFSET, l1);
+    g_assert_cmpint(check_it(path, 0, &res), ==, 0);
+    g_assert_cmpint(res.leaks + res.corruptions, ==, 0);
+    assert_usable(path, 1);
+}
+
+/* An image whose header says that it has no refcounts at all. */
+static void test_no_refcounts(void)
+{
+    g_autofree char *path = scratch_path("none.qcow2");
+    BdrvCheckResult res;
+
+    make_image(path, images[0]);
+    poke64(path, 56, 1);        /* (the other half is the number of snapshots) */
+    g_assert_null(try_open(path, 0));
+    g_assert_cmpint(check_it(path, 0, &res), ==, 0);
+    g_assert_cmpint(res.corruptions, >, 0);
+    g_assert_cmpint(check_it(path, BDRV_FIX_LEAKS | BDRV_FIX_ERRORS, &res), ==, 0);
+    g_assert_cmpint(check_it(path, 0, &res), ==, 0);
+    g_assert_cmpint(res.leaks + res.corruptions, ==, 0);
+    assert_usable(path, 1);
+    qcow2_assert_peer_finds_no_fault(path);
+}
+
+/* ---- what cannot be read ------------------------------------------------------------- */
 
 /* An L2 table that cannot be read: what it refers to must not pass for leaked, either. */
 static void test_unreadable_table(void)
@@ -341,7 +586,11 @@ int main(int argc, char **argv)
 {
     image_test_init(&argc, &argv);
     g_test_add_func("/qcow2/check/with-peer", test_with_peer);
+    g_test_add_func("/qcow2/check/snapshot-table", test_snapshot_table);
+    g_test_add_func("/qcow2/check/bitmaps", test_bitmaps);
     g_test_add_func("/qcow2/check/lost-snapshot", test_lost_snapshot);
+    g_test_add_func("/qcow2/check/lost-disk", test_lost_disk);
+    g_test_add_func("/qcow2/check/no-refcounts", test_no_refcounts);
     g_test_add_func("/qcow2/check/unreadable-table", test_unreadable_table);
     g_test_add_func("/qcow2/check/refcounts-over-l1", test_refcounts_over_l1);
     g_test_add_func("/qcow2/check/narrow-refcounts", test_narrow_refcounts);
