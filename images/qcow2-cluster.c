@@ -279,13 +279,13 @@ static int coroutine_fn make_own_table(Qcow2State *s, Place *p)
     qcow2_cache_drop(&s->refblock_cache, offset, s->cluster_bytes);
     if (p->table) {
         ret = copy_table(s, p->table, offset);
-    } else if (!fresh) {
+    } else {
+        /* A fresh one, too: what is written behind it must not take its room on the disk. */
         BLKDBG_EVENT(s->bs->file, BLKDBG_L2_ALLOC_WRITE);
         ret = bdrv_co_pwrite_zeroes(s->bs->file, offset, s->cluster_bytes, 0);
     }
     uint64_t slice_offset = offset + (p->slice - p->table);
     if (ret >= 0 && !p->table) {
-        /* Dirty in any case, so that the file reaches into the cluster. */
         Qcow2Slice *slice;
         ret = qcow2_cache_get_zeroed(s, &s->l2_cache, slice_offset, p->l1_index, &slice);
         if (ret >= 0) {

@@ -345,14 +345,12 @@ static int write_header(BlockBackend *blk, const Qcow2CreateOptions *o, const La
     return ret;
 }
 
-/* Make room for the first BYTES of the image, all zeroes. */
+/* Make room, on the disk too, for the first BYTES of the image, all zeroes. */
 static int make_room(BlockBackend *blk, uint64_t bytes, Error **errp)
 {
-    bool zeroes = blk_bs(blk)->supported_truncate_flags & BDRV_REQ_ZERO_WRITE;
+    int ret = blk_truncate(blk, bytes, false, PREALLOC_MODE_OFF, 0, errp);
 
-    int ret = blk_truncate(blk, bytes, false, PREALLOC_MODE_OFF,
-                           zeroes ? BDRV_REQ_ZERO_WRITE : 0, errp);
-    if (ret >= 0 && !zeroes) {
+    if (ret >= 0) {
         ret = blk_pwrite_zeroes(blk, 0, bytes, 0);
         if (ret < 0) {
             error_setg_errno(errp, -ret, "Could not clear the image file");

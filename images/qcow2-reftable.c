@@ -18,18 +18,18 @@ static bool has_block(const Qcow2State *s, uint64_t block)
     return block < s->reftable.size && (s->reftable.entries[block] & QCOW2_REFTABLE_MASK);
 }
 
-/* Prepare CLUSTER to hold a new, zeroed table. */
+/*
+ * Prepare CLUSTER to hold a new, zeroed table; a fresh one, too, since what is written behind it
+ * must not take its room on the disk.
+ */
 static int coroutine_fn zero_cluster(Qcow2State *s, uint64_t cluster)
 {
     uint64_t offset = cluster << s->cluster_bits;
-    int ret = 0;
 
     qcow2_cache_drop(&s->refblock_cache, offset, s->cluster_bytes);
     qcow2_cache_drop(&s->l2_cache, offset, s->cluster_bytes);
-    if (!s->virgin_is_zero || offset < s->virgin_offset) {
-        BLKDBG_EVENT(s->bs->file, BLKDBG_REFBLOCK_ALLOC_WRITE);
-        ret = bdrv_co_pwrite_zeroes(s->bs->file, offset, s->cluster_bytes, 0);
-    }
+    BLKDBG_EVENT(s->bs->file, BLKDBG_REFBLOCK_ALLOC_WRITE);
+    int ret = bdrv_co_pwrite_zeroes(s->bs->file, offset, s->cluster_bytes, 0);
     s->virgin_offset = MAX(s->virgin_offset, offset + s->cluster_bytes);
     return ret;
 }
@@ -53,7 +53,6 @@ static int coroutine_fn place_block(Qcow2State *s, uint64_t block, uint64_t clus
     }
     ret = zero_cluster(s, cluster);
     if (ret >= 0) {
-        /* At least one slice is written, so that the file reaches into the cluster. */
         ret = qcow2_cache_get_zeroed(s, &s->refblock_cache, offset +
                                      (in_block >> shift << s->refblock_cache.slice_bits),
                                      block, &slice);

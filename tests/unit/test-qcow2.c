@@ -714,6 +714,35 @@ static void test_space_is_reused(void)
     qcow2_assert_peer_finds_no_fault(path);
 }
 
+/*
+ * A disk that becomes full must not be noticed when tables are flushed: by then, writes that
+ * need them were acknowledged, and data has taken the last room.
+ */
+static void test_tables_have_room(void)
+{
+    static const char *const events[] = { "l2_alloc_write", "refblock_alloc_write" };
+    g_autofree char *path = NULL;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(events); i++) {
+        g_free(path);
+        path = new_image("size=1M,cluster_size=512,refcount_bits=64");
+        BlockBackend *blk = open_rw(options_of(
+            "driver=qcow2,file.driver=blkdebug,file.image.driver=file,"
+            "file.image.filename=%s,file.inject-error.0.event=%s,"
+            "file.inject-error.0.errno=28,file.inject-error.0.once=on", path, events[i]));
+        g_autofree uint8_t *buf = g_malloc0(65536);
+        g_assert_cmpint(blk_pwrite(blk, 0, 65536, buf, 0), ==, -ENOSPC);
+        write_pattern(blk, 0, 65536, 1);
+        /* Nothing has been written back yet. */
+        g_assert_cmpint(disk_bytes(path), >=, file_bytes(path));
+        g_assert_cmpint(blk_flush(blk), ==, 0);
+        assert_content(blk, 0, 65536, 1);
+        qcow2_assert_consistent(blk, false);
+        blk_unref(blk);
+        qcow2_assert_peer_finds_no_fault(path);
+    }
+}
+
 static void test_change_backing_file(void)
 {
     g_autofree char *path = new_image("size=1M");
@@ -752,6 +781,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/backing-file", test_backing_file);
     g_test_add_func("/qcow2/block-status", test_block_status);
     g_test_add_func("/qcow2/space-is-reused", test_space_is_reused);
+    g_test_add_func("/qcow2/tables-have-room", test_tables_have_room);
     g_test_add_func("/qcow2/change-backing-file", test_change_backing_file);
     return image_test_run();
 }
