@@ -191,6 +191,7 @@ void lab_explore(const LabConfig *config, unsigned number, LabResult *result)
     result->out_of_time = e.tally.out_of_time;
     result->schedules = e.tally.done;
     result->given_up = e.tally.given_up;
+    result->cut_short = e.tally.cut_short;
     result->steps = e.tally.steps;
     result->distinct = e.tally.traces->count;
     result->distinct_at_least = e.tally.traces->full;

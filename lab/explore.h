@@ -118,6 +118,7 @@ typedef struct LabTally {
     bool skipped;               /* FAILURE holds the reason */
     uint64_t given_up;          /* schedules that the case skipped (not the first one), or that
                                    were cut short: nothing is complete then */
+    uint64_t cut_short;         /* of these, how many passed the step bound */
     bool out_of_time;
 } LabTally;
 
@@ -154,7 +155,9 @@ typedef struct LabResult {
     bool exhausted;             /* there are no other schedules than these */
     uint64_t schedules, steps, distinct, pairs;
     uint64_t given_up;          /* of SCHEDULES: the case called g_test_skip(), or what is out
-                                   of the lab's reach. Nothing is complete then */
+                                   of the lab's reach, or it was cut short. Nothing is complete
+                                   then; if it was all of them, nothing has been tried */
+    uint64_t cut_short;         /* of GIVEN_UP: they passed the step bound */
     double seconds;
     bool distinct_at_least;     /* more than could be remembered */
     int complete;               /* all schedules with up to so many deviations; -1: none */

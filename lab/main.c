@@ -56,7 +56,7 @@ static int list_cases(const LabConfig *config)
 static int explore_cases(const LabConfig *config)
 {
     LabFailure *failure = g_new0(LabFailure, 1);
-    unsigned number = 0;
+    unsigned number = 0, in_vain = 0;
     int status = STATUS_OK;
 
     lab_printf("1..%u\n", count_wanted(config));
@@ -68,12 +68,17 @@ static int explore_cases(const LabConfig *config)
         }
         lab_explore(config, i, &result);
         lab_report_line(++number, lab_case_path(i), &result);
+        in_vain += lab_nothing_tried(&result);
         if (result.failed) {
             lab_report_failure(config, i, failure);
             status = STATUS_FAILED;
         } else if (result.unfinished && status == STATUS_OK) {
             status = STATUS_UNFINISHED;
         }
+    }
+    if (in_vain) {
+        lab_printf("# %u of %u cases tell nothing: all of their schedules were given up\n",
+                   in_vain, number);
     }
     g_free(failure);
     return status;

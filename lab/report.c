@@ -67,6 +67,19 @@ static void append_levels(GString *out, const LabResult *result)
     }
 }
 
+static void append_given_up(GString *out, const LabResult *result)
+{
+    g_string_append(out, " given up");
+    if (result->cut_short) {
+        g_string_append_printf(out, " (%" PRIu64 " passed the step bound)", result->cut_short);
+    }
+}
+
+bool lab_nothing_tried(const LabResult *result)
+{
+    return !result->failed && !result->skipped && result->given_up == result->schedules;
+}
+
 void lab_report_line(unsigned number, const char *path, const LabResult *result)
 {
     const LabFailure *failure = result->failure;
@@ -79,13 +92,18 @@ void lab_report_line(unsigned number, const char *path, const LabResult *result)
     } else if (result->failed) {
         g_string_printf(line, "not ok %u %s # lab %s in schedule %" PRIu64, number, path,
                         lab_verdict_name(failure->outcome.verdict), failure->number);
+    } else if (lab_nothing_tried(result) && !result->unfinished) {
+        g_string_printf(line, "ok %u %s # SKIP lab: all %" PRIu64 " schedules", number, path,
+                        result->schedules);
+        append_given_up(line, result);
     } else {
         g_string_printf(line, "%s %u %s # lab %" PRIu64 " schedules, %s%" PRIu64 " distinct",
                         result->unfinished ? "not ok" : "ok", number, path,
                         result->schedules, result->distinct_at_least ? ">=" : "",
                         result->distinct);
         if (result->given_up) {
-            g_string_append_printf(line, ", %" PRIu64 " given up", result->given_up);
+            g_string_append_printf(line, ", %" PRIu64, result->given_up);
+            append_given_up(line, result);
         } else {
             append_levels(line, result);
         }

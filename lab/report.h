@@ -44,6 +44,9 @@ void lab_order_in_words(const LabTrace *failing, const LabTrace *passing, bool t
 
 /* ---- report.c -------------------------------------------------------------------------- */
 
+/* Whether none of its schedules has come to its end under our choices. */
+bool lab_nothing_tried(const LabResult *result);
+
 /* "ok 7 /drain/iothread # lab 20000 schedules, 9120 distinct, D<=1 complete" */
 void lab_report_line(unsigned number, const char *path, const LabResult *result);
 

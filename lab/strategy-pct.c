@@ -12,10 +12,11 @@
  * Places are choices, not all steps: where only one agent is enabled it goes on whatever its
  * priority is, and falling there is the same as falling at the next choice that it would win.
  *
- * One thing is not in the paper. A loop that waits for another thread by trying again would
+ * Two things are not in the paper. A loop that waits for another thread by trying again would
  * never end while it has the highest priority; so an agent that says that it only waits
- * (LAB_OP_RELAX), or that has won far more choices in a row than a usual schedule has, falls
- * to the bottom.
+ * (LAB_OP_RELAX) falls to the bottom. And a schedule that has become far longer than usual has
+ * somebody in it who never rests while others wait; what it was to try is behind it, and it goes
+ * on at random.
  */
 #include "miniblk/osdep.h"
 #include "lab/strategy.h"
@@ -91,10 +92,9 @@ static unsigned highest(const LabChooser *c, const LabChoice *choice)
 static unsigned pct_choose(LabChooser *c, const LabChoice *choice)
 {
     LabPct *pct = &c->pct;
-    uint64_t spins = 2 * c->plan.horizon + 1000;
     unsigned best;
 
-    if (choice->kind != LAB_CHOICE_AGENT) {
+    if (choice->kind != LAB_CHOICE_AGENT || c->choices > 2 * c->plan.horizon + 1000) {
         /* Not a place; but the number of the choice counts as one, and a change that would
          * fall on it waits for the next choice between agents. */
         return lab_choose_at_random(&c->rng, choice);
@@ -108,13 +108,6 @@ static unsigned pct_choose(LabChooser *c, const LabChoice *choice)
     }
     if (choice->ops && choice->ops[best].kind == LAB_OP_RELAX) {
         fall_to(pct, choice->agents[best], --pct->floor);
-        best = highest(c, choice);
-    }
-    pct->wins = lab_agent_equal(pct->winner, choice->agents[best]) ? pct->wins + 1 : 0;
-    pct->winner = choice->agents[best];
-    if (pct->wins > spins) {
-        fall_to(pct, choice->agents[best], --pct->floor);
-        pct->wins = 0;
         best = highest(c, choice);
     }
     return best;

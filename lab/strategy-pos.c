@@ -13,9 +13,12 @@
 #include "miniblk/osdep.h"
 #include "lab/strategy.h"
 
+enum { PATIENCE_MAX = 2048, PATIENCE_MIN = 64 };
+
 static void pos_begin(LabChooser *c)
 {
     c->pos.now = 0;
+    c->pos.patience = PATIENCE_MAX;
     lab_map_clear(&c->pos.agents);
     lab_map_clear(&c->pos.objects);
 }
@@ -46,10 +49,20 @@ static bool raced(const LabPos *pos, const LabPosAgent *agent, const LabOp *op)
            || (op->is_write && pos->object[i].touched_at > agent->rolled_at);
 }
 
-/* Waiting by trying again comes after everything that could end the wait. */
+/* Waiting by trying again comes after everything that could end the wait ... */
 static uint64_t roll(LabRng *rng, const LabOp *op)
 {
     return op->kind == LAB_OP_RELAX ? lab_rng_next(rng) >> 32 : lab_rng_next(rng);
+}
+
+/* ... unless the others never rest. Once that is known, they are not waited for as long. */
+static bool has_waited_enough(LabPos *pos, const LabPosAgent *agent, const LabOp *op)
+{
+    if (op->kind != LAB_OP_RELAX || pos->now - agent->rolled_at <= pos->patience) {
+        return false;
+    }
+    pos->patience = MAX(pos->patience / 2, PATIENCE_MIN);
+    return true;
 }
 
 static unsigned pos_choose(LabChooser *c, const LabChoice *choice)
@@ -73,6 +86,9 @@ static unsigned pos_choose(LabChooser *c, const LabChoice *choice)
                 agent->priority = roll(&c->rng, op);
                 agent->rolled_at = pos->now;
                 agent->stale = false;
+            } else if (has_waited_enough(pos, agent, op)) {
+                agent->priority = lab_rng_next(&c->rng);
+                agent->rolled_at = pos->now;
             }
             priority = agent->priority;
         }

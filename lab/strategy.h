@@ -85,8 +85,6 @@ typedef struct LabPct {
     LabPctChange changes[LAB_PCT_CHANGES_MAX];
     unsigned n_changes;
     uint64_t floor;             /* the lowest priority given so far */
-    LabAgent winner;            /* of the last choice, and how often it has won in a row */
-    uint64_t wins;
 } LabPct;
 
 typedef struct LabPosAgent {
@@ -100,6 +98,7 @@ typedef struct LabPosObject {
 
 typedef struct LabPos {
     uint64_t now;
+    uint64_t patience;          /* steps that who waits by trying again lets the others go on */
     LabMap agents, objects;
     LabPosAgent *agent;
     LabPosObject *object;

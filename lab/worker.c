@@ -44,7 +44,7 @@ typedef struct Shared {
     _Atomic uint64_t next;
     _Atomic uint64_t lowest_failed;
     _Atomic bool stop;
-    _Atomic uint64_t done, given_up, steps, choices_max, alternatives_max;
+    _Atomic uint64_t done, given_up, cut_short, steps, choices_max, alternatives_max;
     unsigned jobs;
     Worker workers[];
 } Shared;
@@ -192,6 +192,7 @@ static bool run_schedule(Run *run, uint64_t number)
     atomic_fetch_add(&run->shared->steps, outcome->steps);
     atomic_fetch_add(&run->shared->given_up,
                      outcome->verdict == LAB_SKIP || outcome->cut_short);
+    atomic_fetch_add(&run->shared->cut_short, outcome->cut_short);
     atomic_max(&run->shared->choices_max, chooser->choices);
     atomic_max(&run->shared->alternatives_max, chooser->alternatives);
     if (phase->children) {
@@ -369,6 +370,7 @@ static bool collect(const LabPhase *phase, Shared *shared, LabTally *tally,
     tally->done += shared->done;
     tally->steps += shared->steps;
     tally->given_up += shared->given_up;
+    tally->cut_short += shared->cut_short;
     tally->choices_max = MAX(tally->choices_max, shared->choices_max);
     tally->alternatives_max = MAX(tally->alternatives_max, shared->alternatives_max);
     if (lowest) {

@@ -217,6 +217,38 @@ static void test_prove(void)
     assert_has(stopped.out, "not ok 1 /device/drain # lab 100 schedules, ");
 }
 
+/*
+ * The one schedule without deviations has some number of steps. With the bound at more than half
+ * of it, everybody has a turn from there on: it ends, and has told nothing.
+ */
+static void test_given_up(void)
+{
+    const char *fixed = g_getenv("LESSON_FIXED");
+    unsigned times = 0;
+
+    for (unsigned steps = 2; steps < 10000; steps *= 2) {
+        g_autofree char *bound = g_strdup_printf("%u", steps);
+        g_auto(Outcome) o = lab("run", fixed, "--schedules", "1", "--steps", bound,
+                                "--shrink", "off", NULL);
+
+        if (strstr(o.out, "given up")) {
+            g_auto(Outcome) proof = lab("prove", fixed, "--bound", "0", "--steps", bound, NULL);
+
+            times++;
+            g_assert_cmpint(o.status, ==, 0);
+            assert_has(o.out, "ok 1 /device/drain # SKIP lab: all 1 schedules given up "
+                       "(1 passed the step bound)\n");
+            assert_has(o.out, "# 1 of 1 cases tell nothing: ");
+            g_assert_cmpint(proof.status, ==, 3);
+            assert_has(proof.out, "not ok 1 /device/drain # lab 1 schedules, 1 distinct, "
+                       "1 given up (1 passed the step bound)\n");
+        } else {
+            assert_has(o.out, times ? "ok 1 /device/drain # lab 1 schedules" : "lab livelock");
+        }
+    }
+    g_assert_cmpuint(times, ==, 1);
+}
+
 /* A file for the program with the bug does not fail in the one without. */
 static void test_replay_of_another_program(void)
 {
@@ -342,6 +374,7 @@ int main(int argc, char **argv)
     g_test_add_func("/lab-command/replay/gdb", test_gdb);
     g_test_add_func("/lab-command/shrink", test_shrink);
     g_test_add_func("/lab-command/prove", test_prove);
+    g_test_add_func("/lab-command/given-up", test_given_up);
     g_test_add_func("/lab-command/usage", test_usage);
     g_test_add_func("/lab-command/help", test_help);
     status = g_test_run();

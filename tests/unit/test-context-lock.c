@@ -5,6 +5,7 @@
 #include "miniblk/atomic.h"
 #include "miniblk/error.h"
 #include "miniblk/iothread.h"
+#include "miniblk/lab-test.h"
 #include "miniblk/main-loop.h"
 #include "miniblk/thread.h"
 #include "aio/aio-internal.h"
@@ -46,7 +47,7 @@ static void test_several_contexts_with_the_big_lock(void)
     }
 }
 
-enum { EXCLUDERS = 4, ROUNDS = 20000 };
+enum { EXCLUDERS = 4, ROUNDS = LAB_ROUNDS(20000, 50) };
 static int protected_count;     /* not atomic on purpose */
 
 static void *exclude_thread(void *opaque)
@@ -94,7 +95,7 @@ static void test_it_excludes(void)
  * The greedy one is awake and the other is not: a lock without hand-over goes to the greedy
  * one practically always. (Not in all rounds does the other sleep already when it is woken.)
  */
-enum { HAND_OVERS = 200 };
+enum { HAND_OVERS = LAB_ROUNDS(200, 60) };
 
 typedef struct HandOver {
     bool holding;               /* atomic */

@@ -10,6 +10,7 @@
 #include "miniblk/coroutine.h"
 #include "miniblk/error.h"
 #include "miniblk/iothread.h"
+#include "miniblk/lab-test.h"
 #include "miniblk/main-loop.h"
 
 static GString *trace;
@@ -291,7 +292,7 @@ static void coroutine_fn let_others_run(void)
     qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, 0);
 }
 
-enum { MUTEX_ROUNDS = 2000 };
+enum { MUTEX_ROUNDS = LAB_ROUNDS(2000, 20) };
 
 static void coroutine_fn count_under_mutex(void *opaque)
 {
@@ -314,7 +315,7 @@ static void test_mutex_excludes_other_threads(void)
     g_assert_cmpuint(shared.a, ==, THREADS * PER_THREAD * MUTEX_ROUNDS);
 }
 
-enum { RW_ROUNDS = 400 };
+enum { RW_ROUNDS = LAB_ROUNDS(400, 40) };
 
 static void check_readable(void)
 {
@@ -373,7 +374,7 @@ static void test_rwlock_excludes_other_threads(void)
  * Every coroutine gives and takes by turns, and gives first, so that there is something to
  * take whenever all that are left want to take. Nothing is lost, and all end.
  */
-enum { QUEUE_ROUNDS = 400 };
+enum { QUEUE_ROUNDS = LAB_ROUNDS(400, 40) };
 
 static void coroutine_fn give_and_take(void *opaque)
 {

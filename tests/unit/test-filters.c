@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What holds for every filter, and what "throttle", "blkverify" and "compress" do besides. */
 #include "image-test.h"
+#include "miniblk/lab-test.h"
 #include "throttle-test.h"
 
 enum { DISK_BYTES = 1 << 20 };
@@ -224,7 +225,7 @@ static void loader_cb(void *opaque, int ret)
 /* The loaders never rest: some rounds of the loop, and not until it is idle. */
 static void give_time(AioContext *ctx)
 {
-    for (int i = 0; i < 20; i++) {
+    for (int i = 0; i < LAB_ROUNDS(20, 4); i++) {
         if (ctx == qemu_get_aio_context()) {
             aio_poll(ctx, false);
         } else {
@@ -253,7 +254,7 @@ static void test_filter_is_drained_and_moved_under_load(gconstpointer opaque)
         qemu_iovec_init_buf(&l[i].qiov, l[i].buf, REQUEST_BYTES);
         loader_submit(&l[i]);
     }
-    for (int round = 0; round < 40; round++) {
+    for (int round = 0; round < LAB_ROUNDS(40, 6); round++) {
         AioContext *to = round % 2 ? here : there;
         g_assert_cmpint(blk_set_aio_context(blk, to, &error_abort), ==, 0);
         g_assert_true(bdrv_get_aio_context(bs) == to);

@@ -6,6 +6,7 @@
 #include "miniblk/coroutine.h"
 #include "miniblk/error.h"
 #include "miniblk/iothread.h"
+#include "miniblk/lab-test.h"
 #include "miniblk/main-loop.h"
 #include "miniblk/thread.h"
 
@@ -65,7 +66,7 @@ static void inc_cb(void *opaque)
 
 static void test_what_was_scheduled_runs_before_destroy_returns(void)
 {
-    for (int round = 0; round < 200; round++) {
+    for (int round = 0; round < LAB_ROUNDS(200, 10); round++) {
         int count = 0;
         IOThread *t = iothread_create("t", &error_abort);
         for (int i = 0; i < 20; i++) {
@@ -106,7 +107,7 @@ static void test_no_wake_up_is_lost_in_a_ring(void)
     Ring r[RINGS];
     start();
     for (int k = 0; k < RINGS; k++) {
-        r[k] = (Ring) { .hops_left = 20000, .at = k };
+        r[k] = (Ring) { .hops_left = LAB_ROUNDS(20000, 40), .at = k };
         qemu_event_init(&r[k].done, false);
         for (int i = 0; i < THREADS; i++) {
             r[k].bh[i] = aio_bh_new(io_ctx[i], ring_cb, &r[k]);
@@ -130,7 +131,7 @@ typedef struct Flood {
     int *count;
 } Flood;
 
-enum { FLOOD = 20000 };
+enum { FLOOD = LAB_ROUNDS(20000, 50) };
 
 static void *flood_thread(void *opaque)
 {
@@ -160,7 +161,7 @@ static void test_every_message_of_many_threads_runs_once(void)
 
 /* ---- coroutines across threads ----------------------------------------------------------------- */
 
-enum { CO_PER_THREAD = 4, ROUNDS = 2000 };
+enum { CO_PER_THREAD = 4, ROUNDS = LAB_ROUNDS(2000, 20) };
 static CoMutex co_mutex;
 static int protected_count;     /* by co_mutex; not atomic on purpose */
 static int finished;            /* atomic */
@@ -278,7 +279,7 @@ static void wait_done_cb(void *opaque)
 static void test_wait_for_a_bottom_half_elsewhere(void)
 {
     start();
-    for (int i = 0; i < 2000; i++) {
+    for (int i = 0; i < LAB_ROUNDS(2000, 20); i++) {
         bool done = false;
         aio_wait_bh_oneshot(io_ctx[i % THREADS], wait_done_cb, &done);
         g_assert_true(done);
@@ -298,7 +299,7 @@ static void test_timer_armed_from_another_thread_wakes_the_loop(void)
 {
     start();
     finished = 0;
-    for (int i = 0; i < 500; i++) {
+    for (int i = 0; i < LAB_ROUNDS(500, 20); i++) {
         QEMUTimer *t = aio_timer_new(io_ctx[0], QEMU_CLOCK_REALTIME, SCALE_NS, timer_cb,
                                      NULL);
         timer_mod(t, get_clock());

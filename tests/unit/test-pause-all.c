@@ -6,6 +6,7 @@
 #include "miniblk/coroutine.h"
 #include "miniblk/error.h"
 #include "miniblk/iothread.h"
+#include "miniblk/lab-test.h"
 #include "miniblk/main-loop.h"
 #include "miniblk/runstate.h"
 #include "miniblk/thread.h"
@@ -56,6 +57,8 @@ static void coroutine_fn busy_co(void *opaque)
     aio_wait_kick();
 }
 
+enum { PAUSES = LAB_ROUNDS(200, 8) };
+
 static void test_coroutines_stand_still(void)
 {
     Busy busy[THREADS];
@@ -70,19 +73,19 @@ static void test_coroutines_stand_still(void)
             /* until it is on its way */
         }
     }
-    for (int round = 0; round < 200; round++) {
+    for (int round = 1; round <= PAUSES; round++) {
         int steps[THREADS];
 
         iothread_pause_all();
         for (int i = 0; i < THREADS; i++) {
             steps[i] = busy[i].steps;
         }
-        for (int i = 0; i < 1000; i++) {
+        for (int i = 0; i < LAB_ROUNDS(1000, 5); i++) {
             for (int k = 0; k < THREADS; k++) {
                 g_assert_cmpint(qatomic_read(&busy[k].steps), ==, steps[k]);
             }
         }
-        if (round == 199) {
+        if (round == PAUSES) {
             for (int i = 0; i < THREADS; i++) {
                 busy[i].end = true;
             }

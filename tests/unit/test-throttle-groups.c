@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Throttle groups: turns, threads, drained sections, members that come and go. */
+#include "miniblk/lab-test.h"
 #include "throttle-test.h"
 
 static AioContext *main_ctx(void)
@@ -508,8 +509,8 @@ static void test_changes_of_everything_under_load(void)
         f->stop = &stop;
         flow_submit(f);
     }
-    int64_t end_ns = get_clock() + NANOSECONDS_PER_SECOND;
-    for (int round = 0; round < 300 || get_clock() < end_ns; round++) {
+    int64_t end_ns = get_clock() + LAB_ROUNDS(NANOSECONDS_PER_SECOND, 0);
+    for (int round = 0; round < LAB_ROUNDS(300, 12) || get_clock() < end_ns; round++) {
         BlockBackend *b = blk[g_rand_int_range(rand, 0, BACKENDS)];
 
         switch (g_rand_int_range(rand, 0, 6)) {
