@@ -173,7 +173,7 @@ void coroutine_fn qemu_co_queue_wait_impl(CoQueue *queue, QemuLockable *lock,
     if (lock) {
         qemu_lockable_unlock(lock);
     }
-    port_note(PORT_NOTE_CO_WAIT, queue, "CoQueue");
+    port_note(PORT_NOTE_CO_QUEUE, queue, NULL);
     qemu_coroutine_yield();
     if (unlikely(qatomic_read(&w.co))) {
         coroutine__misuse("qemu_co_queue_wait", "Co-routine %p was entered while it waits in "
@@ -198,6 +198,7 @@ static Coroutine *pop_waiter(CoQueue *queue)
 
 bool qemu_co_enter_next_impl(CoQueue *queue, QemuLockable *lock)
 {
+    port_note(PORT_NOTE_CO_WAKE, queue, NULL);
     Coroutine *co = pop_waiter(queue);
     if (!co) {
         return false;

@@ -20,6 +20,7 @@ typedef enum PortNote {
     PORT_NOTE_ENTER,            /* OBJECT: the coroutine */
     PORT_NOTE_YIELD,            /* OBJECT: the coroutine, which yields or ends */
     PORT_NOTE_CO_WAIT,          /* the coroutine will yield and wait for OBJECT, a TEXT */
+    PORT_NOTE_CO_QUEUE,         /* the same in the CoQueue OBJECT */
     PORT_NOTE_CO_HOLD,          /* the coroutine, or what the thread is doing, has OBJECT, a
                                    TEXT, alone */
     PORT_NOTE_CO_SHARE,         /* the same, with others */
@@ -40,6 +41,8 @@ typedef enum PortNote {
     PORT_NOTE_WAIT_LOOK,        /* ... and is about to look at its condition again */
     PORT_NOTE_WAIT_FOR,         /* the condition that is being looked at holds because of
                                    OBJECT, whatever else: see port_note_pair() */
+    PORT_NOTE_CO_WAKE,          /* OBJECT: a CoQueue, of which the first waiter is woken, if there
+                                   is one */
     PORT_NOTE_QUIESCE,          /* OBJECT: a backend, held off by the section that begins */
     PORT_NOTE_RESUME,
 
@@ -47,6 +50,8 @@ typedef enum PortNote {
     PORT_NOTE_COUNTED,          /* the request is counted in flight in OTHER: node, backend */
     PORT_NOTE_SCHEDULE,         /* the coroutine, or a task to be waited for, goes on in the
                                    loop of the context OTHER */
+    PORT_NOTE_SERVED,           /* who waits for OBJECT is let go by a timer of the context OTHER
+                                   at the latest; NULL: by nobody */
 } PortNote;
 
 /*

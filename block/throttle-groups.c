@@ -93,6 +93,7 @@ static bool serve_one(ThrottleGroup *tg, ThrottleDirection d)
     }
     if (throttle_schedule_timer(&tg->ts, &m->throttle_timers, d)) {
         tg->armed[d] = m;
+        port_note_pair(PORT_NOTE_SERVED, &tg->armed[d], m->aio_context);
         return false;
     }
     let_go(tg, m, d);
@@ -108,6 +109,7 @@ static void serve(ThrottleGroup *tg)
         if (tg->armed[d]) {
             timer_del(tg->armed[d]->throttle_timers.timers[d]);
             tg->armed[d] = NULL;
+            port_note_pair(PORT_NOTE_SERVED, &tg->armed[d], NULL);
         }
     }
     while (serve_one(tg, tg->first) || serve_one(tg, !tg->first)) {
@@ -148,6 +150,7 @@ static void coroutine_fn wait_for_turn(ThrottleGroup *tg, ThrottleGroupMember *t
         serve(tg);              /* it may be our turn at once; we are scheduled then */
     }
     qemu_mutex_unlock(&tg->lock);
+    port_note(PORT_NOTE_CO_WAIT, &tg->armed[d], "its turn among");
     qemu_coroutine_yield();
 }
 
@@ -270,6 +273,9 @@ static ThrottleGroup *make(const char *name)
     throttle_init(&tg->ts);
     QTAILQ_INIT(&tg->members);
     QTAILQ_INSERT_TAIL(&groups, tg, list);
+    port_note(PORT_NOTE_NAME, &tg->armed[THROTTLE_READ], "reads of throttle group '%s'", name);
+    port_note(PORT_NOTE_NAME, &tg->armed[THROTTLE_WRITE], "writes of throttle group '%s'",
+              name);
     return tg;
 }
 

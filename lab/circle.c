@@ -21,109 +21,108 @@
  *
  * "What a thread is doing" since it took something are all waits that it has begun later, and
  * what it is blocked for now: its frames end in the order of their nesting. That a loop turns
- * depends on the latter only, since waits turn it.
+ * depends on the latter only, since waits turn it. What a coroutine has taken it gives back
+ * itself, perhaps after it has yielded; also the lock of a context, which belongs to its thread.
  *
  * Whatever is not in this table may be ended by anybody: a condition of unknown cause, a
- * CoQueue, a drained section after its begin, a semaphore, a deadline.
+ * CoQueue, a turn in a throttle group, a drained section after its begin, a semaphore, a
+ * deadline.
+ *
+ * Two things are supposed, not checked.
+ *
+ *   - A lock is given back by the code that took it. If a callback does it, that runs while its
+ *     thread polls in a wait begun later, a wait that would have ended is called a circle.
+ *   - A loop that has to turn is turned by the thread that has done so, as no other may. A
+ *     program that stops that thread's loop and runs it elsewhere is not understood.
+ *
+ * A circle is looked for when a thread blocks, when a coroutine yields, and when the step bound
+ * is passed. Who closes one and never blocks is found out at the last.
  */
 #include "miniblk/osdep.h"
 #include "lab/note.h"
 
 #define E lab__engine
 
-/* Those who wait: the thread as it is blocked; its nth wait; the nth fact, a coroutine. */
-enum {
-    FIRST_WAIT = LAB_THREADS_MAX,
-    FIRST_COROUTINE = FIRST_WAIT + LAB_THREADS_MAX * LAB_WAITS_MAX,
-    NODES = FIRST_COROUTINE + LAB_FACTS_MAX,
-    WAY_MAX = 48,               /* longer ones are not looked at */
-};
+/* One who waits: a coroutine, or a wait of a thread, or the thread as it is blocked. */
+typedef struct Who {
+    int thread;
+    LabWaitNote *wait;          /* NULL: what it is blocked in */
+    LabFact *coroutine;         /* NULL: the thread or its wait */
+} Who;
 
 typedef struct Step {
-    unsigned node;
+    Who who;
     const void *object;         /* what it waits for; NULL: a coroutine that runs */
+    unsigned first, next;       /* whom it waits for: all of TARGETS from FIRST up to those of
+                                   the next step; up to NEXT they have been followed */
 } Step;
 
-typedef struct Search {
-    Step way[WAY_MAX];
-    unsigned length;
+/* Depth first, from one who waits to another. */
+static struct Search {
+    Step *way;
+    unsigned length, way_room;
+    Who *targets;
+    unsigned n_targets, targets_room;
     unsigned circle;            /* found: the way's last step leads back to this one */
-    uint64_t seen[(NODES + 63) / 64];
-} Search;
+} s;
 
-static unsigned wait_node(int thread, unsigned i)
+/* ---- from one who waits to those he waits for ------------------------------------------- */
+
+static void add(Who who)
 {
-    return FIRST_WAIT + thread * LAB_WAITS_MAX + i;
+    s.targets = lab__grown(s.targets, s.n_targets, &s.targets_room, sizeof(*s.targets));
+    s.targets[s.n_targets++] = who;
 }
 
-static const LabWaitNote *wait_of(unsigned node, int *thread)
+static void add_coroutine(const void *co)
 {
-    *thread = (node - FIRST_WAIT) / LAB_WAITS_MAX;
-    return &lab__threads[*thread].waits[(node - FIRST_WAIT) % LAB_WAITS_MAX];
-}
+    LabFact *f = lab__fact(co);
 
-static const LabFact *coroutine_of(unsigned node)
-{
-    unsigned n;
-    return &lab__facts(&n)[node - FIRST_COROUTINE];
-}
-
-/* ---- the search; each function: whether there is a circle ------------------------------- */
-
-static bool leads_round(Search *s, unsigned node);
-
-static bool coroutine_leads_round(Search *s, const void *co)
-{
-    unsigned n;
-    const LabFact *f = lab__fact(co);
-
-    return f && f->kind == LAB_FACT_COROUTINE &&
-           leads_round(s, FIRST_COROUTINE + (f - lab__facts(&n)));
-}
-
-static unsigned kept_waits(int thread)
-{
-    return MIN(lab__threads[thread].n_waits, LAB_WAITS_MAX);
+    if (f && f->kind == LAB_FACT_COROUTINE) {
+        add((Who) { .coroutine = f });
+    }
 }
 
 /* What THREAD has been doing since. */
-static bool doing_leads_round(Search *s, int thread, uint32_t since)
+static void add_doings(int thread, uint32_t since)
 {
-    for (unsigned i = 0; i < kept_waits(thread); i++) {
-        if (lab__threads[thread].waits[i].serial > since &&
-            leads_round(s, wait_node(thread, i))) {
-            return true;
+    LabThread *t = &lab__threads[thread];
+
+    for (unsigned i = 0; i < t->n_waits; i++) {
+        if (t->waits[i].serial > since) {
+            add((Who) { .thread = thread, .wait = &t->waits[i] });
         }
     }
-    return leads_round(s, thread);
+    add((Who) { .thread = thread });
 }
 
-static bool loop_leads_round(Search *s, const void *ctx)
+static void add_loop(const void *ctx)
 {
     for (int i = 0; i < E.n_threads; i++) {
         if ((E.live & lab__bit(i)) && lab__threads[i].home == ctx) {
-            return leads_round(s, i);
+            add((Who) { .thread = i });
+            return;
         }
     }
-    return false;
 }
 
-static bool holders_lead_round(Search *s, const void *object)
+static void add_holders(const void *object)
 {
     unsigned n;
     const LabHold *holds = lab__holds(&n);
 
     for (unsigned i = 0; i < n; i++) {
-        if (holds[i].object == object &&
-            (holds[i].coroutine ? coroutine_leads_round(s, holds[i].coroutine)
-                                : doing_leads_round(s, holds[i].thread, holds[i].since))) {
-            return true;
+        if (holds[i].object == object) {
+            if (holds[i].coroutine) {
+                add_coroutine(holds[i].coroutine);
+            } else {
+                add_doings(holds[i].thread, holds[i].since);
+            }
         }
     }
-    return false;
 }
 
-static bool requests_lead_round(Search *s, const void *object)
+static void add_requests(const void *object)
 {
     unsigned n;
     const LabFact *facts = lab__facts(&n);
@@ -131,12 +130,10 @@ static bool requests_lead_round(Search *s, const void *object)
     for (unsigned i = 0; i < n; i++) {
         const LabFact *f = &facts[i];
         if (f->kind == LAB_FACT_REQUEST && f->active &&
-            (f->counted[0] == object || f->counted[1] == object) &&
-            coroutine_leads_round(s, f->coroutine)) {
-            return true;
+            (f->counted[0] == object || f->counted[1] == object)) {
+            add_coroutine(f->coroutine);
         }
     }
-    return false;
 }
 
 static bool is_kind(const LabFact *f, LabFactKind kind)
@@ -144,154 +141,200 @@ static bool is_kind(const LabFact *f, LabFactKind kind)
     return f && f->kind == kind;
 }
 
-static bool task_leads_round(Search *s, const LabFact *task)
+static void add_task(const LabFact *task)
 {
-    return task->waits_for ? loop_leads_round(s, task->waits_for)
-                           : holders_lead_round(s, task->object);
+    if (task->waits_for) {
+        add_loop(task->waits_for);
+    } else {
+        add_holders(task->object);
+    }
 }
 
 /* OBJECT is why a wait goes on. */
-static bool cause_leads_round(Search *s, const void *object)
+static void add_cause(const void *object)
 {
     const LabFact *f = lab__fact(object);
 
     if (is_kind(f, LAB_FACT_TASK)) {
-        return task_leads_round(s, f);
+        add_task(f);
+    } else if (is_kind(f, LAB_FACT_LOCK)) {
+        add_holders(object);
+    } else {
+        add_requests(object);
+        add_coroutine(object);
     }
-    if (is_kind(f, LAB_FACT_LOCK)) {
-        return holders_lead_round(s, object);
-    }
-    return requests_lead_round(s, object) || coroutine_leads_round(s, object);
 }
 
 /* OBJECT is what a coroutine has yielded for. */
-static bool reason_leads_round(Search *s, const void *object)
+static void add_reason(const void *object)
 {
     const LabFact *f = lab__fact(object);
 
     if (is_kind(f, LAB_FACT_TASK)) {
-        return task_leads_round(s, f);
+        add_task(f);
+    } else {
+        add_holders(object);
+        add_coroutine(object);
+        add_loop(object);
     }
-    return holders_lead_round(s, object) || coroutine_leads_round(s, object) ||
-           loop_leads_round(s, object);
 }
 
-static bool thread_leads_round(Search *s, int i)
+/* Each of the following returns what it waits for. */
+static const void *follow_thread(int i)
 {
     const LabBlock *b = &lab__threads[i].block;
     const void *object = (const void *)b->op.object;
 
     if (!(E.blocked & lab__bit(i)) || b->deadline_ns >= 0 || b->ready(b->opaque)) {
-        return false;
+        return NULL;
     }
-    s->way[s->length - 1].object = object;
     if (lab__holder(b) >= 0) {
-        return doing_leads_round(s, lab__holder(b), b->since ? *b->since : UINT32_MAX);
+        add_doings(lab__holder(b), b->since ? *b->since : UINT32_MAX);
+    } else if (b->op.kind == LAB_OP_FUTEX_WAIT) {
+        add_holders(object);
     }
-    return b->op.kind == LAB_OP_FUTEX_WAIT && holders_lead_round(s, object);
+    return object;
+}
+
+static const void *follow_wait(const LabWaitNote *w)
+{
+    if (w->polls && w->cause) {
+        add_cause(w->cause);
+    }
+    return w->cause;
 }
 
 static bool is_entered(const LabFact *co)
 {
     const LabThread *t = &lab__threads[co->thread];
 
-    for (unsigned i = 0; i < MIN(t->n_coroutines, LAB_COROUTINES_MAX); i++) {
-        if (t->coroutines[i] == co->object) {
+    for (unsigned i = 0; i < t->n_coroutines; i++) {
+        if (t->coroutines[i].coroutine == co->object) {
             return true;
         }
     }
     return false;
 }
 
-static bool visit(Search *s, unsigned node)
+static const void *follow_coroutine(const LabFact *co)
 {
-    if (node < FIRST_WAIT) {
-        return thread_leads_round(s, node);
-    }
-    if (node < FIRST_COROUTINE) {
-        int thread;
-        const LabWaitNote *w = wait_of(node, &thread);
-        s->way[s->length - 1].object = w->cause;
-        return w->polls && w->cause && cause_leads_round(s, w->cause);
-    }
-    const LabFact *co = coroutine_of(node);
     if (is_entered(co)) {
-        return leads_round(s, co->thread);
+        add((Who) { .thread = co->thread });
+        return NULL;
     }
-    s->way[s->length - 1].object = co->waits_for;
-    return co->waits_for && reason_leads_round(s, co->waits_for);
+    if (co->waits_for) {
+        add_reason(co->waits_for);
+    }
+    return co->waits_for;
 }
 
-static bool leads_round(Search *s, unsigned node)
-{
-    uint64_t bit = (uint64_t)1 << node % 64;
+/* ---- the search ------------------------------------------------------------------------ */
 
-    for (unsigned i = 0; i < s->length; i++) {
-        if (s->way[i].node == node) {
-            s->circle = i;
-            return true;
-        }
-    }
-    if ((s->seen[node / 64] & bit) || s->length == WAY_MAX) {
+/* Since this search began: on the way, or known to lead nowhere. */
+#define ON_THE_WAY (E.searches)
+#define DONE       (E.searches + 1)
+
+static uint32_t *mark_of(Who who)
+{
+    return who.coroutine ? &who.coroutine->mark
+           : who.wait ? &who.wait->mark : &lab__threads[who.thread].mark;
+}
+
+static bool is_same(Who a, Who b)
+{
+    return mark_of(a) == mark_of(b);
+}
+
+static void begin(void)
+{
+    E.searches += 2;
+    s.length = s.n_targets = 0;
+}
+
+static void visit(Who who)
+{
+    unsigned first = s.n_targets;
+    const void *object = who.coroutine ? follow_coroutine(who.coroutine)
+                         : who.wait ? follow_wait(who.wait) : follow_thread(who.thread);
+
+    *mark_of(who) = ON_THE_WAY;
+    s.way = lab__grown(s.way, s.length, &s.way_room, sizeof(*s.way));
+    s.way[s.length++] = (Step) { who, object, first, first };
+}
+
+/* Nobody whom the last step waits for leads round. */
+static void go_back(void)
+{
+    const Step *last = &s.way[--s.length];
+
+    *mark_of(last->who) = DONE;
+    s.n_targets = last->first;
+}
+
+/* Whether there is a circle that START can get to. */
+static bool leads_round(Who start)
+{
+    if (*mark_of(start) == DONE) {
         return false;
     }
-    s->seen[node / 64] |= bit;
-    s->way[s->length++] = (Step) { node };
-    if (visit(s, node)) {
-        return true;
+    visit(start);
+    while (s.length > 0) {
+        Step *last = &s.way[s.length - 1];
+
+        if (last->next == s.n_targets) {
+            go_back();
+            continue;
+        }
+        Who next = s.targets[last->next++];
+        if (*mark_of(next) == ON_THE_WAY) {
+            for (s.circle = 0; !is_same(s.way[s.circle].who, next); s.circle++) {
+            }
+            return true;
+        }
+        if (*mark_of(next) != DONE) {
+            visit(next);
+        }
     }
-    s->length--;
     return false;
 }
 
 /* ---- the circle in words ---------------------------------------------------------------- */
 
-static void say_node(LabText *t, unsigned node)
+static void say_who(LabText *t, Who who)
 {
-    int thread = node;
-
-    if (node >= FIRST_COROUTINE) {
-        lab__say_coroutine(t, coroutine_of(node)->object);
-        return;
+    if (who.coroutine) {
+        lab__say_coroutine(t, who.coroutine->object);
+    } else {
+        lab__say(t, "%s", lab_thread_name(who.thread));
     }
-    if (node >= FIRST_WAIT) {
-        const LabWaitNote *w = wait_of(node, &thread);
-        const LabWaitNote *section = w - 1;
-        lab__say(t, "%s", lab_thread_name(thread));
-        if (w > lab__threads[thread].waits && section->kind == PORT_NOTE_DRAIN_BEGIN &&
-            !section->settled) {
-            lab__say(t, ", in drained_begin of ");
-            if (section->object) {
-                lab__say_object(t, section->object);
-            } else {
-                lab__say(t, "all nodes");
-            }
-        } else {
-            lab__say(t, ", in AIO_WAIT_WHILE(%s)", w->text);
-        }
-        lab__say(t, ",");
-        return;
-    }
-    lab__say(t, "%s", lab_thread_name(thread));
 }
 
-static void say_other(LabText *t, unsigned node)
+/* With the call that it is in. */
+static void say_waiter(LabText *t, Who who)
 {
-    int thread = node;
+    const LabWaitNote *w = who.wait, *section = w - 1;
 
-    if (node >= FIRST_COROUTINE) {
-        lab__say_coroutine(t, coroutine_of(node)->object);
+    say_who(t, who);
+    if (!w) {
         return;
     }
-    if (node >= FIRST_WAIT) {
-        wait_of(node, &thread);
+    if (w > lab__threads[who.thread].waits && section->kind == PORT_NOTE_DRAIN_BEGIN &&
+        !section->settled) {
+        lab__say(t, ", in drained_begin of ");
+        if (section->object) {
+            lab__say_object(t, section->object);
+        } else {
+            lab__say(t, "all nodes");
+        }
+    } else {
+        lab__say(t, ", in AIO_WAIT_WHILE(%s)", w->text);
     }
-    lab__say(t, "%s", lab_thread_name(thread));
+    lab__say(t, ",");
 }
 
 static void say_what_thread_waits_for(LabText *t, const Step *step)
 {
-    LabOpKind kind = lab__threads[step->node].block.op.kind;
+    LabOpKind kind = lab__threads[step->who.thread].block.op.kind;
 
     if (kind == LAB_OP_JOIN) {
         lab__say(t, "joins ");
@@ -315,9 +358,9 @@ static void say_what_wait_waits_for(LabText *t, const Step *step)
     }
 }
 
-static void say_what_coroutine_waits_for(LabText *t, const Step *step, const void *next)
+static void say_what_coroutine_waits_for(LabText *t, const Step *step, Who next)
 {
-    const LabFact *co = coroutine_of(step->node), *f = lab__fact(step->object);
+    const LabFact *co = step->who.coroutine, *f = lab__fact(step->object);
 
     if (!step->object) {
         lab__say(t, "runs in ");
@@ -325,55 +368,58 @@ static void say_what_coroutine_waits_for(LabText *t, const Step *step, const voi
         lab__say(t, "waits for %s ", co->text);
         lab__say_object(t, step->object);
         lab__say(t, ", held by ");
-    } else if (next == step->object) {
+    } else if (next.coroutine && next.coroutine->object == step->object) {
         lab__say(t, "waits for %s ", co->text);
     } else {
         lab__say(t, "waits for %s of ", co->text);
     }
 }
 
-static void say_step(LabText *t, const Step *step, unsigned next)
+static void say_step(LabText *t, const Step *step, Who next)
 {
     lab__say(t, "  ");
-    say_node(t, step->node);
+    say_waiter(t, step->who);
     lab__say(t, " ");
-    if (step->node < FIRST_WAIT) {
-        say_what_thread_waits_for(t, step);
-    } else if (step->node < FIRST_COROUTINE) {
+    if (step->who.coroutine) {
+        say_what_coroutine_waits_for(t, step, next);
+    } else if (step->who.wait) {
         say_what_wait_waits_for(t, step);
     } else {
-        say_what_coroutine_waits_for(t, step, next < FIRST_COROUTINE ? NULL
-                                              : coroutine_of(next)->object);
+        say_what_thread_waits_for(t, step);
     }
-    say_other(t, next);
+    say_who(t, next);
     lab__say(t, "\n");
 }
 
 /* Whose name the failure has: the first thread on the circle, wherever that was found; or else
  * a coroutine. */
-static unsigned most_prominent(const Search *s)
+static Who most_prominent(void)
 {
-    unsigned best = NODES;
+    Who best = s.way[s.circle].who;
 
-    for (unsigned i = s->circle; i < s->length; i++) {
-        int node = s->way[i].node;
-        if (node >= FIRST_WAIT && node < FIRST_COROUTINE) {
-            wait_of(node, &node);
-        }
-        best = MIN(best, (unsigned)node);
+    for (unsigned i = s.circle; i < s.length; i++) {
+        Who who = s.way[i].who;
+        bool better = who.coroutine ? best.coroutine && who.coroutine < best.coroutine
+                      : best.coroutine || who.thread < best.thread;
+        best = better ? who : best;
     }
     return best;
 }
 
-static void fail(const Search *s)
+static G_GNUC_NORETURN void fail(void)
 {
-    char buffer[1600];
+    enum { ENDS = 8 };          /* steps told of a long way, at either end */
+    char buffer[1800];
     LabText t = { buffer, sizeof(buffer), 0 };
 
-    say_other(&t, most_prominent(s));
+    say_who(&t, most_prominent());
     lab__say(&t, " would wait for itself\n");
-    for (unsigned i = 0; i < s->length; i++) {
-        say_step(&t, &s->way[i], s->way[i + 1 < s->length ? i + 1 : s->circle].node);
+    for (unsigned i = 0; i < s.length; i++) {
+        if (i == ENDS && s.length > 2 * ENDS + 1) {
+            lab__say(&t, "  ... %u more ...\n", s.length - 2 * ENDS);
+            i = s.length - ENDS;
+        }
+        say_step(&t, &s.way[i], s.way[i + 1 < s.length ? i + 1 : s.circle].who);
     }
     buffer[t.length - 1] = '\0';        /* the last newline */
     lab_fail(LAB_CYCLE, "%s", buffer);
@@ -383,20 +429,28 @@ static void fail(const Search *s)
 
 void lab__check_circle(void)
 {
-    Search s = { .length = 0 };
-
+    begin();
     for (uint64_t left = E.live; left; left &= left - 1) {
-        if (doing_leads_round(&s, __builtin_ctzll(left), 0)) {
-            fail(&s);
+        int thread = __builtin_ctzll(left);
+        LabThread *t = &lab__threads[thread];
+
+        for (unsigned i = 0; i < t->n_waits; i++) {
+            if (leads_round((Who) { .thread = thread, .wait = &t->waits[i] })) {
+                fail();
+            }
+        }
+        if (leads_round((Who) { .thread = thread })) {
+            fail();
         }
     }
 }
 
 void lab__check_circle_of(const void *co)
 {
-    Search s = { .length = 0 };
+    LabFact *f = lab__fact(co);
 
-    if (coroutine_leads_round(&s, co)) {
-        fail(&s);
+    begin();
+    if (f->kind == LAB_FACT_COROUTINE && leads_round((Who) { .coroutine = f })) {
+        fail();
     }
 }

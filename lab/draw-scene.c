@@ -282,6 +282,7 @@ static const char *note_words(PortNote note)
     case PORT_NOTE_WAIT_BEGIN:      return "waits while";
     case PORT_NOTE_WAIT_END:        return "waits no more";
     case PORT_NOTE_JOB:             return "job is";
+    case PORT_NOTE_CO_QUEUE:
     case PORT_NOTE_CO_WAIT:         return "coroutine queues";
     case PORT_NOTE_CO_HOLD:         return "coroutine takes it";
     case PORT_NOTE_CO_SHARE:        return "coroutine shares it";

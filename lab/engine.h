@@ -16,8 +16,6 @@
 enum {
     LAB_KEYS_MAX = 64,          /* lab_key_create() */
     LAB_STORES_MAX = 16,        /* entries of a store buffer, as processors have some dozens */
-    LAB_WAITS_MAX = 16,         /* nested AIO_WAIT_WHILE and drained sections, for messages */
-    LAB_COROUTINES_MAX = 8,
     LAB_DESTRUCTOR_ROUNDS = 4,
 };
 
@@ -36,10 +34,17 @@ typedef struct LabWaitNote {
     bool settled;               /* the section: it has been waited for */
     bool polls;                 /* the wait: it does not look at its condition just now */
     uint32_t serial;            /* order of their beginnings in all threads, from 1 */
+    uint32_t mark;              /* circle.c's */
     const void *object;         /* the section's node; NULL: all */
     const void *cause;          /* why the wait has not ended; NULL: nobody has said */
     const char *text;           /* the wait's condition */
 } LabWaitNote;
+
+/* A coroutine that has been entered and has not yielded. */
+typedef struct LabEntered {
+    const void *coroutine;
+    unsigned mutexes_before;    /* the thread's at that time */
+} LabEntered;
 
 typedef struct LabThread {
     /* fiber.c */
@@ -74,12 +79,12 @@ typedef struct LabThread {
     LabStore stores[LAB_STORES_MAX];        /* oldest first */
 
     /* note.c */
-    unsigned n_coroutines;      /* that have entered each other here */
-    const void *coroutines[LAB_COROUTINES_MAX];
-    unsigned mutexes_before[LAB_COROUTINES_MAX];        /* MUTEXES when it was entered */
-    unsigned n_waits;           /* may exceed LAB_WAITS_MAX: the rest is not kept */
-    LabWaitNote waits[LAB_WAITS_MAX];
+    unsigned n_coroutines, n_waits;
+    unsigned coroutines_room, waits_room;
+    LabEntered *coroutines;     /* that have entered each other here */
+    LabWaitNote *waits;         /* in each other, the outermost first */
     const void *home;           /* the context whose loop it runs; or NULL */
+    uint32_t mark;              /* circle.c's */
 } LabThread;
 
 typedef struct LabEngine {
@@ -102,6 +107,7 @@ typedef struct LabEngine {
     uint64_t steps, choices;
     uint64_t tickets;           /* given to those who sleep */
     uint32_t requests, waits;   /* noted so far */
+    uint32_t searches;          /* twice the number of circle.c's */
     unsigned spurious;          /* waits that have returned without reason */
     uint64_t hash;
 } LabEngine;

@@ -10,8 +10,10 @@ static LabFact facts[LAB_FACTS_MAX] LAB_LAST;
 static unsigned n_facts LAB_LAST;
 static uint16_t by_address[INDEX] LAB_LAST;     /* number + 1 */
 
-static LabHold holds[LAB_HOLDS_MAX];
-static unsigned n_holds;
+static bool missing LAB_LAST;
+
+static LabHold *holds;
+static unsigned n_holds, holds_room;
 
 static uint16_t *slot_of(const void *object)
 {
@@ -22,7 +24,7 @@ static uint16_t *slot_of(const void *object)
     return &by_address[i % INDEX];
 }
 
-const LabFact *lab__fact(const void *object)
+LabFact *lab__fact(const void *object)
 {
     uint16_t *slot = slot_of(object);
     return *slot ? &facts[*slot - 1] : NULL;
@@ -33,6 +35,7 @@ LabFact *lab__fact_for(const void *object)
     uint16_t *slot = slot_of(object);
     if (!*slot) {
         if (n_facts == LAB_FACTS_MAX) {
+            missing = true;
             return NULL;
         }
         facts[n_facts] = (LabFact) { .object = object };
@@ -41,16 +44,34 @@ LabFact *lab__fact_for(const void *object)
     return &facts[*slot - 1];
 }
 
-const LabFact *lab__facts(unsigned *count)
+LabFact *lab__facts(unsigned *count)
 {
     *count = n_facts;
     return facts;
 }
 
+bool lab__facts_are_missing(void)
+{
+    return missing;
+}
+
 const char *lab__note_name(const void *object)
 {
     const LabFact *f = lab__fact(object);
-    return f && f->kind == LAB_FACT_NAME && f->text[0] ? f->text : NULL;
+    bool has_name = f && (f->kind == LAB_FACT_NAME || f->kind == LAB_FACT_QUEUE ||
+                          f->kind == LAB_FACT_TURN);
+    return has_name && f->text[0] ? f->text : NULL;
+}
+
+void *lab__grown(void *array, unsigned n, unsigned *room, size_t size)
+{
+    enum { FIRST_ROOM = 8 };
+
+    if (n < *room) {
+        return array;
+    }
+    *room = *room ? 2 * *room : FIRST_ROOM;
+    return g_realloc_n(array, *room, size);
 }
 
 /* ---- who holds what -------------------------------------------------------------------- */
@@ -63,9 +84,8 @@ const LabHold *lab__holds(unsigned *count)
 
 void lab__hold_add(const LabHold *hold)
 {
-    if (n_holds < LAB_HOLDS_MAX) {
-        holds[n_holds++] = *hold;
-    }
+    holds = lab__grown(holds, n_holds, &holds_room, sizeof(*holds));
+    holds[n_holds++] = *hold;
 }
 
 static void remove_hold(unsigned i)
@@ -96,6 +116,15 @@ void lab__hold_clear(const void *object)
 {
     for (unsigned i = n_holds; i-- > 0;) {
         if (holds[i].object == object) {
+            remove_hold(i);
+        }
+    }
+}
+
+void lab__hold_forget(const void *coroutine)
+{
+    for (unsigned i = n_holds; i-- > 0;) {
+        if (holds[i].coroutine == coroutine) {
             remove_hold(i);
         }
     }

@@ -10,27 +10,20 @@
 
 /* ---- what a thread waits for, in calls that nest ---------------------------------------- */
 
-static LabWaitNote *push_wait(PortNote note, const void *object, const char *text)
+static void push_wait(PortNote note, const void *object, const char *text)
 {
     LabThread *t = lab__self();
-    LabWaitNote *w = t->n_waits < LAB_WAITS_MAX ? &t->waits[t->n_waits] : NULL;
 
-    t->n_waits++;
-    E.waits++;
-    if (w) {
-        *w = (LabWaitNote) { .kind = note, .serial = E.waits, .object = object, .text = text };
-    }
-    return w;
+    t->waits = lab__grown(t->waits, t->n_waits, &t->waits_room, sizeof(*t->waits));
+    t->waits[t->n_waits++] = (LabWaitNote) { .kind = note, .serial = ++E.waits,
+                                             .object = object, .text = text };
 }
 
-/* The innermost one of this kind; NULL: none, or it has not been kept. */
+/* The innermost one of this kind; NULL: none. */
 static LabWaitNote *innermost(PortNote kind)
 {
     LabThread *t = lab__self();
 
-    if (t->n_waits > LAB_WAITS_MAX) {
-        return NULL;
-    }
     for (unsigned i = t->n_waits; i-- > 0;) {
         if (t->waits[i].kind == kind) {
             return &t->waits[i];
@@ -54,8 +47,6 @@ static void wait_end(const void *object, const char *text)
 
     if (w) {
         remove_wait(w);
-    } else if (lab__self()->n_waits > LAB_WAITS_MAX) {
-        lab__self()->n_waits--;
     }
 }
 
@@ -108,7 +99,7 @@ static void drain_settled(const void *object, const char *text)
 {
     LabThread *t = lab__self();
 
-    for (unsigned i = MIN(t->n_waits, LAB_WAITS_MAX); i-- > 0;) {
+    for (unsigned i = t->n_waits; i-- > 0;) {
         LabWaitNote *w = &t->waits[i];
         if (w->kind == PORT_NOTE_DRAIN_BEGIN && w->object == object && !w->settled) {
             w->settled = true;
@@ -124,7 +115,7 @@ static void drain_end(const void *object, const char *text)
     LabThread *t = lab__self();
     LabWaitNote *found = innermost(PORT_NOTE_DRAIN_BEGIN);
 
-    for (unsigned i = MIN(t->n_waits, LAB_WAITS_MAX); found && i-- > 0;) {
+    for (unsigned i = t->n_waits; found && i-- > 0;) {
         if (t->waits[i].kind == PORT_NOTE_DRAIN_BEGIN && t->waits[i].object == object) {
             found = &t->waits[i];
             break;
@@ -132,8 +123,6 @@ static void drain_end(const void *object, const char *text)
     }
     if (found) {
         remove_wait(found);
-    } else if (t->n_waits > LAB_WAITS_MAX) {
-        t->n_waits--;
     }
 }
 
@@ -143,7 +132,7 @@ static void quiesce(const void *object, const char *text)
     unsigned n = t->n_waits;
 
     /* or else it is another section, which came to the graph while this one waits */
-    if (n > 0 && n <= LAB_WAITS_MAX && t->waits[n - 1].kind == PORT_NOTE_DRAIN_BEGIN) {
+    if (n > 0 && t->waits[n - 1].kind == PORT_NOTE_DRAIN_BEGIN) {
         uint32_t serial = t->waits[n - 1].serial;
         lab__hold_add(&(LabHold) { .object = object, .thread = E.self, .since = serial,
                                    .section = serial });
@@ -160,8 +149,7 @@ static void resume(const void *object, const char *text)
 static const void *coroutine_here(void)
 {
     const LabThread *t = lab__self();
-    return t->n_coroutines > 0 && t->n_coroutines <= LAB_COROUTINES_MAX
-           ? t->coroutines[t->n_coroutines - 1] : NULL;
+    return t->n_coroutines > 0 ? t->coroutines[t->n_coroutines - 1].coroutine : NULL;
 }
 
 static void enter(const void *co, const char *text)
@@ -174,26 +162,23 @@ static void enter(const void *co, const char *text)
         f->waits_for = NULL;
         f->thread = E.self;
     }
-    if (t->n_coroutines < LAB_COROUTINES_MAX) {
-        t->coroutines[t->n_coroutines] = co;
-        t->mutexes_before[t->n_coroutines] = t->mutexes;
-    }
-    t->n_coroutines++;
+    t->coroutines = lab__grown(t->coroutines, t->n_coroutines, &t->coroutines_room,
+                               sizeof(*t->coroutines));
+    t->coroutines[t->n_coroutines++] = (LabEntered) { co, t->mutexes };
 }
 
 static void yield(const void *co, const char *text)
 {
     LabThread *t = lab__self();
-    unsigned top = t->n_coroutines - 1;
 
     if (t->n_coroutines == 0) {
         return;
     }
-    if (top < LAB_COROUTINES_MAX && t->mutexes > t->mutexes_before[top]) {
+    unsigned before = t->coroutines[--t->n_coroutines].mutexes_before;
+    if (t->mutexes > before) {
         lab_fail(LAB_ORACLE, "a coroutine yields in %s while it holds a mutex (%u of them)",
-                 t->name, t->mutexes - t->mutexes_before[top]);
+                 t->name, t->mutexes - before);
     }
-    t->n_coroutines--;
     const LabFact *f = lab__fact(co);
     if (f && f->waits_for) {
         lab__check_circle_of(co);
@@ -205,19 +190,55 @@ static void co_end(const void *co, const char *text)
 {
     for (int i = 0; i < E.n_threads; i++) {
         LabThread *t = &lab__threads[i];
-        for (unsigned w = 0; w < MIN(t->n_waits, LAB_WAITS_MAX); w++) {
+        for (unsigned w = 0; w < t->n_waits; w++) {
             t->waits[w].cause = t->waits[w].cause == co ? NULL : t->waits[w].cause;
         }
     }
+    lab__hold_forget(co);
 }
 
 static void co_wait(const void *object, const char *text)
 {
-    LabFact *f = lab__fact_for(coroutine_here());
+    const void *co = coroutine_here();
+    LabFact *f = co ? lab__fact_for(co) : NULL;
     /* the outermost reason: a parked request waits in a queue, which says less */
     if (f && !f->waits_for) {
         f->waits_for = object;
+        f->at = E.steps;
         snprintf(f->text, sizeof(f->text), "%s", text);
+    }
+}
+
+/* The fact of OBJECT, which is of that kind and may have a name; NULL: there are too many. */
+static LabFact *fact_of_kind(const void *object, LabFactKind kind)
+{
+    LabFact *f = lab__fact_for(object);
+
+    if (f && f->kind != kind) {
+        if (f->kind != LAB_FACT_NAME) {
+            f->text[0] = '\0';
+        }
+        f->kind = kind;
+        f->at = 0;
+        f->waits_for = NULL;
+    }
+    return f;
+}
+
+static void co_queue(const void *queue, const char *text)
+{
+    fact_of_kind(queue, LAB_FACT_QUEUE);
+    co_wait(queue, "CoQueue");
+}
+
+/* Somebody wakes a waiter of a queue, if there is one. */
+static void wake(const void *queue, const char *text)
+{
+    LabFact *f = fact_of_kind(queue, LAB_FACT_QUEUE);
+
+    if (f) {
+        f->at = E.steps;
+        f->thread = E.self;
     }
 }
 
@@ -253,12 +274,19 @@ static void release(const void *object, const char *text)
 
 static void thread_hold(const void *object, const char *text)
 {
-    lab__hold_add(&(LabHold) { .object = object, .thread = E.self, .since = E.waits });
+    /* given back by the coroutine that took it, which may yield before */
+    lab__hold_add(&(LabHold) { .object = object, .coroutine = coroutine_here(),
+                               .thread = E.self, .since = E.waits });
 }
 
-static void thread_release(const void *object, const char *text)
+/* Who waits for DIRECTION is served next by a timer of CTX; NULL: by nobody. */
+static void served(const void *direction, const void *ctx)
 {
-    lab__hold_remove(object, NULL);
+    LabFact *f = fact_of_kind(direction, LAB_FACT_TURN);
+
+    if (f) {
+        f->waits_for = ctx;
+    }
 }
 
 /* What was said to be waited for is over: it is on its way. */
@@ -337,7 +365,7 @@ static void command_begin(const void *object, const char *text)
 {
     const LabThread *t = lab__self();
 
-    for (unsigned i = 0; i < MIN(t->n_waits, LAB_WAITS_MAX); i++) {
+    for (unsigned i = 0; i < t->n_waits; i++) {
         if (t->waits[i].kind == PORT_NOTE_WAIT_BEGIN) {
             lab_fail(LAB_ORACLE, "command '%s' starts inside AIO_WAIT_WHILE(%s)", text,
                      t->waits[i].text);
@@ -363,9 +391,11 @@ static const struct {
     [PORT_NOTE_ENTER] = { enter, true },
     [PORT_NOTE_YIELD] = { yield, true },
     [PORT_NOTE_CO_WAIT] = { co_wait, true },
+    [PORT_NOTE_CO_QUEUE] = { co_queue, true },
     [PORT_NOTE_CO_HOLD] = { hold, true },
     [PORT_NOTE_CO_SHARE] = { share, true },
     [PORT_NOTE_CO_RELEASE] = { release, true },
+    [PORT_NOTE_CO_WAKE] = { wake },
     [PORT_NOTE_WAIT_BEGIN] = { NULL, true },    /* lab_wait_note() */
     [PORT_NOTE_WAIT_END] = { wait_end, true },
     [PORT_NOTE_JOB] = { job, true, true },
@@ -373,7 +403,7 @@ static const struct {
     [PORT_NOTE_COMMAND_END] = { NULL, true },
     [PORT_NOTE_HOME] = { home },
     [PORT_NOTE_THREAD_HOLD] = { thread_hold },
-    [PORT_NOTE_THREAD_RELEASE] = { thread_release },
+    [PORT_NOTE_THREAD_RELEASE] = { release },
     [PORT_NOTE_CO_END] = { co_end },
     [PORT_NOTE_WAIT_POLL] = { wait_poll },
     [PORT_NOTE_WAIT_LOOK] = { wait_look },
@@ -404,10 +434,16 @@ void lab_note(PortNote note, const void *object, const char *format, ...)
 
 void lab_note_pair(PortNote note, const void *object, const void *other)
 {
-    if (note == PORT_NOTE_SCHEDULE) {
+    switch (note) {
+    case PORT_NOTE_SCHEDULE:
         schedule(object, other);
-    } else {
+        break;
+    case PORT_NOTE_SERVED:
+        served(object, other);
+        break;
+    default:
         counted(object, other);
+        break;
     }
 }
 
@@ -418,7 +454,7 @@ void lab__check_left_over(void)
     const LabFact *facts = lab__facts(&n);
     char node_name[80];
 
-    for (unsigned i = 0; i < MIN(t->n_waits, LAB_WAITS_MAX); i++) {
+    for (unsigned i = 0; i < t->n_waits; i++) {
         const void *node = t->waits[i].object;
         if (t->waits[i].kind == PORT_NOTE_DRAIN_BEGIN) {
             lab_fail(LAB_ORACLE, "the case ends in a drained section of %s",

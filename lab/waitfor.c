@@ -8,6 +8,29 @@
 
 /* ---- coroutines ------------------------------------------------------------------------ */
 
+/* Whoever calls qemu_co_queue_next() may end it: who has done so, and was it too early? */
+static void say_queue(LabText *t, const LabFact *queue, uint64_t waits_since)
+{
+    if (!queue->at) {
+        lab__say(t, ", in which nobody has woken anybody");
+        return;
+    }
+    lab__say(t, ", in which %s was the last to wake, %s this wait began",
+             lab_thread_name(queue->thread), queue->at < waits_since ? "before" : "after");
+}
+
+/* A direction of a throttle group. */
+static void say_turn(LabText *t, const LabFact *direction)
+{
+    if (!direction->waits_for) {
+        lab__say(t, ", which no timer serves");
+    } else {
+        lab__say(t, ", which a timer of the loop of ");
+        lab__say_loop(t, direction->waits_for);
+        lab__say(t, " serves next");
+    }
+}
+
 static void say_what_coroutine_waits_for(LabText *t, const void *co)
 {
     const LabFact *f = lab__fact(co);
@@ -21,7 +44,15 @@ static void say_what_coroutine_waits_for(LabText *t, const void *co)
     }
     lab__say(t, " and waits for %s", f->text);
     const LabFact *object = lab__fact(f->waits_for);
-    if (object && object->kind == LAB_FACT_LOCK) {
+    if (object && object->kind == LAB_FACT_QUEUE) {
+        lab__say(t, " ");
+        lab__say_object(t, object->object);
+        say_queue(t, object, f->at);
+    } else if (object && object->kind == LAB_FACT_TURN) {
+        lab__say(t, " ");
+        lab__say_object(t, object->object);
+        say_turn(t, object);
+    } else if (object && object->kind == LAB_FACT_LOCK) {
         lab__say(t, " ");
         lab__say_object(t, object->object);
         lab__say_holders(t, object->object);
@@ -122,7 +153,7 @@ static void say_thread(LabText *t, int i)
     const LabThread *thread = &lab__threads[i];
 
     lab__say(t, "  %s: ", thread->name);
-    for (unsigned w = 0; w < MIN(thread->n_waits, LAB_WAITS_MAX); w++) {
+    for (unsigned w = 0; w < thread->n_waits; w++) {
         const LabWaitNote *note = &thread->waits[w];
         if (note->kind == PORT_NOTE_WAIT_BEGIN) {
             lab__say(t, "AIO_WAIT_WHILE(%s), ", note->text);
@@ -157,5 +188,9 @@ size_t lab__waitfor_text(char *buffer, size_t size)
         }
     }
     say_requests(&t);
+    if (lab__facts_are_missing()) {
+        lab__say(&t, "  (there were more than %d objects: some are not told about)\n",
+                 LAB_FACTS_MAX);
+    }
     return t.length;
 }

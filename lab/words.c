@@ -15,11 +15,40 @@ void lab__say(LabText *t, const char *format, ...)
     }
 }
 
+/* How many of that kind were met before, and F itself. */
+static unsigned number_of(const LabFact *f)
+{
+    unsigned n, number = 0;
+    const LabFact *facts = lab__facts(&n);
+
+    for (const LabFact *i = facts; i <= f; i++) {
+        number += i->kind == f->kind;
+    }
+    return number;
+}
+
 void lab__say_object(LabText *t, const void *object)
 {
-    char name[80];
+    char name[128];
+    const LabFact *f = lab__fact(object);
 
-    lab__say(t, "%s", lab_object_name((uintptr_t)object, name, sizeof(name)));
+    lab_object_name((uintptr_t)object, name, sizeof(name));
+    if (f && f->kind == LAB_FACT_QUEUE && name[0] == '#') {
+        lab__say(t, "Q%u", number_of(f));       /* nobody else has seen it */
+    } else {
+        lab__say(t, "%s", name);
+    }
+}
+
+void lab__say_loop(LabText *t, const void *ctx)
+{
+    for (int i = 0; i < lab__engine.n_threads; i++) {
+        if ((lab__engine.live & lab__bit(i)) && lab__threads[i].home == ctx) {
+            lab__say(t, "%s", lab_thread_name(i));
+            return;
+        }
+    }
+    lab__say_object(t, ctx);
 }
 
 const LabFact *lab__request_of(const void *co)
@@ -40,20 +69,15 @@ const LabFact *lab__request_of(const void *co)
 
 void lab__say_coroutine(LabText *t, const void *co)
 {
-    unsigned n, number = 0;
-    const LabFact *facts = lab__facts(&n), *request = lab__request_of(co);
+    const LabFact *f = lab__fact(co), *request = lab__request_of(co);
 
     if (request) {
         lab__say(t, "request R%u (%s)", request->serial, request->text);
-        return;
+    } else if (f) {
+        lab__say(t, "coroutine C%u", number_of(f));
+    } else {
+        lab__say(t, "a coroutine");
     }
-    for (unsigned i = 0; i < n; i++) {
-        number += facts[i].kind == LAB_FACT_COROUTINE;
-        if (facts[i].object == co) {
-            break;
-        }
-    }
-    lab__say(t, "coroutine C%u", number);
 }
 
 void lab__say_holders(LabText *t, const void *object)

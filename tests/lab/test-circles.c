@@ -4,131 +4,23 @@
  * must be found, and told link by link. And waits that look like them but end: none of these
  * may be reported, in any schedule.
  */
-#include "../drain/drain-driver.h"
-#include "miniblk/aio-wait.h"
+#include "miniblk/osdep.h"
 #include "miniblk/blockjob.h"
-#include "miniblk/coroutine.h"
 #include "miniblk/graph-lock.h"
-#include "miniblk/thread.h"
 #include "aio/port-note.h"
+#include "hook-disk.h"
 #include "lab-cases.h"
 
-enum { LONG = 1000000 };       /* ns: until all others have gone as far as they can */
-
-static IOThread *io[2];
-static AioContext *io_ctx[2];
-static QemuMutex mutex;
 static CoMutex co_mutex, other_co_mutex;
 static CoRwlock rwlock;
-static bool flag, other_flag;   /* atomic */
-static int reads;               /* atomic; started and not ended */
 static BlockBackend *second;    /* that a request uses, too */
 
-static void set_flag(bool *f)
+/* ---- circles ---------------------------------------------------------------------------- */
+
+static void coroutine_fn wait_for_a_moment(void)
 {
-    qatomic_set_mb(f, true);
-    aio_wait_kick();
-}
-
-static void wait_for_flag(bool *f)
-{
-    AIO_WAIT_WHILE_UNLOCKED(NULL, !qatomic_read(f));
-}
-
-/* ---- somebody who is busy --------------------------------------------------------------- */
-
-static void again_and_again(void *opaque)
-{
-    if (!qatomic_read(&other_flag)) {
-        aio_bh_schedule_oneshot(io_ctx[1], again_and_again, NULL);
-    }
-}
-
-/* Until other_flag is set. */
-static void start_bystander(void)
-{
-    aio_bh_schedule_oneshot(io_ctx[1], again_and_again, NULL);
-}
-
-/* ---- a driver whose reads do what the case wants ---------------------------------------- */
-
-static void coroutine_fn (*in_read)(BlockDriverState *bs);
-
-static int coroutine_fn hook_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                    QEMUIOVector *qiov, BdrvRequestFlags flags)
-{
-    in_read(bs);
-    return 0;
-}
-
-static int coroutine_fn hook_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                     QEMUIOVector *qiov, BdrvRequestFlags flags)
-{
-    in_read(bs);
-    return 0;
-}
-
-static BlockDriver bdrv_hook = {
-    .format_name = "hook",
-    .bdrv_co_preadv = hook_preadv,
-    .bdrv_co_pwritev = hook_pwritev,
-    .bdrv_child_perm = bdrv_default_perms,
-};
-
-static BlockBackend *disk(const char *name, AioContext *ctx,
-                          void coroutine_fn (*hook)(BlockDriverState *bs))
-{
-    BlockDriverState *bs = bdrv_new_open_driver(&bdrv_hook, name, BDRV_O_RDWR, &error_abort);
-
-    in_read = hook;
-    bs->total_sectors = 1 << 11;
-    BlockBackend *blk = test_backend(bs);
-    if (ctx != qemu_get_aio_context()) {
-        test_move(bs, ctx);
-    }
-    return blk;
-}
-
-static void free_disk(BlockBackend *blk)
-{
-    BlockDriverState *bs = blk_bs(blk);
-
-    /* they have to be there when the node moves back */
-    AIO_WAIT_WHILE_UNLOCKED(NULL, qatomic_read(&reads) > 0);
-    if (bdrv_get_aio_context(bs) != qemu_get_aio_context()) {
-        test_move(bs, qemu_get_aio_context());
-    }
-    blk_unref(blk);
-    bdrv_unref(bs);
-}
-
-static void coroutine_fn read_once(void *opaque)
-{
-    char buffer[512];
-    blk_co_pread(opaque, 4096, sizeof(buffer), buffer, 0);
-    qatomic_dec(&reads);
-    aio_wait_kick();
-}
-
-static void start_read(BlockBackend *blk)
-{
-    qatomic_inc(&reads);
-    aio_co_enter(blk_get_aio_context(blk), qemu_coroutine_create(read_once, blk));
-}
-
-static void coroutine_fn sleep_in_loop(BlockDriverState *bs)
-{
-    set_flag(&flag);
     qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, LONG);
 }
-
-static void take_mutex(void *opaque)
-{
-    qemu_mutex_lock(&mutex);
-    qemu_mutex_unlock(&mutex);
-}
-
-/* ---- circles ---------------------------------------------------------------------------- */
 
 /* drain -> request -> loop of io0 -> mutex -> main */
 static void mutex_over_drain(void)
@@ -357,6 +249,124 @@ static void mutex_over_job(void)
     job_cancel_sync_locked(&job->job, true);
 }
 
+/* drain -> request -> loop of io0 -> context lock -> coroutine in main -> CoMutex -> request */
+static void coroutine_fn lock_co_mutex_and_sleep(BlockDriverState *bs)
+{
+    qemu_co_mutex_lock(&co_mutex);
+    sleep_in_loop(bs);
+    qemu_co_mutex_unlock(&co_mutex);
+}
+
+static void coroutine_fn context_lock_then_co_mutex(void *opaque)
+{
+    aio_context_acquire(io_ctx[1]);
+    qemu_co_mutex_lock(&co_mutex);
+    qemu_co_mutex_unlock(&co_mutex);
+    aio_context_release(io_ctx[1]);
+}
+
+static void context_lock_of_a_coroutine(void)
+{
+    BlockBackend *blk = disk("disk", io_ctx[0], lock_co_mutex_and_sleep);
+
+    start_bystander();
+    start_read(blk);
+    wait_for_flag(&flag);
+    qemu_coroutine_enter(qemu_coroutine_create(context_lock_then_co_mutex, NULL));
+    aio_bh_schedule_oneshot(io_ctx[0], take_context_lock, NULL);
+    bdrv_drained_begin(blk_bs(blk));
+}
+
+/* In the innermost of many waits. */
+enum { DEEP = 40 };
+static int depth;
+
+static void wait_in_a_wait(void *opaque)
+{
+    if (++depth == DEEP) {
+        qemu_mutex_lock(&mutex);
+        aio_wait_bh_oneshot(io_ctx[0], take_mutex, NULL);
+    }
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), wait_in_a_wait, NULL);
+    wait_for_flag(&flag);
+}
+
+static void mutex_in_many_waits(void)
+{
+    start_bystander();
+    wait_in_a_wait(NULL);
+}
+
+/* A coroutine has many locks, and waits for one more; whoever has that waits for its first. */
+enum { MANY_LOCKS = 300 };
+static CoMutex locks[MANY_LOCKS];
+
+static void coroutine_fn lock_many(void *opaque)
+{
+    for (int i = 0; i < MANY_LOCKS; i++) {
+        qemu_co_mutex_lock(&locks[i]);
+    }
+    set_flag(&flag);
+    qemu_co_mutex_lock(&co_mutex);
+}
+
+static void coroutine_fn lock_one_and_the_last(void *opaque)
+{
+    qemu_co_mutex_lock(&co_mutex);
+    wait_for_a_moment();
+    qemu_co_mutex_lock(&locks[MANY_LOCKS - 1]);
+}
+
+static void lock_beyond_many(void)
+{
+    static bool never;
+
+    for (int i = 0; i < MANY_LOCKS; i++) {
+        qemu_co_mutex_init(&locks[i]);
+    }
+    start_bystander();
+    aio_co_enter(io_ctx[0], qemu_coroutine_create(lock_one_and_the_last, NULL));
+    aio_co_enter(io_ctx[0], qemu_coroutine_create(lock_many, NULL));
+    wait_for_flag(&never);
+}
+
+/* drain -> request -> lock 99 -> coroutine -> lock 98 -> ... -> lock 0 -> loop -> mutex -> main */
+enum { LINKS = 100 };
+
+static void coroutine_fn lock_two(void *opaque)
+{
+    int i = GPOINTER_TO_INT(opaque);
+
+    qemu_co_mutex_lock(&locks[i]);
+    if (i > 0) {
+        qemu_co_mutex_lock(&locks[i - 1]);
+    } else {
+        wait_for_a_moment();
+    }
+}
+
+static void coroutine_fn want_last_lock(BlockDriverState *bs)
+{
+    set_flag(&flag);
+    qemu_co_mutex_lock(&locks[LINKS - 1]);
+}
+
+static void long_way(void)
+{
+    BlockBackend *blk = disk("disk", io_ctx[0], want_last_lock);
+
+    start_bystander();
+    qemu_mutex_lock(&mutex);
+    for (int i = 0; i < LINKS; i++) {
+        qemu_co_mutex_init(&locks[i]);
+        aio_co_enter(io_ctx[0], qemu_coroutine_create(lock_two, GINT_TO_POINTER(i)));
+    }
+    start_read(blk);
+    wait_for_flag(&flag);
+    aio_bh_schedule_oneshot(io_ctx[0], take_mutex, NULL);
+    bdrv_drained_begin(blk_bs(blk));
+}
+
 /* ---- waits that end --------------------------------------------------------------------- */
 
 /* A callback takes the mutex in the middle of the drain and gives it back by itself. */
@@ -457,6 +467,46 @@ static void context_lock_that_is_dropped(void)
     bdrv_drained_begin(blk_bs(blk));
     bdrv_drained_end(blk_bs(blk));
     aio_context_release(io_ctx[0]);
+    free_disk(blk);
+}
+
+/* The lock is its coroutine's, not main's, which begins to wait before it is given back. */
+static void coroutine_fn context_lock_over_sleep(void *opaque)
+{
+    aio_context_acquire(io_ctx[1]);
+    wait_for_a_moment();
+    aio_context_release(io_ctx[1]);
+}
+
+static void context_lock_over_yield(void)
+{
+    BlockBackend *blk = disk("disk", io_ctx[0], sleep_in_loop);
+
+    start_read(blk);
+    wait_for_flag(&flag);
+    qemu_coroutine_enter(qemu_coroutine_create(context_lock_over_sleep, NULL));
+    aio_bh_schedule_oneshot(io_ctx[0], take_context_lock, NULL);
+    bdrv_drain(blk_bs(blk));
+    free_disk(blk);
+}
+
+/* The same with a CoMutex that a coroutine deep down has. */
+static void coroutine_fn enter_another(void *opaque)
+{
+    if (++depth < DEEP) {
+        qemu_coroutine_enter(qemu_coroutine_create(enter_another, NULL));
+    } else {
+        hold_co_mutex(NULL);
+    }
+}
+
+static void lock_of_the_innermost_coroutine(void)
+{
+    BlockBackend *blk = disk("disk", io_ctx[0], want_co_mutex);
+
+    qemu_coroutine_enter(qemu_coroutine_create(enter_another, NULL));
+    start_read(blk);
+    bdrv_drain(blk_bs(blk));
     free_disk(blk);
 }
 
@@ -650,12 +700,26 @@ static const LabCase cases[] = {
     { "/circle/mutex-over-job", mutex_over_job, LAB_CYCLE,
       { "main, in AIO_WAIT_WHILE(at_work(job)), waits for coroutine C",
         "waits for a timer of the loop of IO io0" } },
+    { "/circle/context-lock-of-a-coroutine", context_lock_of_a_coroutine, LAB_CYCLE,
+      { "IO io0 waits for context lock of 'io1', held by coroutine C",
+        "waits for CoMutex co_mutex, held by request R1" } },
+    { "/circle/mutex-in-many-waits", mutex_in_many_waits, LAB_CYCLE,
+      { "main, in AIO_WAIT_WHILE(bh_is_pending(&w)), waits for the bottom half of IO io0",
+        "IO io0 waits for lock mutex, held by main" } },
+    { "/circle/lock-beyond-many", lock_beyond_many, LAB_CYCLE,
+      { "waits for CoMutex locks+", "waits for CoMutex co_mutex, held by coroutine C" } },
+    { "/circle/long-way", long_way, LAB_CYCLE,
+      { "main would wait for itself", "main, in drained_begin of node 'disk'", " more ...",
+        "IO io0 waits for lock mutex, held by main" } },
 
     { "/ends/lock-in-a-nested-wait", lock_in_a_nested_wait, .schedules = MANY },
     { "/ends/bh-before-the-mutex", bh_before_the_mutex, .schedules = MANY },
     { "/ends/bh-then-mutex", bh_then_mutex, .schedules = MANY },
     { "/ends/section-ended-by-a-callback", section_ended_by_a_callback, .schedules = MANY },
     { "/ends/context-lock-that-is-dropped", context_lock_that_is_dropped, .schedules = MANY },
+    { "/ends/context-lock-over-yield", context_lock_over_yield, .schedules = MANY },
+    { "/ends/lock-of-the-innermost-coroutine", lock_of_the_innermost_coroutine,
+      .schedules = MANY },
     { "/ends/condition-of-somebody-else", condition_of_somebody_else, .schedules = MANY },
     { "/ends/lock-of-a-sleeper", lock_of_a_sleeper, .schedules = MANY },
     { "/ends/rwlock-beside-parking", rwlock_beside_parking, .schedules = MANY },
@@ -667,9 +731,7 @@ static const LabCase cases[] = {
 
 int main(int argc, char **argv)
 {
-    test_init(&argc, &argv);
-    test_threads_start(io, io_ctx, 2);
-    qemu_mutex_init(&mutex);
+    hook_disk_init(&argc, &argv);
     qemu_co_mutex_init(&co_mutex);
     qemu_co_mutex_init(&other_co_mutex);
     lab_cases_add(cases, G_N_ELEMENTS(cases));
