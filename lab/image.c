@@ -19,6 +19,7 @@
 #include <link.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include "lab/engine.h"
 #include "lab/world.h"
 #include "lab/arena.h"
@@ -55,11 +56,14 @@ bool lab_world_restores(void)
 
 static void __attribute__((noreturn, format(printf, 1, 2))) fatal(const char *fmt, ...)
 {
+    char text[256];
     va_list ap;
 
     va_start(ap, fmt);
-    vdprintf(2, fmt, ap);
+    int length = vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
+    /* by nothing that would allocate memory: there may be none */
+    syscall(SYS_write, STDERR_FILENO, text, MIN((size_t)length, sizeof(text) - 1));
     _exit(125);
 }
 

@@ -7,6 +7,9 @@
 #include "lab/report.h"
 #include "lab/world.h"
 
+#include <signal.h>
+#include <sys/syscall.h>
+
 /* Exit statuses; miniblk-lab has the same. */
 enum { STATUS_OK = 0, STATUS_FAILED = 1, STATUS_USAGE = 2, STATUS_UNFINISHED = 3 };
 
@@ -110,6 +113,29 @@ static void adopt(LabConfig *config, const LabSeed *seed)
     }
 }
 
+/*
+ * A schedule that never comes to a point again can only be ended by a signal, and this process
+ * with it. What is said then.
+ */
+static char hung[512] LAB_KEEP;
+
+static void say_hung(int number)
+{
+    /* not write() and _exit(): those are the schedule's */
+    syscall(SYS_write, STDOUT_FILENO, hung, strlen(hung));
+    syscall(SYS_exit_group, STATUS_FAILED);
+}
+
+static void prepare_to_hang(const LabConfig *config, const char *path)
+{
+    struct sigaction sa = { .sa_handler = say_hung, .sa_flags = SA_ONSTACK };
+
+    snprintf(hung, sizeof(hung), "not ok 1 %.300s # lab livelock\n# no end of the schedule in "
+             "%.0f s of real time: the program loops without a scheduling point\n", path,
+             config->hang_ns / 1e9);
+    sigaction(SIGALRM, &sa, NULL);
+}
+
 /* One recorded run of the file's list: whether it ends as the file says, and how. */
 static bool replay_once(const LabConfig *config, unsigned number, LabChooser *chooser,
                         const LabReplayFile *file, LabOutcome *outcome)
@@ -121,7 +147,7 @@ static bool replay_once(const LabConfig *config, unsigned number, LabChooser *ch
     limits.quiet = chooser->replay.list;        /* not the first time */
     g_strlcpy(wanted.message, file->message, sizeof(wanted.message));
     lab_chooser_begin_replay(chooser, file->list, true, NULL);
-    lab_execute(number, &chooser->strategy, &limits, outcome);
+    lab_execute_in_time(config, number, &chooser->strategy, &limits, outcome);
     return lab_same_failure(&wanted, outcome);
 }
 
@@ -215,7 +241,8 @@ static int with_line(LabConfig *config)
         file.list = lab_keep_alloc(sizeof(*file.list));
         chooser = lab_chooser_new();
         lab_chooser_begin(chooser, &file.seed.plan, file.list);
-        lab_execute(number, &chooser->strategy, &config->limits, &outcome);
+        prepare_to_hang(config, file.seed.path);
+        lab_execute_in_time(config, number, &chooser->strategy, &config->limits, &outcome);
         lab_chooser_free(chooser);
         file.verdict = outcome.verdict;
         file.message = outcome.message;
@@ -271,6 +298,7 @@ static int with_file(LabConfig *config)
         status = STATUS_USAGE;
     } else {
         adopt(config, &file.seed);
+        prepare_to_hang(config, file.seed.path);
         status = (config->mode == LAB_MODE_REPLAY ? replay : shrink)(config, number, &file);
     }
     lab_replay_clear(&file);

@@ -67,7 +67,7 @@ static const Option options[] = {
     { "--steps", ALL, VALUE, "LAB_STEPS", NULL, "N", "steps after which it is a livelock" },
     { "--check", EXPLORE, VALUE, "LAB_CHECK", NULL, "N",
       "every Nth schedule runs twice (64; 0: none)" },
-    { "--hang", EXPLORE, VALUE, "LAB_HANG", NULL, "S",
+    { "--hang", ALL, VALUE, "LAB_HANG", NULL, "S",
       "a schedule may take so many seconds (60)" },
     { "--progress", EXPLORE, SWITCH, "LAB_PROGRESS", NULL, "on|off",
       "a line on stderr (if it is a terminal)" },
@@ -267,6 +267,7 @@ static void start_gdb(char *program)
     };
 
     g_setenv("LAB_TIMELINE", "none", true);
+    g_setenv("LAB_HANG", "1000000", true);      /* who looks at it takes the time he wants */
     execvp("gdb", argv);
     fail("cannot start gdb: %s", strerror(errno));
 }

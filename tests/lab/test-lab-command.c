@@ -249,6 +249,41 @@ static void test_given_up(void)
     g_assert_cmpuint(times, ==, 1);
 }
 
+/* What never ends is ended: when it is found, replayed, and to be made small. */
+static void test_loop_without_a_point(void)
+{
+    const char *words = "no end of the schedule in 1 s of real time";
+    g_autofree char *file = g_build_filename(directory, "loops-lab-loops.lab", NULL);
+    g_auto(Outcome) found = lab("run", g_getenv("LOOPS"), "--hang", "1", NULL);
+    g_auto(Outcome) again = lab("replay", file, "--hang", "1", NULL);
+    g_auto(Outcome) small = lab("shrink", file, "--hang", "1", NULL);
+
+    g_assert_cmpint(found.status, ==, 1);
+    assert_has(found.out, "not ok 1 /loops # lab livelock in schedule 0\n");
+    assert_has(found.out, words);
+    g_assert_cmpint(again.status, ==, 1);
+    assert_has(again.out, "not ok 1 /loops # lab livelock\n");
+    assert_has(again.out, words);
+    g_assert_cmpint(small.status, ==, 1);
+    assert_has(small.out, words);
+}
+
+/* Where address space is short, this is said. */
+static void test_no_room(void)
+{
+    g_autofree char *command = g_strdup_printf("ulimit -v 8000000; '%s' run '%s'",
+                                               g_getenv("MINIBLK_LAB"), lesson());
+    g_autofree char *out = NULL, *err = NULL;
+    int status;
+
+    g_assert_true(g_spawn_sync(directory, (char *[]) { (char *)"sh", (char *)"-c", command,
+                                                       NULL },
+                               NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, &out, &err, &status,
+                               NULL));
+    g_assert_cmpint(WIFEXITED(status) ? WEXITSTATUS(status) : -1, ==, 125);
+    assert_has(err, "miniblk-lab: no room for ");
+}
+
 /* A file for the program with the bug does not fail in the one without. */
 static void test_replay_of_another_program(void)
 {
@@ -375,6 +410,8 @@ int main(int argc, char **argv)
     g_test_add_func("/lab-command/shrink", test_shrink);
     g_test_add_func("/lab-command/prove", test_prove);
     g_test_add_func("/lab-command/given-up", test_given_up);
+    g_test_add_func("/lab-command/loop-without-a-point", test_loop_without_a_point);
+    g_test_add_func("/lab-command/no-room", test_no_room);
     g_test_add_func("/lab-command/usage", test_usage);
     g_test_add_func("/lab-command/help", test_help);
     status = g_test_run();
