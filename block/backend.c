@@ -48,8 +48,6 @@ void coroutine_fn blk__wait_while_drained(BlockBackend *blk)
          * look for parked requests, between our look and our place in the queue.
          */
         blk_dec_in_flight(blk);
-        port_note(PORT_NOTE_NAME, blk, "backend '%s' of '%s'", blk_name(blk),
-                  blk_bs(blk) ? blk_bs(blk)->node_name : "");
         port_note(PORT_NOTE_REQUEST_PARK, blk, NULL);
         qemu_co_queue_wait(&blk->parked, &blk->parked_lock);
         blk_inc_in_flight(blk);
@@ -109,6 +107,8 @@ void blk__begin_section(BlockBackend *blk)
     if (qatomic_fetch_inc(&blk->quiesce_counter) > 0) {
         return;
     }
+    port_note(PORT_NOTE_NAME, blk, "backend '%s' of '%s'", blk_name(blk),
+              blk_bs(blk) ? blk_bs(blk)->node_name : "");
     port_note(PORT_NOTE_QUIESCE, blk, NULL);
     if (blk->dev_ops) {
         tell_device(blk);

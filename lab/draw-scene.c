@@ -282,14 +282,45 @@ static const char *note_words(PortNote note)
     case PORT_NOTE_WAIT_BEGIN:      return "waits while";
     case PORT_NOTE_WAIT_END:        return "waits no more";
     case PORT_NOTE_JOB:             return "job is";
-    case PORT_NOTE_CO_QUEUE:
-    case PORT_NOTE_CO_WAIT:         return "coroutine queues";
-    case PORT_NOTE_CO_HOLD:         return "coroutine takes it";
-    case PORT_NOTE_CO_SHARE:        return "coroutine shares it";
-    case PORT_NOTE_CO_RELEASE:      return "coroutine lets it go";
+    case PORT_NOTE_CO_WAIT:         return "coroutine waits for";
+    case PORT_NOTE_CO_QUEUE:        return "coroutine waits in CoQueue";
+    case PORT_NOTE_CO_HOLD:         return "coroutine takes";
+    case PORT_NOTE_CO_SHARE:        return "coroutine shares";
+    case PORT_NOTE_CO_RELEASE:      return "coroutine gives back";
     case PORT_NOTE_COMMAND_BEGIN:   return "command begins";
     case PORT_NOTE_COMMAND_END:     return "command ends";
     default:                        return "";
+    }
+}
+
+/* "node 'disk': drained section begins", "coroutine takes CoMutex (lock)". */
+static void note_in_words(const LabEvent *event, char *buffer, size_t size)
+{
+    const char *words = note_words(event->note);
+    const char *blank = *event->text ? " " : "";
+    char name[64] = "";
+
+    if (event->object) {
+        lab_object_name((uintptr_t)event->object, name, sizeof(name));
+    }
+    bool known = *name && strcmp(name, "#new") != 0;
+    switch (event->note) {
+    case PORT_NOTE_REQUEST_BEGIN:       /* known by its number, which is in the text */
+    case PORT_NOTE_REQUEST_END:
+        snprintf(buffer, size, "%s%s%s", words, blank, event->text);
+        break;
+    case PORT_NOTE_CO_WAIT:
+    case PORT_NOTE_CO_QUEUE:
+    case PORT_NOTE_CO_HOLD:
+    case PORT_NOTE_CO_SHARE:
+    case PORT_NOTE_CO_RELEASE:
+        snprintf(buffer, size, "%s%s%s%s%s%s", words, blank, event->text,
+                 known ? " (" : "", known ? name : "", known ? ")" : "");
+        break;
+    default:
+        snprintf(buffer, size, "%s%s%s%s%s", name, *name ? ": " : "", words, blank,
+                 event->text);
+        break;
     }
 }
 
@@ -310,11 +341,7 @@ const char *lab_scene_words(const LabEvent *event, char *buffer, size_t size)
                  event->op.where ? " in " : "", event->op.where ? event->op.where : "");
         break;
     case LAB_EVENT_NOTE:
-        if (event->object) {
-            lab_object_name((uintptr_t)event->object, name, sizeof(name));
-        }
-        snprintf(buffer, size, "%s%s%s%s%s", name, *name ? ": " : "",
-                 note_words(event->note), *event->text ? " " : "", event->text);
+        note_in_words(event, buffer, size);
         break;
     case LAB_EVENT_WAKE:
         snprintf(buffer, size, "woken%s%s", event->other == LAB_BY_NOBODY ? "" : " by ",

@@ -143,8 +143,10 @@ typedef enum LabVerdict {
     LAB_DIVERGED,               /* the same choices did not give the same trace */
 } LabVerdict;
 
+enum { LAB_STEPS_DEFAULT = 1000000 };
+
 typedef struct LabLimits {
-    uint64_t steps;             /* livelock bound; 0: default */
+    uint64_t steps;             /* livelock bound; 0: LAB_STEPS_DEFAULT */
     bool tso;                   /* store buffers; otherwise sequentially consistent */
     bool clock;                 /* the clock is an agent always, not only as a last resort */
     bool spurious;              /* waits may return without reason (at most a few times) */

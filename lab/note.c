@@ -412,6 +412,22 @@ static const struct {
     [PORT_NOTE_RESUME] = { resume },
 };
 
+/* Requests are called as in who waits for whom: R1, R2... */
+static void trace_note(PortNote note, const void *object, const char *text)
+{
+    char request[LAB_FACT_TEXT + 16];
+    const LabFact *f;
+
+    if (note == PORT_NOTE_REQUEST_BEGIN) {
+        snprintf(request, sizeof(request), "R%u: %s", E.requests + 1, text);
+        text = request;
+    } else if (note == PORT_NOTE_REQUEST_END && (f = lab__fact(object))) {
+        snprintf(request, sizeof(request), "R%u", f->serial);
+        text = request;
+    }
+    lab__trace_event(LAB_EVENT_NOTE, -1, note, object, text);
+}
+
 void lab_note(PortNote note, const void *object, const char *format, ...)
 {
     char formatted[LAB_FACT_TEXT];
@@ -425,7 +441,7 @@ void lab_note(PortNote note, const void *object, const char *format, ...)
         text = formatted;
     }
     if (lab_running && lab__limits.record && notes[note].drawn) {
-        lab__trace_event(LAB_EVENT_NOTE, -1, note, object, text);
+        trace_note(note, object, text);
     }
     if (notes[note].take) {
         notes[note].take(object, text);

@@ -248,14 +248,54 @@ static void save(const LabConfig *config, unsigned number, const LabFailure *fai
 enum { SHRINK_SCHEDULES = 5000 };
 static const int64_t shrink_time_ns = 60 * INT64_C(1000000000);
 
+static bool still_fails(const LabConfig *config, unsigned number, const LabFailure *failure)
+{
+    LabChooser *chooser = lab_chooser_new();
+    LabOutcome outcome;
+
+    lab_chooser_begin_replay(chooser, &failure->deviations, false, NULL);
+    lab_execute_in_time(config, number, &chooser->strategy, &config->limits, &outcome);
+    lab_chooser_free(chooser);
+    return lab_same_failure(&failure->outcome, &outcome);
+}
+
+/*
+ * FAILURE made small. A livelock goes through millions of steps each time; one that shows in far
+ * fewer, too, is made small and told about with these. QUICK is CONFIG with the bound for that.
+ */
+static void shrink(const LabConfig *config, LabConfig *quick, unsigned number,
+                   LabFailure *failure, LabShrunk *shrunk)
+{
+    enum { QUICKER = 64 };
+
+    *quick = *config;
+    if (failure->outcome.verdict == LAB_LIVELOCK) {
+        uint64_t steps = config->limits.steps ? config->limits.steps : LAB_STEPS_DEFAULT;
+        LabFailure *attempt = g_memdup2(failure, sizeof(*failure));
+
+        quick->limits.steps = steps / QUICKER + 1;
+        lab_shrink(quick, number, &failure->outcome, SHRINK_SCHEDULES, shrink_time_ns,
+                   &attempt->deviations, shrunk);
+        if (shrunk->reproduced && still_fails(config, number, attempt)) {
+            failure->deviations = attempt->deviations;
+            g_free(attempt);
+            return;
+        }
+        g_free(attempt);
+        *quick = *config;
+    }
+    lab_shrink(config, number, &failure->outcome, SHRINK_SCHEDULES, shrink_time_ns,
+               &failure->deviations, shrunk);
+}
+
 /* In a process of its own: what kills a schedule may kill it, too. */
 static void shrink_and_report(const LabConfig *config, unsigned number, LabFailure *failure)
 {
     LabShrunk shrunk = { .reproduced = true };
+    LabConfig quick = *config;
 
     if (config->shrink) {
-        lab_shrink(config, number, &failure->outcome, SHRINK_SCHEDULES, shrink_time_ns,
-                   &failure->deviations, &shrunk);
+        shrink(config, &quick, number, failure, &shrunk);
     }
     if (!shrunk.reproduced) {
         lab_print_comment("the list of deviations did not give this failure again");
@@ -265,7 +305,7 @@ static void shrink_and_report(const LabConfig *config, unsigned number, LabFailu
         lab_printf("# no schedule with fewer than %u deviation%s fails so\n", shrunk.complete,
                    shrunk.complete == 1 ? "" : "s");
     }
-    lab_report_schedule(config, number, &failure->deviations, &failure->outcome);
+    lab_report_schedule(&quick, number, &failure->deviations, &failure->outcome);
 }
 
 void lab_report_failure(const LabConfig *config, unsigned number, LabFailure *failure)

@@ -5,8 +5,8 @@
 #include "lab/world.h"
 
 enum {
-    STEPS_DEFAULT = 1000000,    /* livelock bound */
     CYCLE_MAX = 64,             /* steps of a livelock's cycle that are recognised */
+    CYCLE_TOLD_MAX = 16,
 };
 
 LabStrategy lab__strategy LAB_KEEP;
@@ -90,8 +90,9 @@ void lab__fail_livelock(void)
         }
     }
     bool found = period <= CYCLE_MAX;
+    unsigned rest = found && period > CYCLE_TOLD_MAX ? period - CYCLE_TOLD_MAX : 0;
     text[0] = '\0';
-    for (i = found ? period : 16; i-- > 0 && length < sizeof(text) - 160;) {
+    for (i = found ? period : CYCLE_TOLD_MAX; i-- > rest && length < sizeof(text) - 160;) {
         if (lab__trace_recent(i, &a, &op_a)) {
             char object[80];
             length += snprintf(text + length, sizeof(text) - length, "\n    %s: %s %s",
@@ -103,6 +104,9 @@ void lab__fail_livelock(void)
                                ? lab_object_name(op_a.object, object, sizeof(object))
                                : op_a.where ? op_a.where : "");
         }
+    }
+    if (rest) {
+        snprintf(text + length, sizeof(text) - length, "\n    ... %u more ...", rest);
     }
     lab_fail(LAB_LIVELOCK, "%" PRIu64 " steps, the last half of them with every "
              "thread in turn. %s%s", E.steps,
@@ -152,7 +156,7 @@ void lab_execute(unsigned number, const LabStrategy *s, const LabLimits *limits,
     lab__strategy = *s;
     lab__limits = *limits;
     if (lab__limits.steps == 0) {
-        lab__limits.steps = STEPS_DEFAULT;
+        lab__limits.steps = LAB_STEPS_DEFAULT;
     }
     case_number = number;
     E.hash = number + 1;

@@ -148,6 +148,34 @@ static void say_sleep(LabText *t, const LabThread *thread)
     }
 }
 
+static bool has_requests(const void *object)
+{
+    unsigned n;
+    const LabFact *facts = lab__facts(&n);
+
+    for (unsigned i = 0; i < n; i++) {
+        if (facts[i].kind == LAB_FACT_REQUEST && facts[i].active &&
+            (facts[i].counted[0] == object || facts[i].counted[1] == object)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Why the condition of a wait holds, as far as somebody has said. */
+static void say_cause(LabText *t, const void *cause)
+{
+    const LabFact *f = lab__fact(cause);
+
+    if (f && f->kind == LAB_FACT_COROUTINE) {
+        lab__say(t, " because of ");
+        lab__say_coroutine(t, cause);
+    } else if (f && f->kind == LAB_FACT_NAME) {
+        lab__say(t, " because of %s%s", f->text, has_requests(cause) ? ""
+                 : " (something counts itself in flight there, but no request is known)");
+    }
+}
+
 static void say_thread(LabText *t, int i)
 {
     const LabThread *thread = &lab__threads[i];
@@ -156,7 +184,9 @@ static void say_thread(LabText *t, int i)
     for (unsigned w = 0; w < thread->n_waits; w++) {
         const LabWaitNote *note = &thread->waits[w];
         if (note->kind == PORT_NOTE_WAIT_BEGIN) {
-            lab__say(t, "AIO_WAIT_WHILE(%s), ", note->text);
+            lab__say(t, "AIO_WAIT_WHILE(%s)", note->text);
+            say_cause(t, note->cause);
+            lab__say(t, ", ");
         } else if (note->object) {
             lab__say(t, "drained section of ");
             lab__say_object(t, note->object);
