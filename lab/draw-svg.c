@@ -15,6 +15,7 @@ static const char style[] =
     "text{font:12px sans-serif;fill:#222}.small{font-size:10px}"
     ".run{fill:#4477aa}.blocked{fill:#dddddd;stroke:#aaaaaa}.wait{fill:none;stroke:#ee7733;"
     "stroke-width:2}.section{fill:#ccbb44;opacity:.55}.request{fill:#66aa88}"
+    ".name{font-weight:bold;paint-order:stroke;stroke:#ffffff;stroke-width:4px}"
     ".lane{stroke:#eeeeee}.step{fill:#ffffff;opacity:.55}"
     ".flush{fill:#aa3377}.other{fill:#777777}.deviation{fill:#cc3311}"
     ".wake{stroke:#228833;stroke-width:1.2;fill:none}.fail{stroke:#cc3311;stroke-width:2}"
@@ -107,11 +108,19 @@ static void draw_arrow(GString *out, const LabScene *s, const LabArrow *a)
                            column_of(s, a->at) + COLUMN / 2, to);
 }
 
-static void draw_lane(GString *out, const LabScene *s, unsigned i, int width)
+static void draw_lane(GString *out, unsigned i, int width)
 {
-    g_string_append_printf(out, "<line class=\"lane\" x1=\"0\" x2=\"%d\" y1=\"%d\" y2=\"%d\"/>"
-                           "<text x=\"8\" y=\"%d\">", width, TOP + (int)(i + 1) * LANE,
-                           TOP + (int)(i + 1) * LANE, middle_of(i) + 4);
+    int y = TOP + (int)(i + 1) * LANE;
+
+    g_string_append_printf(out, "<line class=\"lane\" x1=\"0\" x2=\"%d\" y1=\"%d\" "
+                           "y2=\"%d\"/>\n", width, y, y);
+}
+
+/* On top of the rest; in a page the script keeps it in sight. */
+static void draw_lane_name(GString *out, const LabScene *s, unsigned i)
+{
+    g_string_append_printf(out, "<text class=\"name\" x=\"8\" y=\"%d\">",
+                           middle_of(i) + 4);
     escaped(out, g_array_index(s->lanes, LabLane, i).name);
     g_string_append(out, "</text>\n");
 }
@@ -134,7 +143,7 @@ static void append_svg(GString *out, const LabScene *s, const LabPicture *p)
     escaped(out, p->verdict);
     g_string_append(out, "</text>\n");
     for (unsigned i = 0; i < s->lanes->len; i++) {
-        draw_lane(out, s, i, width);
+        draw_lane(out, i, width);
     }
     for (unsigned i = 0; i < s->spans->len; i++) {
         draw_span(out, s, &g_array_index(s->spans, LabSpan, i));
@@ -144,6 +153,9 @@ static void append_svg(GString *out, const LabScene *s, const LabPicture *p)
     }
     for (unsigned i = 0; i < s->arrows->len; i++) {
         draw_arrow(out, s, &g_array_index(s->arrows, LabArrow, i));
+    }
+    for (unsigned i = 0; i < s->lanes->len; i++) {
+        draw_lane_name(out, s, i);
     }
     if (s->count && s->events[s->count - 1].kind == LAB_EVENT_FAIL) {
         int x = column_of(s, s->count) + 2;
@@ -209,7 +221,10 @@ static void append_html(GString *out, const LabScene *s, const LabPicture *p)
                     "<tr><th>#</th><th>&#181;s</th><th>who</th><th>what</th></tr>\n");
     append_rows(out, s);
     g_string_append(out, "</table></details>\n<script>"
-                    "var l=document.getElementById('lanes');l.scrollLeft=l.scrollWidth;"
+                    "var l=document.getElementById('lanes');"
+                    "l.onscroll=function(){document.querySelectorAll('.name').forEach("
+                    "function(t){t.setAttribute('x',l.scrollLeft+8)})};"
+                    "l.scrollLeft=l.scrollWidth;l.onscroll();"
                     "</script></body></html>\n");
 }
 
