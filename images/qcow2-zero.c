@@ -365,8 +365,8 @@ static bool discarded_entry(const Qcow2State *s, Qcow2Entry *e, uint32_t mask,
     uint32_t zero = s->header.version >= 3 ? mask : 0;
     bool host = qcow2_has_host(s, e->desc);
 
-    if (!e->desc && !e->zero && !*backing) {
-        return true;            /* there is nothing */
+    if (!e->desc && !*backing) {
+        return true;            /* there is no data */
     }
     /* Discarded data must not come back from the backing file. */
     *e = (Qcow2Entry){ host && s->discard_no_unref ? e->desc : 0, 0, zero };

@@ -252,6 +252,7 @@ static void add_features(DiffGeometry *g, GRand *rand)
     if (g->cluster_bytes >= 16384 && one_in(rand, 3) &&
         can("qemu-img create -f qcow2 -o extended_l2=on,cluster_size=64k x 1M")) {
         add_option(g, "extended_l2=on");
+        g->same_layers = false;     /* a discard looks at what holds a place in the file */
     }
     if (one_in(rand, 3) &&
         can("qemu-img create -f qcow2 -o compression_type=zstd x 1M && "
@@ -300,6 +301,7 @@ DiffGeometry *diff_geometry_new(GRand *rand)
     g->v2 = one_in(rand, 5);
     g->compress = true;
     g->snapshots = true;
+    g->same_layers = !g->v2;        /* which takes zeroes for data, or leaves them out */
     g->options = g_string_new(NULL);
     g->base_create = g_strdup("");
     g->backing = g_strdup("");
@@ -382,6 +384,7 @@ static void add_truncate(GString *s, GRand *rand, DiffGeometry *g)
 
     if (length > g->length) {
         length += 512 * PICK(rand, 0, 0, 1, 3);
+        g->same_layers &= !*g->backing;     /* zeroes where that reaches, or everywhere */
     }
     g->length = length;
     g_string_append_printf(s, "truncate %" G_GINT64_FORMAT "\n", g->length);

@@ -23,6 +23,7 @@ typedef struct DiffGeometry {
     bool v2;
     bool compress;              /* compressed writes make sense */
     bool snapshots;             /* can be taken */
+    bool same_layers;           /* the work alone says what is defined; else a tool may choose */
     int snapshots_taken;        /* after the first one the length stays */
     GString *options;           /* of create, for -o */
     char *base_create;          /* shell text that makes the backing file, "" without */
