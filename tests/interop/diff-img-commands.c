@@ -235,9 +235,9 @@ static void make_compare(World *w, Command *c)
 {
     Image *a = w_image(w), *b = w_image(w);
 
-    add(c, "compare");
-    if (w_one_in(w, 4)) {
-        add(c, "%s", W_PICK(w, "-q", "-U", "-T none", "-s"));
+    add(c, "compare");          /* not -s: for the peer the end of a file is a kind of data */
+    if (w_one_in(w, 8)) {
+        add(c, "%s", W_PICK(w, "-q", "-U", "-T none"));
     }
     add_format(w, c, "-f", a);
     add_format(w, c, "-F", b);
@@ -277,7 +277,9 @@ static void make_resize(World *w, Command *c)
     if (w_one_in(w, 3)) {
         add(c, "--shrink");
     }
-    if (w_one_in(w, 6)) {
+    /* The peer takes old tables of bitmaps for zeroes, and loses a compressed last cluster. */
+    bool sound = !image->bitmaps && image->length % MAX(image->cluster_bytes, 512) == 0;
+    if (sound && w_one_in(w, 4)) {
         add(c, "--preallocation=%s", W_PICK(w, "off", "metadata", "falloc", "full"));
     }
     gint64 length = w_one_in(w, 2) ? w_length(w)
@@ -288,6 +290,9 @@ static void make_resize(World *w, Command *c)
     if (length < image->length && !image->raw) {
         /* No cuts in clusters: the peer shows the rest again when the image has grown. */
         length -= length % MAX(image->cluster_bytes, 1);
+    }
+    if (image->bitmaps) {                           /* the peer loses those of nothing */
+        length = MAX(length, image->cluster_bytes);
     }
     if (length < 0 || w_one_in(w, 2)) {
         add(c, "%s %+" G_GINT64_FORMAT, image->name, length - image->length);
@@ -338,26 +343,27 @@ static void make_commit(World *w, Command *c)
         add(c, "-b %s", base->name);
     }
     c->second_target = base;
-    c->copies = image->loose;
+    /* A base that grows gets zeroes as far as what is behind it reaches, or to its new end. */
+    c->copies = image->loose || (base && base->behind && base->length < image->length);
     c->moves = true;
     add(c, "%s", image->name);
 }
 
+/* Not refcount_bits together with compat=0.10: when the peer refuses, one is done. */
 static void make_amend(World *w, Command *c)
 {
     Image *image = w_target(w, true);
     const char *option = W_PICK(w, "compat=0.10", "compat=1.1", "compat=v3",
         "lazy_refcounts=on", "lazy_refcounts=off", "refcount_bits=1", "refcount_bits=8",
-        "refcount_bits=64", "refcount_bits=16,compat=1.1", "compat=0.10,refcount_bits=16",
+        "refcount_bits=64", "refcount_bits=16,compat=1.1", "refcount_bits=16",
         "cluster_size=64k", "extended_l2=on", "compression_type=zlib", "preallocation=off",
         "backing_file=,size=8M", "size=4M", "size=8M");
 
     c->target = image;
     add(c, "amend");
     add_format(w, c, "-f", image);
-    if (strstr(option, "compat=0.10") && (image->zstd || image->bitmaps)) {
-        /* The peer forgets how the one is compressed, and refuses half done for the other. */
-        option = "compat=1.1";
+    if (image->zstd && strstr(option, "compat=0.10")) {
+        option = "compat=1.1";  /* the peer forgets how such an image is compressed */
     }
     if (image->v2 && image->behind && strstr(option, "size=")) {
         option = "compat=1.1";
@@ -404,8 +410,11 @@ static void make_bitmap(World *w, Command *c)
     c->target = image;
     add(c, "bitmap");
     for (int i = w_roll(w, 2); i >= 0; i--) {
-        const char *action = W_PICK(w, "--add", "--add", "--add", "--clear", "--enable",
-                                  "--disable", "--remove", "--merge");
+        const char *action = W_PICK(w, "--clear", "--enable", "--disable", "--remove", "--merge",
+                                    "--add", "--add", "--add");
+        if (image->length == 0 && !strcmp(action, "--add")) {
+            action = "--remove";        /* as in make_resize() */
+        }
         add(c, "%s", action);
         if (!strcmp(action, "--add") && w_one_in(w, 2)) {
             add(c, "-g %s", W_PICK(w, "512", "64k", "1M", "1000"));
