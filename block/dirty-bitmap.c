@@ -38,6 +38,15 @@ void bdrv_dirty_bitmap_unlock(BdrvDirtyBitmap *bitmap)
 
 #define LOCKED(bitmap) QEMU_MUTEX_GUARD(&(bitmap)->bs->dirty_bitmap_lock)
 
+/* Of the bitmaps with a name: an image may have very many. Main thread. */
+static GHashTable *names_of(BlockDriverState *bs)
+{
+    if (!bs->dirty_bitmap_names) {
+        bs->dirty_bitmap_names = g_hash_table_new(g_str_hash, g_str_equal);
+    }
+    return bs->dirty_bitmap_names;
+}
+
 /* ---- life ------------------------------------------------------------------------------- */
 
 BdrvDirtyBitmap *bdrv_create_dirty_bitmap(BlockDriverState *bs, uint32_t granularity,
@@ -63,6 +72,9 @@ BdrvDirtyBitmap *bdrv_create_dirty_bitmap(BlockDriverState *bs, uint32_t granula
     bitmap->name = g_strdup(name);
     bitmap->bits = hbitmap_alloc(size, __builtin_ctz(granularity));
     bitmap->size = size;
+    if (name) {
+        g_hash_table_insert(names_of(bs), bitmap->name, bitmap);
+    }
     LOCKED(bitmap);
     QLIST_INSERT_HEAD(&bs->dirty_bitmaps, bitmap, list);
     qatomic_set(&bs->has_dirty_bitmaps, true);
@@ -78,6 +90,9 @@ void bdrv_release_dirty_bitmap(BdrvDirtyBitmap *bitmap)
         g_assert(!bitmap->iterators && !bitmap->successor && !bitmap->busy);
         QLIST_REMOVE(bitmap, list);
         qatomic_set(&bs->has_dirty_bitmaps, !QLIST_EMPTY(&bs->dirty_bitmaps));
+    }
+    if (bitmap->name) {
+        g_hash_table_remove(names_of(bs), bitmap->name);
     }
     hbitmap_free(bitmap->bits);
     g_free(bitmap->name);
@@ -122,15 +137,8 @@ void bdrv_dirty_bitmap_truncate(BlockDriverState *bs, int64_t bytes)
 
 BdrvDirtyBitmap *bdrv_find_dirty_bitmap(BlockDriverState *bs, const char *name)
 {
-    BdrvDirtyBitmap *bitmap;
-
     GLOBAL_STATE_CODE();
-    QLIST_FOREACH(bitmap, &bs->dirty_bitmaps, list) {
-        if (bitmap->name && !strcmp(bitmap->name, name)) {
-            return bitmap;
-        }
-    }
-    return NULL;
+    return bs->dirty_bitmap_names ? g_hash_table_lookup(bs->dirty_bitmap_names, name) : NULL;
 }
 
 BdrvDirtyBitmap *bdrv_dirty_bitmap_first(BlockDriverState *bs)
@@ -437,6 +445,9 @@ BdrvDirtyBitmap *bdrv_dirty_bitmap_abdicate(BdrvDirtyBitmap *bitmap, Error **err
     }
     WITH_QEMU_LOCK_GUARD(&bitmap->bs->dirty_bitmap_lock) {
         successor->name = g_steal_pointer(&bitmap->name);
+        if (successor->name) {
+            g_hash_table_replace(names_of(bitmap->bs), successor->name, successor);
+        }
         successor->persistent = bitmap->persistent;
         bitmap->persistent = false;
         bitmap->successor = NULL;

@@ -211,6 +211,7 @@ static void free_node(BlockDriverState *bs)
     g_free(bs->backing_format);
     json_decref(bs->options);
     g_assert(QLIST_EMPTY(&bs->dirty_bitmaps));
+    g_clear_pointer(&bs->dirty_bitmap_names, g_hash_table_unref);
     qemu_mutex_destroy(&bs->dirty_bitmap_lock);
     qemu_mutex_destroy(&bs->reqs_lock);
     g_free(bs);

@@ -326,6 +326,7 @@ struct BlockDriverState {
 
     /* block/dirty-bitmap.c */
     QLIST_HEAD(, BdrvDirtyBitmap) dirty_bitmaps;    /* changed in the main thread, locked */
+    GHashTable *dirty_bitmap_names;     /* name -> bitmap; NULL: none ever had one */
     bool has_dirty_bitmaps;     /* atomic: there are any */
     QemuMutex dirty_bitmap_lock;        /* protects them and their bits */
     uint64_t write_threshold_bytes;     /* atomic; block/write-threshold.c */
