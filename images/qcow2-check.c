@@ -171,14 +171,22 @@ static int coroutine_fn compare_uncovered(Qcow2Check *c, const bool *covered, ui
 
 static int coroutine_fn compare_all(Qcow2Check *c)
 {
-    uint64_t blocks = c->s->reftable.size;
+    const Qcow2Root *table = &c->s->reftable;
+    uint64_t blocks = table->size;
     g_autofree bool *covered = g_new0(bool, blocks + 1);
+    Qcow2Set seen = { NULL };
     int ret = 0;
 
     /* Repair makes blocks, so what was covered before is noted first. */
     for (uint64_t i = 0; i < blocks; i++) {
-        covered[i] = block_usable(c, i);
+        uint64_t cluster = (table->entries[i] & QCOW2_REFTABLE_MASK) >> c->s->cluster_bits;
+        /* One that several entries name would be compared as often as there are entries. */
+        covered[i] = block_usable(c, i) && !qcow2_set_has(&seen, cluster);
+        if (covered[i]) {
+            qcow2_set_add(&seen, cluster);
+        }
     }
+    qcow2_set_clear(&seen);
     for (uint64_t i = 0; i < blocks && ret >= 0; i++) {
         if (covered[i]) {
             ret = compare_block(c, i);
