@@ -410,8 +410,8 @@ static void make_bitmap(World *w, Command *c)
     c->target = image;
     add(c, "bitmap");
     for (int i = w_roll(w, 2); i >= 0; i--) {
-        const char *action = W_PICK(w, "--clear", "--enable", "--disable", "--remove", "--merge",
-                                    "--add", "--add", "--add");
+        const char *action = W_PICK(w, "--add", "--add", "--add", "--clear", "--enable",
+                                    "--disable", "--remove", "--merge");
         if (image->length == 0 && !strcmp(action, "--add")) {
             action = "--remove";        /* as in make_resize() */
         }
