@@ -130,6 +130,7 @@ bool bdrv_opt_bool(QDict *options, const char *key, bool *val, Error **errp)
 
 static bool bad_size(const char *name, Error **errp)
 {
+    ERRP_GUARD();
     error_setg(errp, "Parameter '%s' expects a non-negative number below 2^64", name);
     error_append_hint(errp, "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, "
                       "tera-, peta-\nand exabytes, respectively.\n");
@@ -187,56 +188,58 @@ static int suffix_shift(char c)
     return p ? (int)(p - suffixes) * 10 : -1;
 }
 
-bool parse_option_size(const char *name, const char *value, uint64_t *ret, Error **errp)
+int bdrv_parse_size(const char *text, uint64_t *size)
 {
-    ERRP_GUARD();
-    bool hex = value[0] == '0' && (value[1] == 'x' || value[1] == 'X');
+    while (g_ascii_isspace(*text)) {
+        text++;
+    }
+    text += *text == '+';
+
+    bool hex = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
     double fraction = 0;
     char *end;
-    uint64_t n;
     int shift = 0;
 
-    if (!g_ascii_isdigit(value[0]) || (hex && !g_ascii_isxdigit(value[2]))) {
-        return bad_size(name, errp);
+    if (!g_ascii_isdigit(text[0]) || (hex && !g_ascii_isxdigit(text[2]))) {
+        return -EINVAL;
     }
     errno = 0;
-    n = g_ascii_strtoull(value, &end, hex ? 16 : 10);
+    uint64_t n = g_ascii_strtoull(text, &end, hex ? 16 : 10);
     if (errno == ERANGE) {
-        goto out_of_range;
+        return -ERANGE;
     }
     if (*end == '.' && !hex) {
-        const char *digits = end + 1;
-
-        for (end++; g_ascii_isdigit(*end); end++) {
-            continue;
-        }
-        if (end == digits) {
-            return bad_size(name, errp);
-        }
-        g_autofree char *text = g_strdup_printf("0.%.*s", (int)(end - digits), digits);
-        fraction = g_ascii_strtod(text, NULL);
+        size_t digits = strspn(end + 1, "0123456789");
+        g_autofree char *part = g_strdup_printf("0.%.*s", (int)digits, end + 1);
+        fraction = g_ascii_strtod(part, NULL);
+        end += 1 + digits;
     }
     if (*end) {
         shift = suffix_shift(*end);
         if (shift < 0 || end[1]) {
-            return bad_size(name, errp);
+            return -EINVAL;
+        }
+        if (hex) {
+            warn_report("Using a multiplier suffix on hex numbers is deprecated: %s", text);
         }
     }
     if (fraction > 0 && shift == 0) {
-        return bad_size(name, errp);
+        return -EINVAL;         /* there is no part of a byte */
     }
-    if (n > UINT64_MAX >> shift) {
-        goto out_of_range;
-    }
-    n <<= shift;
     uint64_t part = (uint64_t)(ldexp(fraction, shift) + 0.5);
-    if (n > UINT64_MAX - part) {
-        goto out_of_range;
+    if (n > (UINT64_MAX - part) >> shift) {
+        return -ERANGE;
     }
-    *ret = n + part;
-    return true;
+    *size = (n << shift) + part;
+    return 0;
+}
 
-out_of_range:
-    error_setg(errp, "Value '%s' is out of range for parameter '%s'", value, name);
-    return false;
+bool parse_option_size(const char *name, const char *value, uint64_t *ret, Error **errp)
+{
+    int error = bdrv_parse_size(value, ret);
+
+    if (error == -ERANGE) {
+        error_setg(errp, "Value '%s' is out of range for parameter '%s'", value, name);
+    }
+    return error == -EINVAL ? bad_size(name, errp) : !error;
 }

@@ -267,10 +267,7 @@ static char *canonical_value(OptionType type, const char *name, const char *valu
         }
         return g_strdup_printf("%" PRIu64, size);
     case OPTION_SIZE:
-        if (img_parse_size_quiet(value, &size) < 0) {
-            error_setg(errp, "Parameter '%s' expects a non-negative number below 2^64", name);
-            error_append_hint(errp, "Optional suffix k, M, G, T, P or E means kilo-, mega-, "
-                              "giga-, tera-, peta-\nand exabytes, respectively.\n");
+        if (!parse_option_size(name, value, &size, errp)) {
             return NULL;
         }
         return g_strdup_printf("%" PRIu64, size);

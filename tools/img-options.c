@@ -82,7 +82,7 @@ bool img_parse_output(const char *arg, ImgOutput *output)
 int64_t img_parse_size(const char *name, const char *value, int64_t min, int64_t max)
 {
     uint64_t size = 0;
-    int ret = img_parse_size_quiet(value, &size);
+    int ret = bdrv_parse_size(value, &size);
 
     if (ret == -EINVAL) {
         error_report("Invalid %s specified. You may use k, M, G, T, P or E suffixes for",

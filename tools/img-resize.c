@@ -17,15 +17,12 @@ typedef struct ResizeRequest {
 /* "[+|-]SIZE" */
 static bool parse_change(const char *text, ResizeRequest *req)
 {
+    Error *err = NULL;
     uint64_t bytes;
 
     req->direction = *text == '+' ? 1 : *text == '-' ? -1 : 0;
-    const char *digits = text + (req->direction != 0);
-    int ret = g_ascii_isdigit(*digits) ? img_parse_size_quiet(digits, &bytes) : -EINVAL;
-    if (ret < 0) {
-        error_report("Parameter 'size' expects a non-negative number below 2^64");
-        fprintf(stderr, "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, "
-                "tera-, peta-\nand exabytes, respectively.\n");
+    if (!parse_option_size("size", text + (req->direction != 0), &bytes, &err)) {
+        error_report_err(err);
         return false;
     }
     if (bytes > INT64_MAX) {

@@ -78,8 +78,6 @@ bool img_parse_output(const char *arg, ImgOutput *output);
  * and MAX, or -1 with a message printed.
  */
 int64_t img_parse_size(const char *name, const char *value, int64_t min, int64_t max);
-/* The same without messages: 0, -EINVAL, or -ERANGE when it does not fit. */
-int img_parse_size_quiet(const char *value, uint64_t *size);
 /* A cache mode's name to BDRV_O_* in *FLAGS and whether each write must be stable. */
 bool img_parse_cache(const char *mode, int *flags, bool *writethrough);
 /* printf() unless QUIET. */

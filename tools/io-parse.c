@@ -38,7 +38,7 @@ bool io_parse_options(int argc, char **argv, const char *letters, IoOptions *opt
 bool io_parse_size(const char *word, int64_t *bytes)
 {
     uint64_t value = 0;
-    int ret = img_parse_size_quiet(word, &value);
+    int ret = bdrv_parse_size(word, &value);
 
     if (ret == -ERANGE || value > INT64_MAX) {
         printf("Parsing error: argument too large -- %s\n", word);

@@ -57,7 +57,13 @@ bool bdrv_opt_enum(QDict *options, const char *key, const char *const *names, in
  * with ERRP set when it is malformed.
  */
 QDict *keyval_parse(const char *params, const char *implied_key, Error **errp);
-/* A size with optional suffix as above; false with ERRP set. NAME is for the message. */
+/*
+ * A number of bytes in TEXT: decimal, with an optional fraction and suffix as above, or
+ * hexadecimal; blanks and "+" may stand before it. 0 with *SIZE set; -EINVAL; -ERANGE when it is
+ * 2^64 or more. Any thread.
+ */
+int bdrv_parse_size(const char *text, uint64_t *size);
+/* The same; false with ERRP set, *RET unchanged. NAME is for the message. */
 bool parse_option_size(const char *name, const char *value, uint64_t *ret, Error **errp);
 
 #endif

@@ -41,7 +41,7 @@ static const Script scripts[] = {
       "q create -f raw 'with,comma and space' 1M\n" },
     { "option-lists",
       "for o in nosuch nosuch=1 nocow=maybe extent_size_hint=x preallocation=off, =, , ,a \\\n"
-      "  extent_size_hint=1M,,2 extent_size_hint=-1 nocow=; do\n"
+      "  extent_size_hint=1M,,2 extent_size_hint=-1 extent_size_hint=16E nocow=; do\n"
       "  q create -f raw -o \"$o\" a.raw 1M; done; q create -f raw -o '' a.raw 1M\n" },
     { "create-qcow2",
       "q create -f qcow2 a.qcow2 64M; q create -f qcow2 -q a.qcow2 1M; q info a.qcow2\n"
@@ -174,6 +174,7 @@ static const Script scripts[] = {
       "q resize --preallocation=full -f raw one +1M; q resize --preallocation=bogus one +1M\n"
       "q resize --preallocation=full -f raw --shrink one -1M; q resize -f raw one +0\n"
       "q resize -f raw one 8E; q resize -f raw one +x; q resize -f raw one ''\n"
+      "for s in 16E +16E ++1k ' 2M' 1.5k 1e3 0x200 1kB +1.; do q resize -f raw one \"$s\"; done\n"
       "q resize -f raw +1M one; q resize -f raw --shrink one 12345; stat -c %s one\n"
       "q create -f qcow2 a 1M; q resize a 3M; q info a; q check a\n"
       "q resize a 0; q resize --shrink a 0; q resize --shrink a -- -3M; q resize -f raw one 0\n"
