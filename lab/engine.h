@@ -26,6 +26,7 @@ typedef struct LabStore {
     const char *where;
     uint64_t new_value;         /* while its thread is switched out: what it has stored */
     uint64_t old_value;         /* while its thread runs: what the others see */
+    const void *token;          /* lab_release_begin(); NULL: it is relaxed */
 } LabStore;
 
 /* A call of AIO_WAIT_WHILE, or a drained section, that has begun and not ended. */

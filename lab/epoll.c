@@ -3,6 +3,7 @@
 #include "miniblk/osdep.h"
 #include <dlfcn.h>
 #include "lab/event-internal.h"
+#include "lab/tsan.h"
 #include "lab/world.h"
 
 enum { NESTING_MAX = 5 };       /* of epoll descriptors in each other, as in Linux */
@@ -189,6 +190,7 @@ int lab_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
     if (!file) {
         return -1;
     }
+    lab_release(file);
     int err = change_interest(file->opaque, op, fd, event);
     lab__file_put(file);
     lab_changed();
@@ -255,6 +257,7 @@ int lab_epoll_wait(int epfd, struct epoll_event *events, int max, int64_t timeou
     }
     if (max > 0) {
         wait_for(any_ready, file->opaque, file->id, timeout_ns);
+        lab_acquire(file);
         n = polled(collect(file->opaque, events, max), timeout_ns);
     } else {
         errno = EINVAL;

@@ -3,6 +3,7 @@
 #include "miniblk/osdep.h"
 #include <sys/eventfd.h>
 #include "lab/event-internal.h"
+#include "lab/tsan.h"
 #include "lab/world.h"
 
 typedef struct Descriptor {
@@ -273,6 +274,7 @@ static ssize_t eventfd_readv(LabFile *file, void *opaque, const struct iovec *io
     }
     uint64_t value = e->semaphore ? 1 : e->counter;
     e->counter -= value;
+    lab_acquire(e);
     memcpy(iov[0].iov_base, &value, sizeof(value));
     lab_changed();
     return sizeof(value);
@@ -297,6 +299,7 @@ static ssize_t eventfd_writev(LabFile *file, void *opaque, const struct iovec *i
                             &adding)) {
         return -1;
     }
+    lab_release(e);
     e->counter += value;
     lab_changed();
     return sizeof(value);

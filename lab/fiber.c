@@ -16,18 +16,27 @@
 #include "miniblk/osdep.h"
 #include <link.h>
 #include <sys/mman.h>
+#include <ucontext.h>
 #include "aio/sanitizer.h"
 #include "lab/engine.h"
+#include "lab/tsan.h"
 
 #ifdef USE_ASAN
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
+#ifdef USE_TSAN
+#include <sanitizer/tsan_interface.h>
+#endif
 
 /* aio/coroutine-asm-*.S or -ucontext.c: save the stack in *SAVE_SP, continue on TO_SP. */
 void coroutine__switch(void **save_sp, void *to_sp);
 
+#ifdef USE_TSAN
+#define AREA_BASE ((char *)0x001000000000)      /* where it expects memory of the program */
+#else
 #define AREA_BASE ((char *)0x500000000000)
+#endif
 enum {
     PAGE_SIZE = 4096,
     STACK_SIZE = 2 << 20,       /* of a thread, its guard page at the low end included */
@@ -37,9 +46,12 @@ enum {
 #define COROUTINES_SIZE ((size_t)16 << 30)
 #define AREA_SIZE (LAB_THREADS_MAX * (size_t)STACK_SIZE + COROUTINES_SIZE)
 
+/* What the sanitizers know of whoever is switched out. */
 typedef struct StackBounds {
     const void *low;
     size_t size;
+    void *fiber;
+    unsigned depth;
 } StackBounds;
 
 typedef struct StackTop {
@@ -108,6 +120,8 @@ static void area_init(void)
         mprotect(AREA_BASE + i * (size_t)STACK_SIZE, PAGE_SIZE, PROT_NONE);
     }
     dl_iterate_phdr(find_tls, NULL);
+    lab_tsan_own_bytes(tls_block, tls_size);
+    lab_tsan_own_bytes(&errno, sizeof(errno));
     if (tls_size > TLS_SIZE_MAX) {
         fprintf(stderr, "lab: the program has %zu bytes of thread-local variables, the lab "
                 "has room for %d\n", tls_size, TLS_SIZE_MAX);
@@ -167,6 +181,12 @@ static inline void switch_stack(void **save_sp, StackBounds *save, void *to_sp,
     __sanitizer_start_switch_fiber(save_sp == &discarded_sp ? NULL : &fake_stack, to->low,
                                    to->size);
 #endif
+#ifdef USE_TSAN
+    save->fiber = __tsan_get_current_fiber();
+    save->depth = lab__depth;
+    lab__depth = to->depth;
+    __tsan_switch_to_fiber(to->fiber, __tsan_switch_to_fiber_no_sync);
+#endif
     coroutine__switch(save_sp, to_sp);
     arrived(fake_stack);
 }
@@ -178,9 +198,20 @@ static void fiber_main(void)
     __builtin_trap();
 }
 
-/* What coroutine__switch() pops and jumps to; see aio/coroutine-asm*. */
+/* What coroutine__switch() pops and jumps to, or continues; see aio/coroutine-*. */
 static void *first_frame(StackTop *top)
 {
+#if defined(LAB_UCONTEXT)
+    ucontext_t *uc = (void *)top->bounds.low;
+    if (getcontext(uc) < 0) {
+        abort();
+    }
+    uc->uc_stack.ss_sp = uc + 1;
+    uc->uc_stack.ss_size = top->bounds.size - sizeof(*uc);
+    uc->uc_link = NULL;
+    makecontext(uc, fiber_main, 0);
+    return uc;
+#else
 #if defined(__x86_64__)
     enum { WORDS = 7, RETURN_WORD = 6 };
     /* a called function finds the stack pointer 8 below a multiple of 16 */
@@ -194,6 +225,7 @@ static void *first_frame(StackTop *top)
     memset(sp, 0, WORDS * sizeof(void *));
     sp[RETURN_WORD] = (void *)fiber_main;
     return sp;
+#endif
 }
 
 static StackTop *new_stack(int thread, void (*entry)(void))
@@ -216,6 +248,10 @@ void lab__fiber_init(int thread, void (*entry)(void))
     StackTop *top = new_stack(thread, entry);
     memcpy(top->tls, tls_image, tls_image_size);
     memset(top->tls + tls_image_size, 0, tls_size - tls_image_size);
+#ifdef USE_TSAN
+    top->bounds.fiber = __tsan_create_fiber(0);
+    lab__carrier_init(thread);
+#endif
     lab__threads[thread].saved_errno = 0;
 }
 
@@ -246,6 +282,11 @@ void lab__fiber_run(void (*entry)(void))
     /* thread 0 goes on with the variables that are there */
     StackTop *top = new_stack(0, entry);
     lab__engine.self = 0;
+#ifdef USE_TSAN
+    top->bounds.fiber = __tsan_get_current_fiber();
+    top->bounds.depth = lab__depth;
+    lab__carrier_init(0);
+#endif
     switch_stack(&explorer_sp, &explorer_bounds, lab__threads[0].sp, &top->bounds);
 }
 

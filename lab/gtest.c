@@ -8,6 +8,7 @@
 #include "miniblk/osdep.h"
 #include "lab/engine.h"
 #include "lab/real.h"
+#include "lab/tsan.h"
 #include "lab/world.h"
 
 /* ---- cases ----------------------------------------------------------------------------- */
@@ -310,11 +311,8 @@ static FILE *stream(int fd, int buffering)
 
 /* ---- running --------------------------------------------------------------------------- */
 
-LabVerdict lab_case_run(unsigned number, const char **message)
+static LAB_IN_PROGRAM void run_program(const Case *c, void *fixture)
 {
-    const Case *c = running = &cases[number];
-    void *fixture = c->fixture_size ? g_malloc0(c->fixture_size) : (void *)c->data;
-
     if (c->setup) {
         c->setup(fixture, c->data);
     }
@@ -328,13 +326,21 @@ LabVerdict lab_case_run(unsigned number, const char **message)
     for (unsigned i = queue_count; i-- > 0;) {
         queue[i].destroy(queue[i].object);
     }
-    g_free(queue);
     if (c->teardown) {
         c->teardown(fixture, c->data);
     }
     if (c->free_data) {
         c->free_data((gpointer)c->data);
     }
+}
+
+LabVerdict lab_case_run(unsigned number, const char **message)
+{
+    const Case *c = running = &cases[number];
+    void *fixture = c->fixture_size ? g_malloc0(c->fixture_size) : (void *)c->data;
+
+    LAB_PROGRAM(run_program(c, fixture));
+    g_free(queue);
     if (c->fixture_size) {
         g_free(fixture);
     }

@@ -207,6 +207,7 @@ void lab_world_freeze(void *frame)
 
     lab_frozen = true;
     if (!LAB_OWNS_MEMORY) {
+        lab_sanitizer_prepare();
         return;
     }
     copies = lab_reserve(0, PAGES_MAX * sizeof(Copy), PROT_READ | PROT_WRITE);

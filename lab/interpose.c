@@ -333,6 +333,10 @@ void _exit(int status)
     if (lab_running) {
         lab_fail(LAB_ASSERT, "_exit(%d)", status);
     }
+#ifdef USE_TSAN
+    /* its own would find fault with our looking away, and wait for a report that we come from */
+    REAL(syscall)(SYS_exit_group, status);
+#endif
     REAL(_exit)(status);
     __builtin_trap();
 }
@@ -346,7 +350,15 @@ void _exit(int status)
         return REAL(name) arguments;                                            \
     }
 
-REFUSED(pid_t, fork, (void), ())
+pid_t fork(void)
+{
+    lab_unsupported("fork()");
+#ifdef USE_TSAN
+    return _Fork();     /* its own would have it look away if there were fibers already */
+#else
+    return REAL(fork)();
+#endif
+}
 REFUSED(int, posix_spawn,
         (pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
          const posix_spawnattr_t *attr, char *const argv[], char *const envp[]),

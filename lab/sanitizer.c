@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What AddressSanitizer and UBSan report in a schedule is the failure of that schedule: told
- * in a few words, without an address, as other failures are. The sanitizer's own report, with
- * its stacks, goes to stderr as ever unless the limits say quiet.
+ * What a sanitizer reports in a schedule is the failure of that schedule: told in a few words,
+ * without an address, as other failures are. The sanitizer's own report, with its stacks, goes
+ * to stderr as ever unless the limits say quiet.
  */
 #include "miniblk/osdep.h"
 #include "lab/engine.h"
@@ -10,7 +10,7 @@
 #include "lab/world.h"
 #include "aio/sanitizer.h"
 
-#ifdef USE_ASAN
+#if defined(USE_ASAN) || defined(USE_TSAN)
 #include <dlfcn.h>
 #include <execinfo.h>
 #include <sanitizer/asan_interface.h>
@@ -20,16 +20,10 @@
 void __sanitizer_free_hook(const volatile void *p);
 int __sanitizer_get_ownership(const volatile void *p);
 size_t __sanitizer_get_allocated_size(const volatile void *p);
-void __ubsan_on_report(void);
-void __ubsan_get_current_report_data(const char **kind, const char **message,
-                                     const char **filename, unsigned *line, unsigned *column,
-                                     char **address);
 
 extern char __executable_start[], etext[];      /* the linker's */
 
 enum { FRAMES_MAX = 32 };
-
-static char words[1024];
 
 /* The function of the program that is nearest to the top of STACK, and not the lab's. */
 static bool culprit(void **stack, int depth, char *name, size_t size)
@@ -44,6 +38,32 @@ static bool culprit(void **stack, int depth, char *name, size_t size)
     }
     return false;
 }
+
+/* The sanitizer's, before it frees P. */
+void __sanitizer_free_hook(const volatile void *p)
+{
+    if (lab_running && lab__engine.buffered && __sanitizer_get_ownership(p)) {
+        lab__stores_forget((void *)p, __sanitizer_get_allocated_size(p));
+    }
+}
+
+bool lab_sanitizer_calls(const void *caller)
+{
+    Dl_info sanitizer, info;
+
+    return dladdr((void *)__sanitizer_set_report_fd, &sanitizer) && dladdr(caller, &info) &&
+           info.dli_fbase == sanitizer.dli_fbase;
+}
+#endif
+
+#ifdef USE_ASAN
+/* Of headers that gcc does not install. */
+void __ubsan_on_report(void);
+void __ubsan_get_current_report_data(const char **kind, const char **message,
+                                     const char **filename, unsigned *line, unsigned *column,
+                                     char **address);
+
+static char words[1024];
 
 static void lab_describe_report(void)
 {
@@ -108,12 +128,8 @@ void __ubsan_on_report(void)
     }
 }
 
-/* The sanitizer's, before it frees P. */
-void __sanitizer_free_hook(const volatile void *p)
+void lab_sanitizer_prepare(void)
 {
-    if (lab_running && lab__engine.buffered && __sanitizer_get_ownership(p)) {
-        lab__stores_forget((void *)p, __sanitizer_get_allocated_size(p));
-    }
 }
 
 void lab_sanitizer_begin(void)
@@ -133,15 +149,78 @@ void lab_sanitizer_stack(const void *low, size_t size)
     __sanitizer_finish_switch_fiber(NULL, NULL, NULL);
 }
 
-bool lab_sanitizer_calls(const void *caller)
-{
-    Dl_info sanitizer, info;
+#elif defined(USE_TSAN)
+/* Of headers that gcc does not install. */
+void __tsan_on_report(void *report);
+void __sanitizer_symbolize_pc(void *pc, const char *format, char *text, size_t size);
+int __tsan_get_report_data(void *report, const char **kind, int *count, int *stacks,
+                           int *accesses, int *places, int *mutexes, int *threads,
+                           int *threads_of_accesses, void **sleep, unsigned long sleep_size);
+int __tsan_get_report_mop(void *report, unsigned long i, int *thread, void **address, int *size,
+                          int *is_write, int *is_atomic, void **stack, unsigned long stack_size);
 
-    return dladdr((void *)__asan_get_report_address, &sanitizer) && dladdr(caller, &info) &&
-           info.dli_fbase == sanitizer.dli_fbase;
+static void describe_access(GString *text, void *report, unsigned i)
+{
+    int thread, size, is_write, is_atomic;
+    void *address, *stack[FRAMES_MAX] = { NULL };
+    char name[120];
+
+    __tsan_get_report_mop(report, i, &thread, &address, &size, &is_write, &is_atomic, stack,
+                          FRAMES_MAX);
+    if (i == 0) {
+        g_string_append_printf(text, " at %s in %s:", lab_object_name((uintptr_t)address, name,
+                               sizeof(name)), lab_thread_name(lab_self()));
+    }
+    g_string_append_printf(text, "%s %s%s of %d bytes", i ? " against" : "",
+                           is_atomic ? "atomic " : "", is_write ? "write" : "read", size);
+    if (culprit(stack, FRAMES_MAX, name, sizeof(name))) {
+        g_string_append_printf(text, " by %s", name);
+    }
+}
+
+/* The sanitizer has printed its report. */
+void __tsan_on_report(void *report)
+{
+    g_autoptr(GString) text = g_string_new("ThreadSanitizer: ");
+    const char *kind;
+    int count, stacks, accesses, places, mutexes, threads, threads_of_accesses;
+
+    if (lab_running) {
+        __tsan_get_report_data(report, &kind, &count, &stacks, &accesses, &places, &mutexes,
+                               &threads, &threads_of_accesses, NULL, 0);
+        g_string_append(text, kind);
+        for (int i = 0; i < accesses; i++) {
+            describe_access(text, report, i);
+        }
+        lab_fail(LAB_MEMORY, "%s", text->str);
+    }
+}
+
+void lab_sanitizer_prepare(void)
+{
+    char text[64];
+
+    __sanitizer_symbolize_pc((void *)lab_sanitizer_prepare, "%L", text, sizeof(text));
+}
+
+void lab_sanitizer_begin(void)
+{
+    if (lab__limits.quiet) {
+        int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+        __sanitizer_set_report_fd((void *)(intptr_t)nowhere);
+    }
+    lab_fault_install();
+}
+
+void lab_sanitizer_stack(const void *low, size_t size)
+{
 }
 
 #else
+
+void lab_sanitizer_prepare(void)
+{
+}
 
 void lab_sanitizer_begin(void)
 {

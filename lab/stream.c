@@ -2,6 +2,7 @@
 /* Streams, see stream.h, and pipes. */
 #include "miniblk/osdep.h"
 #include "lab/stream.h"
+#include "lab/tsan.h"
 
 /* ---- streams --------------------------------------------------------------------------- */
 
@@ -16,6 +17,7 @@ LabStream *lab__stream_new(void)
 void lab__stream_leave(LabStream *s, bool reader)
 {
     if (s) {
+        lab_release(s);
         *(reader ? &s->no_reader : &s->no_writer) = true;
         if (--s->ends == 0) {
             free(s);
@@ -57,6 +59,7 @@ size_t lab__stream_take(LabStream *s, const struct iovec *iov, int n, bool peek)
 {
     size_t done = 0;
 
+    lab_acquire(s);
     for (int i = 0; i < n; i++) {
         done += copy_out(s, done, iov[i].iov_base, iov[i].iov_len);
     }
@@ -73,6 +76,7 @@ static size_t copy_in(LabStream *s, const char *from, size_t size)
     size_t tail = (s->head + s->used) % LAB_STREAM_CAPACITY;
     size_t n = MIN(size, LAB_STREAM_CAPACITY - s->used);
     size_t first = MIN(n, LAB_STREAM_CAPACITY - tail);
+    lab_release(s);
     memcpy(s->data + tail, from, first);
     memcpy(s->data, from + first, n - first);
     s->used += n;

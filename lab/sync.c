@@ -8,6 +8,7 @@
 #include "lab/event.h"
 #include "lab/engine.h"
 #include "lab/sync.h"
+#include "lab/tsan.h"
 
 #define E lab__engine
 
@@ -63,6 +64,7 @@ static void mutex_take(LabMutex *m)
     m->depth = 1;
     m->since = E.waits;
     lab__self()->mutexes++;
+    lab_acquire(m);
     lab_changed();
 }
 
@@ -145,6 +147,7 @@ int lab_mutex_unlock(pthread_mutex_t *mutex)
         return 0;
     }
     lab_syscall_point(LAB_OP_UNLOCK, (uintptr_t)m, true);
+    lab_release(m);
     m->owner = 0;
     m->depth = 0;
     lab__self()->mutexes--;
@@ -288,6 +291,7 @@ int lab_cond_wait_until(pthread_cond_t *cond, pthread_mutex_t *mutex, int64_t de
     }
     lab_syscall_point(LAB_OP_WAIT, (uintptr_t)cond, true);
     bool woken = wakes_without_reason();
+    lab_release(m);
     m->owner = 0;
     lab__self()->mutexes--;
     lab_changed();
@@ -317,8 +321,8 @@ int lab_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex,
 
 typedef struct LabRwlock {
     int writer;                 /* thread + 1 */
-    int readers;
     uint32_t since;             /* the writer; see LabMutex */
+    int readers;                /* 8 bytes on: readers do not order each other (tsan.h) */
 } LabRwlock;
 G_STATIC_ASSERT(sizeof(LabRwlock) <= sizeof(pthread_rwlock_t));
 
@@ -361,7 +365,9 @@ static void rwlock_take(LabRwlock *l, bool write, bool wait)
         };
         lab_block(&block);
     }
+    lab_acquire(&l->writer);
     if (write) {
+        lab_acquire(&l->readers);
         l->writer = E.self + 1;
         l->since = E.waits;
     } else {
@@ -408,8 +414,10 @@ int lab_rwlock_unlock(pthread_rwlock_t *lock)
 
     lab_syscall_point(LAB_OP_UNLOCK, (uintptr_t)l, true);
     if (l->writer == E.self + 1) {
+        lab_release(&l->writer);
         l->writer = 0;
     } else if (l->readers > 0) {
+        lab_release(&l->readers);
         l->readers--;
     } else {
         misuse("unlock", l, "it is not locked by this thread");
@@ -451,13 +459,15 @@ static bool once_is_done(const void *opaque)
 int lab_once(pthread_once_t *once, void (*fn)(void))
 {
     if (*once == ONCE_DONE) {
+        lab_acquire(once);
         return 0;
     }
     lab_syscall_point(LAB_OP_RMW, (uintptr_t)once, true);
     if (*once == ONCE_NEW) {
         *once = E.self + 1;
-        fn();
+        LAB_PROGRAM(fn());
         lab__drain_at_point("once");    /* who finds it done must find what FN has stored */
+        lab_release(once);
         *once = ONCE_DONE;
         lab_changed();
         return 0;
@@ -467,5 +477,6 @@ int lab_once(pthread_once_t *once, void (*fn)(void))
         .ready = once_is_done, .opaque = once, .deadline_ns = -1, .holder = once,
     };
     lab_block(&block);
+    lab_acquire(once);
     return 0;
 }

@@ -3,6 +3,7 @@
 #include "miniblk/osdep.h"
 #include "aio/port.h"
 #include "lab/engine.h"
+#include "lab/tsan.h"
 
 #define E lab__engine
 
@@ -80,7 +81,7 @@ static void run_destructors(LabThread *t)
             void *value = t->keys[i];
             if (value && keys[i].used && keys[i].destructor) {
                 t->keys[i] = NULL;
-                keys[i].destructor(value);
+                LAB_PROGRAM(keys[i].destructor(value));
                 again = true;
             }
         }
@@ -96,6 +97,7 @@ void lab_thread_exit(void *result)
     run_destructors(t);
     lab_syscall_point(LAB_OP_EXIT, lab_thread_self(), true);
     lab__drain();
+    lab_release(t);
     t->result = result;
     t->finished = true;
     lab__thread_gone();
@@ -104,7 +106,10 @@ void lab_thread_exit(void *result)
 static void thread_main(void)
 {
     LabThread *t = lab__self();
-    lab_thread_exit(t->start(t->arg));
+    void *result;
+
+    LAB_PROGRAM(result = t->start(t->arg));
+    lab_thread_exit(result);
 }
 
 /* A new number while there are any: then they are the same in more schedules. */
@@ -136,6 +141,7 @@ int lab_thread_create(pthread_t *thread, void *(*start)(void *), void *arg, bool
     };
     snprintf(t->name, sizeof(t->name), "T%d", i);
     lab__affinity_inherit(i);
+    lab_acquire(t);             /* its stack may have been that of a thread that has ended */
     lab__fiber_init(i, thread_main);
     E.live |= lab__bit(i);
     *thread = i + 1;
@@ -168,6 +174,7 @@ int lab_thread_join(pthread_t thread, void **result)
         .since = &from_its_start,
     };
     lab_block(&block);
+    lab_acquire(t);
     t->joined = true;
     if (result) {
         *result = t->result;

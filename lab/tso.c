@@ -20,6 +20,7 @@
 #include "miniblk/atomic.h"
 #include "aio/port.h"
 #include "lab/engine.h"
+#include "lab/tsan.h"
 
 /* Not for ASan to see: a store to a variable on the stack may wait there when its function has
  * returned. */
@@ -78,6 +79,9 @@ void lab__view_show(LabThread *t)
 
 static void drop(LabThread *t, unsigned n)
 {
+    for (unsigned i = 0; i < n; i++) {
+        lab_release_end(t - lab__threads, t->stores[i].token, t->stores[i].address);
+    }
     t->n_stores -= n;
     memmove(t->stores, t->stores + n, t->n_stores * sizeof(t->stores[0]));
     if (t->n_stores == 0) {
@@ -175,7 +179,7 @@ static bool others_live(void)
     return lab__engine.live & (lab__engine.live - 1);
 }
 
-void lab_store(volatile void *ptr, const void *value, size_t size, const char *where)
+void *lab_store(const volatile void *ptr, size_t size, const char *where)
 {
     uintptr_t address = (uintptr_t)ptr;
     LabThread *t = lab__self();
@@ -191,12 +195,24 @@ void lab_store(volatile void *ptr, const void *value, size_t size, const char *w
             s->size = size;
             s->where = where;
             s->old_value = get(address, size);
+            s->token = NULL;
             lab__engine.buffered |= lab__bit(t - lab__threads);
         } else {
             lab__drain();       /* a store of this size is made of several */
         }
     }
-    memcpy((void *)ptr, value, size);
+    return (void *)ptr;
+}
+
+void lab_stored_release(const volatile void *ptr)
+{
+    LabThread *t = lab__self();
+
+    if (t->n_stores) {
+        t->stores[t->n_stores - 1].token = lab_release_begin();
+    } else {
+        lab_release(ptr);
+    }
 }
 
 void lab_fence(const char *where)

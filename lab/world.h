@@ -55,6 +55,8 @@ void lab_isolate(void (*run)(LabOutcome *outcome), LabOutcome *outcome);
 
 /* ---- sanitizer.c ----------------------------------------------------------------------- */
 
+/* Before the first schedule: what the sanitizer reads for its reports must be the real files. */
+void lab_sanitizer_prepare(void);
 /* What a sanitizer reports in this process, and this schedule, is a failure of the schedule. */
 void lab_sanitizer_begin(void);
 /* The caller has come to another stack, for good. */

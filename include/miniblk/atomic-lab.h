@@ -15,8 +15,9 @@
 /* Points before an operation on *PTR, which WHERE calls it; they return PTR. */
 void *lab_load(const volatile void *ptr, const char *where);
 void *lab_rmw(const volatile void *ptr, const char *where);
-/* Point, and store the SIZE bytes at VALUE. */
-void lab_store(volatile void *ptr, const void *value, size_t size, const char *where);
+/* The same before a store of SIZE bytes; and after that store, if it is one with release. */
+void *lab_store(const volatile void *ptr, size_t size, const char *where);
+void lab_stored_release(const volatile void *ptr);
 void lab_fence(const char *where);
 
 /* Arguments are evaluated once, and before the point; names differ when calls are nested. */
@@ -26,7 +27,9 @@ void lab_fence(const char *where);
         ((__typeof__(&*(ptr)))hook((ptr), where))
 #define LAB_STORE_(ptr, i, where, v) __extension__({                            \
         __typeof__(*(ptr)) v = (i);                                             \
-        lab_store((ptr), (const void *)&v, sizeof(v), where); })
+        __typeof__(&*(ptr)) lab_ptr_ = lab_store((ptr), sizeof(v), where);      \
+        __atomic_store_n(lab_ptr_, v, __ATOMIC_RELAXED);                        \
+        lab_ptr_; })
 #define LAB_RMW_(op, ptr, i, where, v) __extension__({                          \
         __typeof__((i) + 0) v = (i);                                                 \
         op(LAB_AT_(lab_rmw, ptr, where), v, __ATOMIC_SEQ_CST); })
@@ -49,8 +52,9 @@ void lab_fence(const char *where);
 /* Ordered after earlier read-modify-writes, which leave no store behind; so a plain load. */
 #define qatomic_read_sc(ptr)                                                    \
         __atomic_load_n(LAB_AT_(lab_load, ptr, #ptr), __ATOMIC_SEQ_CST)
-#define qatomic_set(ptr, i)             LAB_STORE_(ptr, i, #ptr, LAB_NAME_)
-#define qatomic_store_release(ptr, i)   LAB_STORE_(ptr, i, #ptr, LAB_NAME_)
+#define qatomic_set(ptr, i)             ((void)LAB_STORE_(ptr, i, #ptr, LAB_NAME_))
+#define qatomic_store_release(ptr, i)                                           \
+        lab_stored_release(LAB_STORE_(ptr, i, #ptr, LAB_NAME_))
 #define smp_mb__after_rmw()             barrier()
 #define smp_mb__before_rmw()            barrier()
 #define qatomic_set_mb(ptr, i)          ((void)LAB_XCHG_(ptr, i, #ptr, LAB_NAME_))

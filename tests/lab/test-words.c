@@ -113,13 +113,13 @@ static bool kicked;
 
 static void set_without_kick(void *opaque)
 {
-    kicked = true;
+    qatomic_set(&kicked, true);
 }
 
 static void missing_kick(void)
 {
     aio_bh_schedule_oneshot(io_ctx[0], set_without_kick, NULL);
-    AIO_WAIT_WHILE_UNLOCKED(NULL, !kicked);
+    AIO_WAIT_WHILE_UNLOCKED(NULL, !qatomic_read(&kicked));
 }
 
 /* ---- rules that are broken ------------------------------------------------------------- */
@@ -180,7 +180,8 @@ static const LabCase cases[] = {
     { "/words/circle", context_lock_in_a_circle, LAB_CYCLE,
       { "main: joins monitor", "monitor: waits for lock", "held by main" } },
     { "/words/kick", missing_kick, LAB_DEADLOCK,
-      { "main: AIO_WAIT_WHILE(!kicked), sleeps in epoll of 'main loop', nothing is ready" } },
+      { "main: AIO_WAIT_WHILE(!qatomic_read(&kicked)), sleeps in epoll of 'main loop', "
+        "nothing is ready" } },
     { "/oracle/lock-held-over-yield", lock_held_over_yield, LAB_ORACLE,
       { "a coroutine yields in main while it holds a mutex" } },
     { "/oracle/section-left-open", section_left_open, LAB_ORACLE,
