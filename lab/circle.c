@@ -312,14 +312,14 @@ static void say_who(LabText *t, Who who)
 /* With the call that it is in. */
 static void say_waiter(LabText *t, Who who)
 {
-    const LabWaitNote *w = who.wait, *section = w - 1;
+    const LabWaitNote *w = who.wait, *section;
 
     say_who(t, who);
     if (!w) {
         return;
     }
-    if (w > lab__threads[who.thread].waits && section->kind == PORT_NOTE_DRAIN_BEGIN &&
-        !section->settled) {
+    section = w > lab__threads[who.thread].waits ? w - 1 : NULL;
+    if (section && section->kind == PORT_NOTE_DRAIN_BEGIN && !section->settled) {
         lab__say(t, ", in drained_begin of ");
         if (section->object) {
             lab__say_object(t, section->object);

@@ -91,6 +91,15 @@ static void parked_request(void)
     AIO_WAIT_WHILE(NULL, test_state(bs)->requests_finished == 0);
 }
 
+/* A token that nobody gives back. */
+static void token_left(void)
+{
+    BlockBackend *blk = test_backend(test_node("disk"));
+
+    blk_inc_in_flight(blk);
+    bdrv_drained_begin(blk_bs(blk));
+}
+
 static void *take_lock_and_poll(void *opaque)
 {
     aio_context_acquire(io_ctx[0]);
@@ -169,7 +178,8 @@ static void command_inside_a_wait(void)
 
 static const LabCase cases[] = {
     { "/words/drain/lock", drain_waits_for_a_lock, LAB_DEADLOCK,
-      { "main: drained section of node 'disk'", "AIO_WAIT_WHILE(bdrv__drain_poll(bs))",
+      { "main: drained section of node 'disk'",
+        "AIO_WAIT_WHILE(bdrv__drain_poll(bs)) because of backend '' of 'disk', sleeps",
         "R1: read 4096+512 of disk", "waits for CoMutex", "held by coroutine C1" } },
     { "/words/drain/iothread", drain_waits_for_an_iothread, LAB_DEADLOCK,
       { "main: drained section of all nodes", "IO io0: sleeps in epoll of 'io0'",
@@ -177,6 +187,9 @@ static const LabCase cases[] = {
     { "/words/parked", parked_request, LAB_DEADLOCK,
       { "AIO_WAIT_WHILE(test_state(bs)->requests_finished == 0)",
         "waits for the end of a drained section of backend" } },
+    { "/words/token", token_left, LAB_DEADLOCK,
+      { "AIO_WAIT_WHILE(bdrv__drain_poll(bs)) because of backend '' of 'disk' (something counts "
+        "itself in flight there, but no request is known)" } },
     { "/words/circle", context_lock_in_a_circle, LAB_CYCLE,
       { "main: joins monitor", "monitor: waits for lock", "held by main" } },
     { "/words/kick", missing_kick, LAB_DEADLOCK,
