@@ -355,6 +355,8 @@ __attribute__((noinline)) int g_test_run(void)
     stdout = stream(STDOUT_FILENO, _IOLBF);
     stderr = stream(STDERR_FILENO, _IONBF);
     g_random_set_seed(1);
+    /* GLib's messages have it in them: the same, however the program was started */
+    g_set_prgname(program_invocation_short_name);
     lab_world_freeze((char *)__builtin_frame_address(0) + 2 * sizeof(void *));
     int ret = lab_main();
     fflush(NULL);

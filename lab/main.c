@@ -58,11 +58,15 @@ static int list_cases(const LabConfig *config)
 
 static int explore_cases(const LabConfig *config)
 {
-    LabFailure *failure = g_new0(LabFailure, 1);
-    unsigned number = 0, in_vain = 0;
+    unsigned number = 0, in_vain = 0, wanted = count_wanted(config);
     int status = STATUS_OK;
 
-    lab_printf("1..%u\n", count_wanted(config));
+    lab_printf("1..%u\n", wanted);
+    if (!wanted && config->paths[0] && !config->skipped[0]) {
+        lab_printf("Bail out! this program has no case %s, nor below it\n", config->paths[0]);
+        return STATUS_USAGE;            /* else a misspelt proof would hold */
+    }
+    LabFailure *failure = g_new0(LabFailure, 1);
     for (unsigned i = 0; i < lab_case_count(); i++) {
         LabResult result = { .failure = failure };
 

@@ -213,8 +213,10 @@ bool lab_replay_load(const char *filename, LabReplayFile *file, char **problem)
     struct stat st;
 
     memset(file, 0, sizeof(*file));
-    if (stat(filename, &st) == 0 && st.st_size > FILE_SIZE_MAX) {
-        *problem = g_strdup_printf("'%s' is too large for a replay file", filename);
+    if (stat(filename, &st) == 0 && (!S_ISREG(st.st_mode) || st.st_size > FILE_SIZE_MAX)) {
+        *problem = g_strdup_printf(S_ISREG(st.st_mode) ? "'%s' is too large for a replay file"
+                                                       : "'%s' is not a regular file",
+                                   filename);
         return false;
     }
     if (!g_file_get_contents(filename, &text, NULL, &error)) {

@@ -113,8 +113,8 @@ static void test_paths(void)
     g_auto(Outcome) none = lab("run", lesson(), "-p", "/device/dr", NULL);
     g_auto(Outcome) skipped = lab("run", "-s", "/device", lesson(), NULL);
 
-    g_assert_cmpint(none.status, ==, 0);
-    assert_has(none.out, "1..0\n");
+    g_assert_cmpint(none.status, ==, 2);
+    assert_has(none.out, "1..0\nBail out! this program has no case /device/dr, nor below it\n");
     g_assert_cmpint(skipped.status, ==, 0);
     assert_has(skipped.out, "1..0\n");
 }
@@ -198,6 +198,22 @@ static void test_shrink(void)
     g_assert_true(g_file_get_contents(replay_file, &text, NULL, NULL));
     parts = g_strsplit(text, "\ndeviation ", -1);
     g_assert_cmpuint(g_strv_length(parts), ==, 3);
+}
+
+/* What GLib says has the program's name in it, as it was started. */
+static void test_shrink_by_another_name(void)
+{
+    const char *program = g_getenv("BROKEN_WORLD");
+    g_autofree char *base = g_path_get_basename(program), *dir = g_path_get_dirname(program);
+    g_autofree char *name = g_strdup_printf("%s/./%s", dir, base);
+    g_autofree char *file = g_strdup_printf("%s/broken-world-broken-critical.lab", directory);
+    g_auto(Outcome) found = lab("run", name, "-p", "/broken/critical", "--shrink", "off", NULL);
+    g_auto(Outcome) o = { 0 };
+
+    g_assert_cmpint(found.status, ==, 1);
+    o = lab("shrink", file, NULL);
+    g_assert_cmpint(o.status, ==, 0);
+    assert_has(o.out, "ok 1 /broken/critical # lab 0 of ");
 }
 
 static void test_prove(void)
@@ -408,6 +424,7 @@ int main(int argc, char **argv)
     g_test_add_func("/lab-command/replay/another-program", test_replay_of_another_program);
     g_test_add_func("/lab-command/replay/gdb", test_gdb);
     g_test_add_func("/lab-command/shrink", test_shrink);
+    g_test_add_func("/lab-command/shrink/by-another-name", test_shrink_by_another_name);
     g_test_add_func("/lab-command/prove", test_prove);
     g_test_add_func("/lab-command/given-up", test_given_up);
     g_test_add_func("/lab-command/loop-without-a-point", test_loop_without_a_point);
