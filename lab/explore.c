@@ -96,7 +96,10 @@ static bool next_level(Exploration *e)
         e->result->level_count = count;
         return false;
     }
-    e->tally.planned = MIN(e->config->schedules, e->next + count);
+    /* The portfolio goes on when its levels are done. */
+    if (e->config->mode == LAB_MODE_PROVE || e->config->strategy == LAB_STRATEGY_BOUND) {
+        e->tally.planned = MIN(e->config->schedules, e->next + count);
+    }
     return true;
 }
 
