@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Cases that break, each in its own way: see test-world-failures.sh. */
+/* Cases that break, each in its own way: see test-broken-world.sh. */
 #include "miniblk/osdep.h"
 #include <sys/random.h>
 #include "miniblk/compiler.h"
