@@ -47,6 +47,17 @@ Qcow2Bitmap *qcow2_bitmaps_find(GPtrArray *list, const char *name)
     return NULL;
 }
 
+GHashTable *qcow2_bitmaps_by_name(GPtrArray *list)
+{
+    GHashTable *names = g_hash_table_new(g_str_hash, g_str_equal);
+
+    for (guint i = 0; i < list->len; i++) {
+        Qcow2Bitmap *b = g_ptr_array_index(list, i);
+        g_hash_table_insert(names, b->name, b);
+    }
+    return names;
+}
+
 uint64_t qcow2_bitmap_table_entries(const Qcow2State *s, uint64_t size,
                                     uint32_t granularity_bits)
 {

@@ -14,6 +14,7 @@ typedef struct ClusterRun { uint64_t cluster, n; } ClusterRun;
 typedef struct Qcow2Store {
     Qcow2State *s;
     GPtrArray *list;            /* the directory to be */
+    GHashTable *stored;         /* by name: what it was; NULL unless it is looked up */
     GArray *fresh;              /* ClusterRun: allocated for it */
     GArray *stale;              /* ClusterRun: of no use once it is in force */
 } Qcow2Store;
@@ -115,7 +116,7 @@ static int coroutine_fn store_one(Qcow2Store *w, BdrvDirtyBitmap *bitmap)
 {
     Qcow2State *s = w->s;
     const char *name = bdrv_dirty_bitmap_name(bitmap);
-    Qcow2Bitmap *b = qcow2_bitmaps_find(w->list, name);
+    Qcow2Bitmap *b = g_hash_table_lookup(w->stored, name);
     uint32_t granularity_bits = __builtin_ctz(bdrv_dirty_bitmap_granularity(bitmap));
     int ret = 0;
 
@@ -212,6 +213,7 @@ static int coroutine_fn begin_store(Qcow2Store *w, Qcow2State *s, Error **errp)
 
 static void free_store(Qcow2Store *w)
 {
+    g_clear_pointer(&w->stored, g_hash_table_unref);
     g_clear_pointer(&w->list, g_ptr_array_unref);
     g_array_unref(w->fresh);
     g_array_unref(w->stale);
@@ -242,6 +244,7 @@ int coroutine_fn qcow2_bitmaps_store(Qcow2State *s, GPtrArray *bitmaps, Error **
         return 0;
     }
     int ret = begin_store(&w, s, errp);
+    w.stored = ret < 0 ? NULL : qcow2_bitmaps_by_name(w.list);
     for (guint i = 0; i < bitmaps->len && ret >= 0; i++) {
         BdrvDirtyBitmap *bitmap = g_ptr_array_index(bitmaps, i);
         ret = store_one(&w, bitmap);

@@ -286,13 +286,14 @@ bool qcow2_supports_persistent_dirty_bitmap(BlockDriverState *bs)
 static void count_bitmaps(Qcow2State *s, GPtrArray *list, uint64_t *n, uint64_t *dir_bytes)
 {
     g_autoptr(GByteArray) dir = qcow2_bitmaps_build(list);
+    g_autoptr(GHashTable) stored = qcow2_bitmaps_by_name(list);
 
     *n = list->len;
     *dir_bytes = dir->len;
     QEMU_MUTEX_GUARD(&s->bs->dirty_bitmap_lock);
     for (BdrvDirtyBitmap *b = next_kept(s, NULL); b; b = next_kept(s, b)) {
         const char *name = bdrv_dirty_bitmap_name(b);
-        if (!qcow2_bitmaps_find(list, name)) {
+        if (!g_hash_table_contains(stored, name)) {
             ++*n;
             *dir_bytes += ROUND_UP(24 + strlen(name), 8);
         }

@@ -154,6 +154,8 @@ uint8_t *coroutine_mixed_fn qcow2_bitmaps_read_directory(Qcow2State *s, int *ret
 GPtrArray *qcow2_bitmaps_parse(Qcow2State *s, const uint8_t *dir, Error **errp);
 GPtrArray *qcow2_bitmaps_new(void);
 Qcow2Bitmap *qcow2_bitmaps_find(GPtrArray *list, const char *name);
+/* Those of LIST by their names, for who looks up many. It refers to LIST's. */
+GHashTable *qcow2_bitmaps_by_name(GPtrArray *list);
 /* The directory as bytes. */
 GByteArray *qcow2_bitmaps_build(GPtrArray *list);
 /* Entries of the table of a bitmap for a disk of SIZE bytes. */
