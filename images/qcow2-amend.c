@@ -272,11 +272,14 @@ static int coroutine_fn change_flags(Amend *a)
         h.autoclear &= ~QCOW2_AUTOCLEAR_DATA_RAW;
     }
     if (a->has_data_file) {
-        g_free(s->data_file_name);
-        s->data_file_name = *a->data_file ? g_strdup(a->data_file) : NULL;
-        names.data_file = s->data_file_name;
+        names.data_file = *a->data_file ? a->data_file : NULL;
     }
-    return qcow2_header_update(s, &h, &names);
+    int ret = qcow2_header_update(s, &h, &names);
+    if (ret >= 0 && a->has_data_file) {
+        g_free(s->data_file_name);
+        s->data_file_name = g_strdup(names.data_file);
+    }
+    return ret;
 }
 
 static int coroutine_fn change_size(Amend *a)

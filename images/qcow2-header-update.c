@@ -9,28 +9,32 @@
  *   2. the first sector, with the chain of extensions cut where it leaves the sector
  *   3. the other sectors
  *   4. the first sector with the whole chain
+ *
+ * What lies between two of these steps is a valid image, whichever of the sectors were written.
+ * So after an error the same way leads back.
  */
 #include "miniblk/osdep.h"
 #include "images/qcow2-manage.h"
 
 #define SECTOR 512u
 
-/* Make the sectors of the file that differ in NOW and NEXT like NEXT; NOW follows. */
-static int coroutine_mixed_fn write_stage(Qcow2State *s, uint8_t *now, const uint8_t *next,
-                                          size_t bytes)
+#define STEPS 4
+
+/* Write the sectors of the file's first N bytes in which FROM and TO differ. */
+static int coroutine_mixed_fn write_step(Qcow2State *s, const uint8_t *from, const uint8_t *to,
+                                         size_t n)
 {
     bool any = false;
 
-    for (size_t o = 0; o < bytes; o += SECTOR) {
-        if (memcmp(now + o, next + o, SECTOR) == 0) {
+    for (size_t o = 0; o < n; o += SECTOR) {
+        if (memcmp(from + o, to + o, SECTOR) == 0) {
             continue;
         }
         any = true;
-        int ret = qcow2_header_patch(s, o, next + o, SECTOR);
+        int ret = qcow2_header_patch(s, o, to + o, SECTOR);
         if (ret < 0) {
             return ret;
         }
-        memcpy(now + o, next + o, SECTOR);
     }
     return any ? bdrv_flush(s->bs->file->bs) : 0;
 }
@@ -57,27 +61,43 @@ static void cut_chain(uint8_t *b, size_t pos)
     }
 }
 
-/* NOW, BYTES of the file's beginning, becomes NEXT. */
-static int coroutine_mixed_fn write_stages(Qcow2State *s, uint8_t *now, const uint8_t *final,
-                                           size_t bytes, const Qcow2Header *h)
+/*
+ * The states of the file's first N bytes from NOW to the last one, which is there already; H is
+ * its header. State number i is at STATES + i * N.
+ */
+static void plan_steps(uint8_t *states, size_t n, const uint8_t *now, const Qcow2Header *h)
 {
-    g_autofree uint8_t *next = g_memdup2(now, bytes);
+    uint8_t *named = states + n, *cut = named + n, *grown = cut + n, *last = grown + n;
 
-    memcpy(next + h->backing_offset, final + h->backing_offset,
+    memcpy(states, now, n);
+    memcpy(named, now, n);
+    memcpy(named + h->backing_offset, last + h->backing_offset,
            h->backing_offset ? h->backing_size : 0);
-    int ret = write_stage(s, now, next, bytes);
-    if (ret >= 0) {
-        memcpy(next, final, SECTOR);
-        if (memcmp(now + SECTOR, final + SECTOR, bytes - SECTOR) != 0) {
-            cut_chain(next, h->header_length);
-        }
-        ret = write_stage(s, now, next, bytes);
+    memcpy(cut, last, SECTOR);
+    memcpy(cut + SECTOR, named + SECTOR, n - SECTOR);
+    if (memcmp(now + SECTOR, last + SECTOR, n - SECTOR) != 0) {
+        cut_chain(cut, h->header_length);
     }
-    if (ret >= 0) {
-        memcpy(next + SECTOR, final + SECTOR, bytes - SECTOR);
-        ret = write_stage(s, now, next, bytes);
+    memcpy(grown, cut, SECTOR);
+    memcpy(grown + SECTOR, last + SECTOR, n - SECTOR);
+}
+
+/* From the first state to the last one; back again after an error. */
+static int coroutine_mixed_fn write_steps(Qcow2State *s, const uint8_t *states, size_t n)
+{
+    const uint8_t *at = states;
+    int ret = 0, back = 0;
+
+    for (; at < states + STEPS * n && ret >= 0; at += n) {
+        ret = write_step(s, at, at + n, n);
     }
-    return ret < 0 ? ret : write_stage(s, now, final, bytes);
+    for (; ret < 0 && at > states && back >= 0; at -= n) {
+        back = write_step(s, at, at - n, n);
+    }
+    if (back < 0) {
+        s->corrupt = true;      /* nobody knows which header the file has */
+    }
+    return ret;
 }
 
 /* Build the header H. The backing file's name stays, or comes where nothing was. */
@@ -134,16 +154,18 @@ int coroutine_mixed_fn qcow2_header_update(Qcow2State *s, Qcow2Header *h,
     if (!b) {
         return ret;
     }
-    g_autofree uint8_t *final = g_malloc0(ROUND_UP(bytes, SECTOR));
-    memcpy(final, b, bytes);
+    size_t n = ROUND_UP(bytes, SECTOR);
+    g_autofree uint8_t *states = g_malloc0((STEPS + 1) * n);
+    uint8_t *last = states + STEPS * n;
+    memcpy(last, b, bytes);
     if (h->header_length == s->header.header_length) {
         /* fields of a longer header that we do not know */
         size_t known = MIN(h->header_length, QCOW2_KNOWN_HEADER_BYTES);
-        memcpy(final + known, now + known, h->header_length - known);
+        memcpy(last + known, now + known, h->header_length - known);
     }
-    ret = write_stages(s, now, final, ROUND_UP(bytes, SECTOR), h);
+    plan_steps(states, n, now, h);
+    ret = write_steps(s, states, n);
     if (ret < 0) {
-        s->corrupt = true;      /* nobody knows which the file has */
         return ret;
     }
     s->header = *h;

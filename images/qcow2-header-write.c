@@ -28,43 +28,52 @@ int coroutine_mixed_fn qcow2_header_patch(Qcow2State *s, uint64_t offset, const 
     return bdrv_pwrite(s->bs->file, offset, n, buf, 0);
 }
 
-int coroutine_fn qcow2_header_switch(Qcow2State *s, uint64_t offset, const void *buf, size_t n)
+static int coroutine_mixed_fn patch_durably(Qcow2State *s, uint64_t offset, const void *buf,
+                                            size_t n)
 {
     int ret = qcow2_header_patch(s, offset, buf, n);
 
-    ret = ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
+    return ret < 0 ? ret : bdrv_flush(s->bs->file->bs);
+}
+
+int coroutine_fn qcow2_header_switch(Qcow2State *s, uint64_t offset, const void *buf, size_t n)
+{
+    g_autofree void *old = g_malloc(n);
+    int ret = qcow2_file_read(s, offset, n, old);
+
     if (ret < 0) {
-        s->corrupt = true;
+        return ret;
+    }
+    ret = patch_durably(s, offset, buf, n);
+    if (ret < 0) {
+        /* Reading it could not tell: a cache below may have what the disk has not. */
+        s->corrupt = s->corrupt || patch_durably(s, offset, old, n) < 0;
+    }
+    return ret;
+}
+
+/* FIELD, at OFFSET of the header, becomes BITS. */
+static int coroutine_mixed_fn set_features(Qcow2State *s, uint64_t offset, uint64_t *field,
+                                           uint64_t bits)
+{
+    uint64_t be = GUINT64_TO_BE(bits);
+
+    g_assert(s->header.version >= 3);
+    int ret = patch_durably(s, offset, &be, sizeof(be));
+    if (ret >= 0) {
+        *field = bits;
     }
     return ret;
 }
 
 int coroutine_mixed_fn qcow2_header_set_incompat(Qcow2State *s, uint64_t bits)
 {
-    uint8_t b[8];
-
-    g_assert(s->header.version >= 3);
-    qcow2_store64(b, bits);
-    int ret = qcow2_header_patch(s, 72, b, sizeof(b));
-    if (ret < 0) {
-        return ret;
-    }
-    s->header.incompat = bits;
-    return bdrv_flush(s->bs->file->bs);
+    return set_features(s, 72, &s->header.incompat, bits);
 }
 
 int coroutine_mixed_fn qcow2_header_set_autoclear(Qcow2State *s, uint64_t bits)
 {
-    uint8_t b[8];
-
-    g_assert(s->header.version >= 3);
-    qcow2_store64(b, bits);
-    int ret = qcow2_header_patch(s, 88, b, sizeof(b));
-    if (ret < 0) {
-        return ret;
-    }
-    s->header.autoclear = bits;
-    return bdrv_flush(s->bs->file->bs);
+    return set_features(s, 88, &s->header.autoclear, bits);
 }
 
 /* ---- build ------------------------------------------------------------------------- */

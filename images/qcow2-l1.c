@@ -91,7 +91,10 @@ static int coroutine_fn replace(Qcow2State *s, uint64_t *entries, uint32_t size)
     ret = qcow2_writeback(s);
     ret = ret < 0 ? ret : switch_header(s, offset, size);
     if (ret < 0) {
-        g_free(entries);        /* its clusters leak: the header may point to them */
+        g_free(entries);
+        if (!s->corrupt) {      /* else the header may point there */
+            forget(s, offset, size);
+        }
         return ret;
     }
     Qcow2Root old = s->l1;

@@ -22,8 +22,8 @@ void qcow2_header_feature_names(GByteArray *extensions);
 Qcow2HeaderNames qcow2_header_names(const Qcow2State *s);
 /*
  * Replace the header by H, a copy of s->header with some fields changed, in a way that
- * survives a power failure at any moment. 0 or -errno; after an error when writing the
- * image is not written to any more. Lock held, or the node is drained.
+ * survives a power failure at any moment. 0 or -errno, with the header as it was; if it could
+ * not be put back, the image is not written to any more. Lock held, or the node is drained.
  */
 int coroutine_mixed_fn qcow2_header_update(Qcow2State *s, Qcow2Header *h,
                                            const Qcow2HeaderNames *names);

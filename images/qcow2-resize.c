@@ -20,7 +20,7 @@ static int coroutine_fn store_size(Qcow2State *s, uint64_t size)
 
     /* Others rewrite the header as a whole. */
     QEMU_LOCK_GUARD(&s->lock);
-    int ret = qcow2_header_patch(s, 24, &be, sizeof(be));
+    int ret = qcow2_header_switch(s, 24, &be, sizeof(be));
     if (ret >= 0) {
         s->header.size = size;
         s->bs->total_sectors = size >> BDRV_SECTOR_BITS;
@@ -336,7 +336,9 @@ int coroutine_fn qcow2_co_truncate(BlockDriverState *bs, int64_t offset, bool ex
         return -ENOTSUP;
     }
     if (s->corrupt) {
-        error_setg(errp, "Image is corrupt");
+        error_setg(errp, s->corruption_signaled ? "Image is corrupt"
+                         : "Image is not written to any more after an error: its header may "
+                           "be the old or the new one until it is opened again");
         return -EIO;
     }
     if ((uint64_t)offset >= old) {

@@ -256,12 +256,9 @@ int coroutine_fn qcow2_snapshots_write(Qcow2State *s)
     /* Refcounts before the header's pointer. */
     ret = qcow2_writeback(s);
     ret = ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
+    ret = ret < 0 ? ret : switch_table(s, offset);
     if (ret < 0) {
         return ret;             /* the new table is leaked */
-    }
-    ret = switch_table(s, offset);
-    if (ret < 0) {
-        return ret;
     }
     qcow2_snapshots_stored(s, offset, bytes);
     uint64_t old_clusters = qcow2_clusters(s, old_bytes);

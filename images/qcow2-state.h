@@ -192,8 +192,8 @@ typedef struct Qcow2State {
     bool writable;
     bool lazy_refcounts;        /* refcounts may be stale on disk while DIRTY is set */
     bool unrepaired;            /* opened for a check although DIRTY was set */
-    bool corrupt;               /* found corrupt: no more writes */
-    bool corruption_signaled;
+    bool corrupt;               /* no more writes: found corrupt, or the header is not known */
+    bool corruption_signaled;   /* it was found corrupt */
     bool shows_snapshot;        /* for good, and never writable */
     bool pass_discard[QCOW2_DISCARD_MAX];       /* to the file, by cause */
     bool discard_no_unref;      /* a discarded cluster keeps its place in the file */
