@@ -83,6 +83,9 @@ static int coroutine_fn link_clusters(Qcow2State *s, const Qcow2Alloc *a)
     Qcow2Slice *slice;
     uint32_t i;
 
+    if (a->compressed) {
+        BLKDBG_EVENT(s->bs->file, BLKDBG_L2_UPDATE_COMPRESSED);
+    }
     /* An allocation never spans slices. */
     int ret = qcow2_l2_for_write(s, a->guest, &slice, &i);
     if (ret < 0) {

@@ -78,6 +78,7 @@ static int coroutine_fn alloc_packed(Qcow2State *s, uint64_t bytes, uint64_t *of
     uint64_t room, fresh_offset = 0, n;
     bool fresh;
 
+    BLKDBG_EVENT(s->bs->file, BLKDBG_CLUSTER_ALLOC_BYTES);
     int ret = room_in_packed(s, &room);
     if (ret < 0) {
         return ret;

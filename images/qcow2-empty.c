@@ -14,6 +14,7 @@ static void coroutine_fn empty_entry(void *opaque)
     Empty *e = opaque;
     Qcow2State *s = e->s;
 
+    BLKDBG_EVENT(s->bs->file, BLKDBG_EMPTY_IMAGE_PREPARE);
     e->ret = qcow2_unmap(s, 0, ROUND_UP(qcow2_guest_bytes(s), s->cluster_bytes));
     if (e->ret == 0) {
         qemu_co_mutex_lock(&s->lock);

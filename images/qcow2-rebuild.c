@@ -202,6 +202,7 @@ static int coroutine_fn write_blocks(Rebuild *r)
         if (r->entries[i]) {
             fill_block(r, i, buf);
             qcow2_cache_drop(&s->l2_cache, r->entries[i], s->cluster_bytes);
+            BLKDBG_EVENT(s->bs->file, BLKDBG_REFBLOCK_UPDATE);
             ret = bdrv_co_pwrite(s->bs->file, r->entries[i], s->cluster_bytes, buf, 0);
         }
     }

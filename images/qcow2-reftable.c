@@ -354,6 +354,9 @@ int coroutine_fn qcow2_reftable_trim(Qcow2State *s)
         g_clear_pointer(&gone, g_array_unref);
         gone = g_array_new(false, false, sizeof(IdleBlock));
         ret = take_out_idle(s, gone);
+        if (ret >= 0 && gone->len) {
+            BLKDBG_EVENT(s->bs->file, BLKDBG_REFTABLE_UPDATE);
+        }
         /* Their clusters may be used again when the table on disk does not name them. */
         ret = ret < 0 ? ret : qcow2_writeback(s);
         for (guint i = 0; i < gone->len; i++) {

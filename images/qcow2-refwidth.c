@@ -118,6 +118,7 @@ static int coroutine_fn write_blocks(Rebuild *r)
         ret = fill_block(r, i, buf);
         if (ret >= 0) {
             r->entries[i] = next << s->cluster_bits;
+            BLKDBG_EVENT(s->bs->file, BLKDBG_REFBLOCK_UPDATE);
             ret = bdrv_co_pwrite(s->bs->file, next << s->cluster_bits, s->cluster_bytes, buf,
                                  0);
             next++;

@@ -73,6 +73,7 @@ static int coroutine_fn prealloc_host(Qcow2State *s, uint64_t n, uint64_t *host,
     if (ret < 0) {
         return ret;
     }
+    BLKDBG_EVENT(s->bs->file, BLKDBG_CLUSTER_ALLOC_SPACE);
     ret = extend_file(s, *host + (*got << s->cluster_bits));
     if (ret >= 0 && !*fresh && s->header.version < 3) {
         /* Without zero clusters the zeroes must be there. */
@@ -292,8 +293,11 @@ static int coroutine_fn shrink_tables(Qcow2State *s, uint64_t old, uint64_t size
     if (ret >= 0) {
         qemu_co_mutex_lock(&s->lock);
         drop_l2_tables(s, qcow2_l1_entries_for(&s->header, size));
+        BLKDBG_EVENT(s->bs->file, BLKDBG_L1_SHRINK_WRITE_TABLE);
+        ret = qcow2_writeback(s);
         qemu_co_mutex_unlock(&s->lock);
-        ret = flush_all(s);
+        BLKDBG_EVENT(s->bs->file, BLKDBG_L1_SHRINK_FREE_L2_CLUSTERS);
+        ret = ret < 0 ? ret : flush_all(s);
     }
     return ret;
 }

@@ -111,6 +111,7 @@ static int coroutine_fn copy_block(Qcow2State *s, uint32_t i, uint64_t to, uint8
     }
     qcow2_cache_drop(&s->l2_cache, to, s->cluster_bytes);
     int ret = qcow2_file_read(s, from, s->cluster_bytes, buf);
+    BLKDBG_EVENT(s->bs->file, BLKDBG_REFBLOCK_UPDATE);
     return ret < 0 ? ret : bdrv_co_pwrite(s->bs->file, to, s->cluster_bytes, buf, 0);
 }
 

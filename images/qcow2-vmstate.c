@@ -49,6 +49,7 @@ int coroutine_fn qcow2_co_load_vmstate(BlockDriverState *bs, QEMUIOVector *qiov,
     Qcow2State *s = bs->opaque;
 
     int64_t offset = place_of(s, pos, qiov->size);
+    BLKDBG_EVENT(bs->file, BLKDBG_VMSTATE_LOAD);
     return offset < 0 ? offset : read_area(s, offset, qiov->size, qiov, 0);
 }
 
@@ -108,6 +109,7 @@ int coroutine_fn qcow2_co_save_vmstate(BlockDriverState *bs, QEMUIOVector *qiov,
     if (offset < 0) {
         return offset;
     }
+    BLKDBG_EVENT(bs->file, BLKDBG_VMSTATE_SAVE);
     qemu_co_mutex_lock(&s->lock);
     int ret = s->corrupt ? -EIO
             : qcow2_l1_grow(s, qcow2_l1_entries_for(&s->header, offset + qiov->size));

@@ -81,6 +81,7 @@ static int read_tables(Qcow2State *s, int flags, Error **errp)
          !table_in_file(s, "L1 table", h->l1_offset, (uint64_t)h->l1_size * 8, errp))) {
         return -EINVAL;
     }
+    BLKDBG_EVENT(s->bs->file, BLKDBG_REFTABLE_LOAD);
     ret = qcow2_root_read(s, &s->reftable, h->reftable_offset, reftable_bytes / 8);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Could not initialize refcount handling");

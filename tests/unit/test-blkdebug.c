@@ -3,6 +3,7 @@
 #include "qcow2-test.h"
 #include "miniblk/aio-wait.h"
 #include "miniblk/iothread.h"
+#include "miniblk/snapshot.h"
 
 enum { DISK_BYTES = 1 << 20 };
 
@@ -452,6 +453,27 @@ static void exercise(BlockBackend *blk)
     blk_truncate(blk, 64 << 20, false, PREALLOC_MODE_OFF, 0, NULL);
 }
 
+/* What else makes it do so; errors are fine here, too. */
+static void manage(BlockBackend *blk)
+{
+    BlockDriverState *bs = blk_bs(blk);
+    QEMUSnapshotInfo sn = { .name = "s" };
+    g_autofree uint8_t *buf = g_malloc0(256 * 1024);
+
+    blk_pwrite(blk, 512, 1024, buf, BDRV_REQ_WRITE_COMPRESSED);
+    blk_pread(blk, 512, 512, buf, 0);
+    bdrv_save_vmstate(bs, buf, 0, 1000);
+    bdrv_load_vmstate(bs, buf, 0, 1000);
+    if (bdrv_snapshot_create(bs, &sn) == 0) {
+        blk_pwrite(blk, 0, 1024, buf, 0);
+        bdrv_snapshot_delete(bs, sn.id_str, sn.name, NULL);
+    }
+    blk_flush(blk);
+    blk_truncate(blk, 1 << 20, false, PREALLOC_MODE_OFF, 0, NULL);
+    blk_truncate(blk, 4 << 20, false, PREALLOC_MODE_METADATA, 0, NULL);
+    blk_make_empty(blk, NULL);
+}
+
 /* The checks of a damaged image tell of each leak: not here. */
 static int silence(void)
 {
@@ -483,12 +505,50 @@ static void test_qcow2_survives_an_error_at(gconstpointer event)
             "file.image.filename=%s,file.inject-error.0.event=%s,"
             "file.inject-error.0.once=%s", path, (const char *)event, once ? "on" : "off"));
         exercise(blk);
+        manage(blk);
         blk_unref(blk);
-        blk = qcow2_open_file(path, "");
+        blk = qcow2_open_file(path, ",backing=");
         qcow2_assert_consistent(blk, true);
         blk_unref(blk);
     }
     end_silence(saved_stderr);
+}
+
+static void test_qcow2_is_not_opened_without_refcounts(void)
+{
+    g_autofree char *path = scratch_path("unread.qcow2");
+
+    qcow2_create(path, "size=1M");
+    assert_open_fails(options_of(
+        "driver=qcow2,file.driver=blkdebug,file.image.driver=file,file.image.filename=%s,"
+        "file.inject-error.0.event=reftable_load", path), 0,
+        "Could not initialize refcount handling: Input/output error", NULL);
+}
+
+/* From EVENT on reading data fails, and all that comes after that. */
+static void test_qcow2_reports(gconstpointer event)
+{
+    g_autofree char *base = scratch_file("report.raw", 1 << 20);
+    g_autofree char *path = scratch_path("report.qcow2");
+    g_autofree char *opts = g_strdup_printf(
+        "size=9M,cluster_size=512,refcount_bits=64,backing_file=%s,backing_fmt=raw", base);
+    uint8_t buf[512] = { 0 };
+
+    /* tables that are there already, so that they are loaded too */
+    qcow2_create(path, opts);
+    BlockBackend *blk = qcow2_open_file(path, "");
+    write_pattern(blk, 0, 4096, 1);
+    blk_unref(blk);
+    blk = open_rw(options_of(
+        "driver=qcow2,discard=unmap,file.driver=blkdebug,file.image.driver=file,"
+        "file.image.filename=%s,file.set-state.0.event=%s,file.set-state.0.new_state=2,"
+        "file.inject-error.0.event=read_aio,file.inject-error.0.state=2,"
+        "file.inject-error.0.errno=99", path, (const char *)event));
+    exercise(blk);
+    manage(blk);
+    int ret = blk_pwrite(blk, 0, 512, buf, 0);
+    g_assert_cmpint(ret < 0 ? ret : blk_pread(blk, 0, 512, buf, 0), ==, -99);
+    blk_unref(blk);
 }
 
 typedef struct Sighting {
@@ -503,8 +563,8 @@ static void coroutine_fn exercise_entry(void *opaque)
     s->done = true;
 }
 
-/* The event is reported on the way: a breakpoint there is met. */
-static void test_qcow2_reports(gconstpointer event)
+/* A breakpoint at the event is met. */
+static void test_qcow2_stops_at(gconstpointer event)
 {
     g_autofree char *path = scratch_path("report.qcow2");
     Sighting s = { 0 };
@@ -533,7 +593,14 @@ static void test_qcow2_reports(gconstpointer event)
     blk_unref(s.blk);
 }
 
-static const char *const qcow2_events[] = {
+/* By blkdebug itself, by copy-on-read, and for requests that do not fit the file's sectors. */
+static const char *const others_report[] = {
+    "none", "cor_write", "pwritev_rmw_head", "pwritev_rmw_after_head", "pwritev_rmw_tail",
+    "pwritev_rmw_after_tail", NULL
+};
+
+/* Those that a breakpoint can be put at while requests are running. */
+static const char *const request_events[] = {
     "l1_update", "l2_load", "l2_update", "l2_alloc_write", "read_aio", "write_aio", "cow_read",
     "cow_write", "refblock_load", "refblock_update_part", "refblock_alloc_hookup",
     "refblock_alloc", "cluster_alloc", "cluster_free", "flush_to_os",
@@ -561,13 +628,23 @@ int main(int argc, char **argv)
     ADD(requests_can_be_put_in_any_order);
     ADD(drain_waits_for_a_suspended_request);
     ADD(node_without_blkdebug_has_no_breakpoints);
-    for (size_t i = 0; i < ARRAY_SIZE(qcow2_events); i++) {
-        g_autofree char *reports = g_strdup_printf("/blkdebug/qcow2_reports/%s",
-                                                   qcow2_events[i]);
+    ADD(qcow2_is_not_opened_without_refcounts);
+    for (size_t i = 0; i < ARRAY_SIZE(request_events); i++) {
+        g_autofree char *stops = g_strdup_printf("/blkdebug/qcow2_stops_at/%s",
+                                                 request_events[i]);
+        g_test_add_data_func(stops, request_events[i], test_qcow2_stops_at);
+    }
+    for (const char *const *event = blkdebug_event_names; *event; event++) {
+        g_autofree char *reports = g_strdup_printf("/blkdebug/qcow2_reports/%s", *event);
         g_autofree char *survives = g_strdup_printf("/blkdebug/qcow2_survives_an_error_at/%s",
-                                                    qcow2_events[i]);
-        g_test_add_data_func(reports, qcow2_events[i], test_qcow2_reports);
-        g_test_add_data_func(survives, qcow2_events[i], test_qcow2_survives_an_error_at);
+                                                    *event);
+        if (g_strv_contains(others_report, *event)) {
+            continue;
+        }
+        g_test_add_data_func(reports, *event, test_qcow2_reports);
+        if (strcmp(*event, "reftable_load") != 0) {
+            g_test_add_data_func(survives, *event, test_qcow2_survives_an_error_at);
+        }
     }
     int ret = image_test_run();
     g_free(disk);
