@@ -174,10 +174,27 @@ static bool check_snapshots(const Amend *a, Error **errp)
     return true;
 }
 
+/* Whether the file called NAME is the one that the image is in. */
+static bool is_own_file(const Qcow2State *s, const char *name)
+{
+    struct stat named, own;
+
+    return stat(name, &named) == 0 && stat(s->bs->file->bs->filename ?: "", &own) == 0 &&
+           named.st_dev == own.st_dev && named.st_ino == own.st_ino;
+}
+
 static bool check_data_file(const Amend *a, Error **errp)
 {
     const Qcow2Header *h = &a->s->header;
 
+    if (a->has_data_file && strlen(a->data_file) > QCOW2_BACKING_NAME_BYTES_MAX) {
+        error_setg(errp, "Data file name too long");
+        return false;
+    }
+    if (a->has_data_file && is_own_file(a->s, a->data_file)) {
+        error_setg(errp, "An image cannot be its own data file");
+        return false;
+    }
     if (a->has_data_file && !(h->incompat & QCOW2_INCOMPAT_DATA_FILE)) {
         error_setg(errp, "data-file can only be set for images that use an external data "
                    "file");

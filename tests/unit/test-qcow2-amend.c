@@ -234,6 +234,33 @@ static void test_info(void)
     }
 }
 
+static void assert_name_refused(const char *path, const char *name, const char *error)
+{
+    BlockBackend *blk = qcow2_open_file(path, "");
+    QDict *opts = options_of("data_file=%s", name);
+    Error *err = NULL;
+
+    g_assert_cmpint(bdrv_amend_options(blk_bs(blk), opts, NULL, NULL, false, &err), <, 0);
+    g_assert_cmpstr(error_get_pretty(err), ==, error);
+    error_free(err);
+    json_decref(opts);
+    blk_unref(blk);
+}
+
+/* Guest data would be written over the tables, if such an image could be opened. */
+static void test_no_data_file(void)
+{
+    g_autofree char *path = scratch_path("itself.qcow2"), *data = scratch_path("itself.raw");
+    g_autofree char *link = scratch_path("itself.link"), *name = g_strnfill(1024, 'n');
+    g_autofree char *create = g_strdup_printf("size=1M,data_file=%s", data);
+
+    qcow2_create(path, create);
+    g_assert_cmpint(symlink(path, link), ==, 0);
+    assert_name_refused(path, path, "An image cannot be its own data file");
+    assert_name_refused(path, link, "An image cannot be its own data file");
+    assert_name_refused(path, name, "Data file name too long");
+}
+
 /* Another name for the data file, and one that need not be raw any more. */
 static void test_data_file(void)
 {
@@ -268,5 +295,6 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/amend/cases", test_cases);
     g_test_add_func("/qcow2/amend/info", test_info);
     g_test_add_func("/qcow2/amend/data-file", test_data_file);
+    g_test_add_func("/qcow2/amend/no-data-file", test_no_data_file);
     return image_test_run();
 }
