@@ -10,8 +10,8 @@
  *   3. the other sectors
  *   4. the first sector with the whole chain
  *
- * What lies between two of these steps is a valid image, whichever of the sectors were written.
- * So after an error the same way leads back.
+ * What lies between two of these steps is a valid image, whichever of the sectors were
+ * written. So after an error the same way leads back.
  */
 #include "miniblk/osdep.h"
 #include "images/qcow2-manage.h"
@@ -62,8 +62,8 @@ static void cut_chain(uint8_t *b, size_t pos)
 }
 
 /*
- * The states of the file's first N bytes from NOW to the last one, which is there already; H is
- * its header. State number i is at STATES + i * N.
+ * The states of the file's first N bytes from NOW to the last one, which is there already; H
+ * is its header. State number i is at STATES + i * N.
  */
 static void plan_steps(uint8_t *states, size_t n, const uint8_t *now, const Qcow2Header *h)
 {

@@ -19,9 +19,9 @@ int qcow2_header_check_snapshots(const Qcow2Header *h, uint32_t n, Error **errp)
 int coroutine_mixed_fn qcow2_header_patch(Qcow2State *s, uint64_t offset, const void *buf,
                                           size_t n);
 /*
- * The same for N bytes of one sector that put other metadata, durable already, in force: durable
- * when it returns. On failure the old bytes are put back. If that fails, too, nobody knows which
- * metadata the file has, so S is written no more.
+ * The same for N bytes of one sector that put other metadata, durable already, in force:
+ * durable when it returns. On failure the old bytes are put back. If that fails, too, nobody
+ * knows which metadata the file has, so S is written no more.
  */
 int coroutine_fn qcow2_header_switch(Qcow2State *s, uint64_t offset, const void *buf, size_t n);
 int coroutine_mixed_fn qcow2_header_set_incompat(Qcow2State *s, uint64_t bits);

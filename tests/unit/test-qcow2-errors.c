@@ -232,7 +232,7 @@ static void test_single_error(gconstpointer opaque)
 
 /* ---- errors that stay -------------------------------------------------------------- */
 
-/* Nobody can tell which header the file has: it is not called corrupt, and opening it helps. */
+/* Nobody can tell which header the file has: not called corrupt, and opening it helps. */
 static void test_unknown_header(void)
 {
     g_autofree char *path = scratch_path("unknown.qcow2");
@@ -253,7 +253,8 @@ static void test_unknown_header(void)
     g_assert_cmpint(blk_pwrite(blk, 0, 1, &byte, 0), ==, -EIO);
     g_assert_cmpint(blk_truncate(blk, 64 << 20, false, PREALLOC_MODE_OFF, 0, &err), ==, -EIO);
     g_assert_cmpstr(error_get_pretty(err), ==, "Image is not written to any more after an "
-                    "error: its header may be the old or the new one until it is opened again");
+                    "error: its header may be the old or the new one until it is opened "
+                    "again");
     error_free(err);
     blk_unref(blk);
     blk = qcow2_open_file(path, "");
