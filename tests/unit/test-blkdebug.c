@@ -436,6 +436,28 @@ static void test_node_without_blkdebug_has_no_breakpoints(void)
 
 /* ---- below qcow2 ------------------------------------------------------------------ */
 
+/* What is written need not survive the machine: syncs would take most of the tests' time. */
+#define UNSYNCED(node) #node ".driver=file," #node ".cache.no-flush=on,"
+#define DEBUGGED "driver=qcow2,discard=unmap,file.driver=blkdebug," UNSYNCED(file.image)
+
+/* PATH becomes a copy of the image OF, which is made with OPTS when it is not there. */
+static void copy_image(const char *of, const char *opts, const char *path)
+{
+    g_autofree char *image = scratch_path(of), *data = NULL;
+    gsize bytes;
+
+    if (!g_file_test(image, G_FILE_TEST_EXISTS)) {
+        qcow2_create(image, opts);
+        /* tables that are there already, so that they are loaded too */
+        BlockBackend *blk = qcow2_open_file(image, "");
+        write_pattern(blk, 0, 4096, 1);
+        blk_unref(blk);
+    }
+    g_assert_true(g_file_get_contents(image, &data, &bytes, NULL));
+    g_assert_true(g_file_set_contents_full(path, data, bytes, G_FILE_SET_CONTENTS_NONE, 0600,
+                                           NULL));
+}
+
 /* Everything that makes qcow2 read and write metadata; errors are fine. */
 static void exercise(BlockBackend *blk)
 {
@@ -499,15 +521,15 @@ static void test_qcow2_survives_an_error_at(gconstpointer event)
 
     int saved_stderr = silence();
     for (int once = 0; once < 2; once++) {
-        qcow2_create(path, "size=9M,cluster_size=512");
+        copy_image("plain.qcow2", "size=9M,cluster_size=512", path);
         BlockBackend *blk = open_rw(options_of(
-            "driver=qcow2,discard=unmap,file.driver=blkdebug,file.image.driver=file,"
-            "file.image.filename=%s,file.inject-error.0.event=%s,"
+            DEBUGGED "file.image.filename=%s,file.inject-error.0.event=%s,"
             "file.inject-error.0.once=%s", path, (const char *)event, once ? "on" : "off"));
         exercise(blk);
         manage(blk);
         blk_unref(blk);
-        blk = qcow2_open_file(path, ",backing=");
+        blk = open_rw(options_of("driver=qcow2,backing=," UNSYNCED(file) "file.filename=%s",
+                                 path));
         qcow2_assert_consistent(blk, true);
         blk_unref(blk);
     }
@@ -534,13 +556,9 @@ static void test_qcow2_reports(gconstpointer event)
         "size=9M,cluster_size=512,refcount_bits=64,backing_file=%s,backing_fmt=raw", base);
     uint8_t buf[512] = { 0 };
 
-    /* tables that are there already, so that they are loaded too */
-    qcow2_create(path, opts);
-    BlockBackend *blk = qcow2_open_file(path, "");
-    write_pattern(blk, 0, 4096, 1);
-    blk_unref(blk);
-    blk = open_rw(options_of(
-        "driver=qcow2,discard=unmap,file.driver=blkdebug,file.image.driver=file,"
+    copy_image("above.qcow2", opts, path);
+    BlockBackend *blk = open_rw(options_of(
+        DEBUGGED
         "file.image.filename=%s,file.set-state.0.event=%s,file.set-state.0.new_state=2,"
         "file.inject-error.0.event=read_aio,file.inject-error.0.state=2,"
         "file.inject-error.0.errno=99", path, (const char *)event));
@@ -569,14 +587,8 @@ static void test_qcow2_stops_at(gconstpointer event)
     g_autofree char *path = scratch_path("report.qcow2");
     Sighting s = { 0 };
 
-    /* tables that are there already, so that they are loaded too */
-    qcow2_create(path, "size=9M,cluster_size=512");
-    s.blk = qcow2_open_file(path, "");
-    write_pattern(s.blk, 0, 4096, 1);
-    blk_unref(s.blk);
-    s.blk = open_rw(options_of(
-        "driver=qcow2,discard=unmap,file.driver=blkdebug,file.image.driver=file,"
-        "file.image.filename=%s", path));
+    copy_image("plain.qcow2", "size=9M,cluster_size=512", path);
+    s.blk = open_rw(options_of(DEBUGGED "file.image.filename=%s", path));
     g_assert_cmpint(bdrv_debug_breakpoint(blk_bs(s.blk), event, "met"), ==, 0);
     qemu_coroutine_enter(qemu_coroutine_create(exercise_entry, &s));
     bool met = false;
