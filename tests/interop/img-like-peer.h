@@ -10,11 +10,18 @@
 
 #include <string.h>
 
-/* Runs a command: what it is, what it prints (\r shown as @), how it ends. */
+/*
+ * q runs a command: what it is, what it prints (\r shown as @), how it ends. room tells how many
+ * 64 KiB a file takes, without what little the file system adds to tell where. Anything else that
+ * fails was to set up: then the comparison would be one of failures.
+ */
+#define SET_UP_FAILED "set-up failed: "
 static const char prelude[] =
+    "set -E; trap 'echo \"" SET_UP_FAILED "$BASH_COMMAND\"' ERR\n"
     "q() { echo \"\\$ qemu-img $*\"; qemu-img \"$@\" </dev/null 2>&1 | tr '\\r' '@'; "
     "echo \"[exit ${PIPESTATUS[0]}]\"; }\n"
-    "mark() { printf x | dd of=$1 bs=1 seek=$2 conv=notrunc 2>/dev/null; }\n";
+    "mark() { printf x | dd of=$1 bs=1 seek=$2 conv=notrunc 2>/dev/null; }\n"
+    "room() { echo $(($(stat -c %b $1) / 128)); }\n";
 
 typedef struct Script {
     const char *name;
@@ -95,6 +102,7 @@ static void test_script(gconstpointer opaque)
     }
     g_autofree char *peer = run_script(script, "/nowhere");
     g_autofree char *ours = run_script(script, our_dir());
+    g_assert_null(strstr(peer, SET_UP_FAILED));
     if (strcmp(peer, ours) != 0) {
         g_autofree char *difference = first_difference(peer, ours);
         g_test_message("%s", difference);

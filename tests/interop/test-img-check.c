@@ -25,8 +25,8 @@
     "  dd of=x bs=1 seek=$(($1)) conv=notrunc 2>/dev/null; }\n"                 \
     "look() { for o in '' --output=json -q '-r leaks' '-r leaks --output=json' \\\n"              \
     "  '-r all' '-r all --output=json'; do cp x y; echo \"$ check $o: $1\"\n"     \
-    "  timeout 60 qemu-img check $o y >out 2>err; echo \"[exit $?]\"; cat out err\n"             \
-    "  cmp x y >/dev/null || p qemu-img check -q y; done; }\n"                  \
+    "  s=0; timeout 60 qemu-img check $o y >out 2>err || s=$?; echo \"[exit $s]\"\n"             \
+    "  cat out err; cmp x y >/dev/null || p qemu-img check -q y || :; done; }\n"                \
     "e() { n=$1; cp $I x; shift; while [ $# -gt 0 ]; do put $1 $2; shift 2; done; look $n; }\n"
 #define PLAIN                                                                   \
     "p qemu-img create -q -f qcow2 -o cluster_size=4k plain 16M\n"              \

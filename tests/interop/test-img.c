@@ -31,7 +31,7 @@ static const Script scripts[] = {
     { "create-raw",
       "q create r.img 1M; q create -f raw r.img 1M -o size=2M; q create -q r.img 1M\n"
       "q create -f raw -o size=2M r.img; q create -f raw -o size=2M r.img 1M\n"
-      "q create -f raw -o preallocation=full r.img 1M; stat -c '%s %b' r.img\n"
+      "q create -f raw -o preallocation=full r.img 1M; stat -c %s r.img; room r.img\n"
       "q create -f raw -o preallocation=falloc,nocow=off r.img 1M; q create r.img\n"
       "q create -f raw -o preallocation=off -o extent_size_hint=1M r.img 1M\n"
       "q create -f raw -o help r.img; q create -f file -o '?'; q create -f bogus -o help x\n"

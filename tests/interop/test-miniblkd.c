@@ -237,11 +237,11 @@ static void test_quit_with_exports(void)
     json_t *data;
 
     t_qmp_run(q, "{'execute': 'quit'}");
-    data = t_qmp_event(q, "BLOCK_EXPORT_DELETED", 30000);
+    data = t_qmp_event(q, "BLOCK_EXPORT_DELETED", 60000);
     g_assert_nonnull(data);
     g_assert_cmpstr(json_string_value(json_object_get(data, "id")), ==, "e");
     json_decref(data);
-    g_assert_true(t_qmp_wait_eof(q, 30000));
+    g_assert_true(t_qmp_wait_eof(q, 60000));
     g_assert_cmpint(t_daemon_stop(d, false, NULL), ==, 0);
 }
 
@@ -279,10 +279,10 @@ static void test_daemonize(void)
     g_assert_cmpint(pidfd, >=, 0);
     q = t_qmp_connect("bg.sock", true);
     t_qmp_run(q, "{'execute': 'quit'}");
-    g_assert_true(t_qmp_wait_eof(q, 30000));
+    g_assert_true(t_qmp_wait_eof(q, 60000));
     t_qmp_close(q);
     struct pollfd ended = { .fd = pidfd, .events = POLLIN };
-    g_assert_cmpint(poll(&ended, 1, 30000), ==, 1);
+    g_assert_cmpint(poll(&ended, 1, 60000), ==, 1);
     close(pidfd);
     /* Relative names are meant from where it was started. */
     g_assert_false(g_file_test("bg-nbd.sock", G_FILE_TEST_EXISTS));

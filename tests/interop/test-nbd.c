@@ -320,7 +320,7 @@ static void test_export_del(void)
     g_assert_true(fio_running(fio));
     t_qmp_run(t_daemon_qmp(d), "{'execute': 'block-export-del', 'arguments': "
               "{'id': 'e0', 'mode': 'hard'}}");
-    event = t_qmp_event(t_daemon_qmp(d), "BLOCK_EXPORT_DELETED", 10000);
+    event = t_qmp_event(t_daemon_qmp(d), "BLOCK_EXPORT_DELETED", 60000);
     g_assert_nonnull(event);
     g_assert_cmpstr(json_string_value(json_object_get(event, "id")), ==, "e0");
     g_assert_cmpint(fio_join(fio, NULL), !=, 0);

@@ -4,7 +4,7 @@
 #include <sched.h>
 #include "tests/lib/harness.h"
 
-#define TIMEOUT_MS 30000
+#define TIMEOUT_MS 60000
 #define CMD(name, args) "{'execute': '" name "', 'arguments': {" args "}}"
 #define IN_USE_HINT " is associated with a BlockBackend and could be in use " \
                     "(use force=true to override this check)"

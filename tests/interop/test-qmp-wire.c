@@ -3,7 +3,7 @@
 #include "miniblk/osdep.h"
 #include "tests/lib/harness.h"
 
-#define TIMEOUT_MS 30000
+#define TIMEOUT_MS 60000
 
 /* ---- replay ----------------------------------------------------------------------- */
 

@@ -5,7 +5,7 @@
 #include <sys/socket.h>
 #include "tests/lib/harness.h"
 
-#define TIMEOUT_MS 30000
+#define TIMEOUT_MS 60000
 
 #define QUERY "\"execute\":\"query-block-exports\""
 

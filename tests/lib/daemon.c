@@ -8,8 +8,8 @@
 #include "tests/lib/harness.h"
 #include "tests/lib/harness-internal.h"
 
-#define START_TIMEOUT_MS 60000
-#define STOP_TIMEOUT_MS  30000
+#define START_TIMEOUT_MS 120000
+#define STOP_TIMEOUT_MS  120000
 #define RETRY_INTERVAL_US 2000
 
 struct TDaemon {

@@ -43,7 +43,7 @@ char *t_tool(const char *name);
 
 /*
  * Run a shell command (printf-style) with stdin from /dev/null. Exit status, 128 + signal
- * when one ended it; more than 120 s fail the test. *OUT (may be NULL) is a newly allocated
+ * when one ended it; more than 300 s fail the test. *OUT (may be NULL) is a newly allocated
  * string of stdout and stderr together, in the order of writing.
  */
 int t_run(char **out, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
@@ -77,7 +77,7 @@ bool t_daemon_alive(TDaemon *d);
 long t_daemon_peak_rss_kib(TDaemon *d);
 /*
  * End it by QMP quit (QUIT) or SIGTERM and free D. Exit status (128 + signal); the test
- * fails when it takes more than 30 s or a sanitizer reported something. *LOG (may be NULL)
+ * fails when it takes more than 120 s or a sanitizer reported something. *LOG (may be NULL)
  * is what it printed.
  */
 int t_daemon_stop(TDaemon *d, bool quit, char **log);

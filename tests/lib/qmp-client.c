@@ -7,7 +7,7 @@
 #include "tests/lib/harness.h"
 #include "tests/lib/harness-internal.h"
 
-#define REPLY_TIMEOUT_MS 60000
+#define REPLY_TIMEOUT_MS 120000
 
 struct TQmp {
     int fd;

@@ -9,7 +9,7 @@
 #include "tests/lib/harness.h"
 #include "tests/lib/harness-internal.h"
 
-#define RUN_TIMEOUT_S 120
+#define RUN_TIMEOUT_S 300
 #define OUTPUT_BYTES_MAX (64 << 20)
 
 static char *scratch_dir;
