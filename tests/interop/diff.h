@@ -9,8 +9,9 @@
  *     qemu-io     <script 2                   miniblk-io  <script 2      ... and so on
  *                      both tools: check, map, info; compare one with the other
  *
- * The seed of a round that fails is printed; MINIBLK_SEED=N repeats that round alone, and
- * MINIBLK_DIFF_SECONDS=N runs for longer than the short time that is usual.
+ * A test is a few rounds, always the same ones: what is found does not depend on the day or on how
+ * fast the machine is. MINIBLK_DIFF_SECONDS=N searches, with seeds that nobody has tried. The seed
+ * of a round that fails is printed; MINIBLK_SEED=N repeats that round alone.
  */
 #ifndef TESTS_INTEROP_DIFF_H
 #define TESTS_INTEROP_DIFF_H
@@ -35,10 +36,10 @@ typedef enum DiffTool { DIFF_OURS, DIFF_PEER } DiffTool;
 /* Whether the peer is there; else the running test is skipped. */
 bool diff_need_peer(void);
 /*
- * Run ROUND(RAND) in an empty working directory with seeds of its own until the time is over,
- * or only with $MINIBLK_SEED. A round that fails stops the test.
+ * Run ROUND(RAND) in an empty working directory, ROUNDS times with seeds of its own, or as the
+ * environment says. A round that fails stops the test.
  */
-void diff_rounds(int default_seconds, void (*round)(GRand *rand));
+void diff_rounds(int rounds, void (*round)(GRand *rand));
 
 /* A geometry both can make. */
 DiffGeometry *diff_geometry_new(GRand *rand);

@@ -212,7 +212,7 @@ static void test_random_commands(void)
 {
     have_server = t_have("nbdinfo") && t_have("qemu-nbd");
     if (diff_need_peer()) {
-        diff_rounds(20, random_commands);
+        diff_rounds(4, random_commands);
     }
 }
 

@@ -139,7 +139,7 @@ static void random_turns(GRand *rand)
 static void test_random_work(void)
 {
     if (diff_need_peer()) {
-        diff_rounds(20, random_turns);
+        diff_rounds(10, random_turns);
     }
 }
 

@@ -251,12 +251,18 @@ static unsigned send_until_refused(TQmp *q, const char *command, unsigned limit,
 }
 
 /* Memory is only looked at where freed memory is really free. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { LOOKS_AT_MEMORY = false };
+#else
+enum { LOOKS_AT_MEMORY = true };
+#endif
+
 static void check_growth(long before_kib, long after_kib, long limit_kib)
 {
     g_test_message("peak memory %ld -> %ld KiB", before_kib, after_kib);
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-    g_assert_cmpint(after_kib - before_kib, <, limit_kib);
-#endif
+    if (LOOKS_AT_MEMORY) {
+        g_assert_cmpint(after_kib - before_kib, <, limit_kib);
+    }
 }
 
 static void test_client_that_does_not_read(void)
@@ -304,7 +310,7 @@ static void test_events_do_not_pile_up(void)
     g_autofree char *id = g_strnfill(60000, 'e');
     long rss_before_kib = 0;
 
-    for (int i = 0; i < 400; i++) {
+    for (int i = 0; i < (LOOKS_AT_MEMORY ? 400 : 150); i++) {
         json_t *event;
 
         t_qmp_run(q, "{'execute': 'block-export-add', 'arguments': {'type': 'nbd', "

@@ -87,9 +87,9 @@ static void test_model(gconstpointer data)
     g_assert_cmpint(g_mkdir_with_parents(dir, 0700), ==, 0);
     generated = t_run_ok("cd %s && spin -a %s %s/%s.pml", dir, c->defines,
                          g_getenv("MINIBLK_MODELS"), c->model);
-    /* A bug is found soon: then compiling takes longer than searching. */
+    /* A bug is found soon, but for cycles: then compiling takes longer than searching. */
     compiled = t_run_ok("cd %s && cc -w %s -DNFAIR=3 %s -o pan pan.c", dir,
-                        c->fails ? "-O0" : "-O1", checks[c->check].cflags);
+                        c->fails && c->check != NO_IDLE_ROUNDS ? "-O0" : "-O1", checks[c->check].cflags);
     /* -E: who may be blocked at the end is the watchdog's business. */
     verified = t_run_ok("cd %s && ./pan -E -m100000 %s", dir, checks[c->check].pan_options);
 

@@ -40,6 +40,22 @@ static inline int image_test_run(void)
     return ret;
 }
 
+/*
+ * Rounds of random work that one thread does after the other: QUICK, or SLOW with -m slow, and a
+ * few where only the threads beneath are looked at.
+ */
+static inline int image_test_rounds(int quick, int slow)
+{
+    if (g_test_slow()) {
+        return slow;
+    }
+#ifdef __SANITIZE_THREAD__
+    return MAX(2, quick / 4);
+#else
+    return quick;
+#endif
+}
+
 static inline char *scratch_path(const char *name)
 {
     return g_build_filename(scratch_dir, name, NULL);

@@ -87,11 +87,24 @@ static const char *const images[] = {
     "size=4M,cluster_size=4k,lazy_refcounts=on", "size=4M,cluster_size=4k,refcount_bits=16",
 };
 
+/* The image with OPTS is made once, as creation waits for the disk, and copied to PATH. */
 static void make_image(const char *path, const char *opts)
 {
+    static GHashTable *images;          /* OPTS to GBytes */
     QEMUSnapshotInfo sn = { .name = "s", .icount = UINT64_MAX };
     g_autofree uint8_t *zeroes = g_malloc0(65536);
+    char *contents;
+    gsize length;
 
+    images = images ?: g_hash_table_new(g_str_hash, g_str_equal);
+    GBytes *image = g_hash_table_lookup(images, opts);
+    if (image) {
+        int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        gconstpointer data = g_bytes_get_data(image, &length);
+        g_assert_cmpint(write(fd, data, length), ==, length);
+        close(fd);
+        return;
+    }
     qcow2_create(path, opts);
     BlockBackend *blk = qcow2_open_file(path, "");
     write_pattern(blk, 0, 100000, 1);
@@ -99,6 +112,8 @@ static void make_image(const char *path, const char *opts)
     g_assert_cmpint(bdrv_snapshot_create(blk_bs(blk), &sn), ==, 0);
     write_pattern(blk, 0, 50000, 2);
     blk_unref(blk);
+    g_assert_true(g_file_get_contents(path, &contents, &length, NULL));
+    g_hash_table_insert(images, (gpointer)opts, g_bytes_new_take(contents, length));
 }
 
 static void damage(const char *path, const Damage *d)

@@ -309,7 +309,7 @@ static void run_image(Model *m, const char *create, const char *more)
 
 static void test_files(void)
 {
-    int images = g_test_slow() ? 60 : 14;
+    int images = image_test_rounds(14, 60);
 
     for (int i = 0; i < images; i++) {
         Model *m = new_model();
@@ -323,7 +323,7 @@ static void test_files(void)
 /* The same with a disk that completes late and in any order, so that requests interleave. */
 static void test_late_disk(void)
 {
-    int images = g_test_slow() ? 100 : 25;
+    int images = image_test_rounds(25, 100);
 
     for (int i = 0; i < images; i++) {
         GRand *r = g_rand_new_with_seed(g_test_rand_int());
@@ -356,7 +356,7 @@ static void test_late_disk(void)
 /* The same with a data file; a raw one must show what the guest sees. */
 static void test_data_files(void)
 {
-    int images = g_test_slow() ? 60 : 14;
+    int images = image_test_rounds(14, 60);
 
     for (int i = 0; i < images; i++) {
         Model *m = new_model();
@@ -383,7 +383,7 @@ static void test_data_files(void)
 /* The same with images that have a place for all clusters from the start. */
 static void test_preallocated(void)
 {
-    int images = g_test_slow() ? 60 : 14;
+    int images = image_test_rounds(14, 60);
 
     for (int i = 0; i < images; i++) {
         Model *m = new_model();

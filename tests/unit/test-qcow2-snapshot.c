@@ -182,7 +182,7 @@ static void test_model(void)
     };
 
     for (unsigned i = 0; i < ARRAY_SIZE(opts); i++) {
-        run_model(opts[i], g_test_slow() ? 400 : 40);
+        run_model(opts[i], image_test_rounds(40, 400));
     }
 }
 
