@@ -3,6 +3,7 @@
 #include "miniblk/osdep.h"
 #include "miniblk/dirty-bitmap.h"
 #include "block/block-internal.h"
+#include "images/file-same.h"
 #include "images/qcow2-manage.h"
 
 const char *const qcow2_amend_option_names[] = {
@@ -174,15 +175,6 @@ static bool check_snapshots(const Amend *a, Error **errp)
     return true;
 }
 
-/* Whether the file called NAME is the one that the image is in. */
-static bool is_own_file(const Qcow2State *s, const char *name)
-{
-    struct stat named, own;
-
-    return stat(name, &named) == 0 && stat(s->bs->file->bs->filename ?: "", &own) == 0 &&
-           named.st_dev == own.st_dev && named.st_ino == own.st_ino;
-}
-
 static bool check_data_file(const Amend *a, Error **errp)
 {
     const Qcow2Header *h = &a->s->header;
@@ -191,7 +183,7 @@ static bool check_data_file(const Amend *a, Error **errp)
         error_setg(errp, "Data file name too long");
         return false;
     }
-    if (a->has_data_file && is_own_file(a->s, a->data_file)) {
+    if (a->has_data_file && file_same(a->data_file, a->s->bs->file->bs->filename ?: "")) {
         error_setg(errp, "An image cannot be its own data file");
         return false;
     }
