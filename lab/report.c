@@ -244,9 +244,23 @@ static void save(const LabConfig *config, unsigned number, const LabFailure *fai
     lab_save_failure(config, number, filename, failure);
 }
 
-/* What the report of a run may spend; "miniblk-lab shrink" takes more. */
-enum { SHRINK_SCHEDULES = 5000 };
+/*
+ * What the report of a run may spend; "miniblk-lab shrink" takes more. A list that is longer than
+ * anybody reads is worth as much as that again ten times.
+ */
+enum { SHRINK_SCHEDULES = 5000, READABLE = 8 };
 static const int64_t shrink_time_ns = 60 * INT64_C(1000000000);
+
+static void shrink_list(const LabConfig *config, unsigned number, LabFailure *failure,
+                        LabShrunk *shrunk)
+{
+    lab_shrink(config, number, &failure->outcome, SHRINK_SCHEDULES, shrink_time_ns,
+               &failure->deviations, shrunk);
+    if (shrunk->reproduced && failure->deviations.count > READABLE) {
+        lab_shrink(config, number, &failure->outcome, 10 * SHRINK_SCHEDULES, shrink_time_ns,
+                   &failure->deviations, shrunk);
+    }
+}
 
 static bool still_fails(const LabConfig *config, unsigned number, const LabFailure *failure)
 {
@@ -274,8 +288,7 @@ static void shrink(const LabConfig *config, LabConfig *quick, unsigned number,
         LabFailure *attempt = g_memdup2(failure, sizeof(*failure));
 
         quick->limits.steps = steps / QUICKER + 1;
-        lab_shrink(quick, number, &failure->outcome, SHRINK_SCHEDULES, shrink_time_ns,
-                   &attempt->deviations, shrunk);
+        shrink_list(quick, number, attempt, shrunk);
         if (shrunk->reproduced && still_fails(config, number, attempt)) {
             failure->deviations = attempt->deviations;
             g_free(attempt);
@@ -284,8 +297,7 @@ static void shrink(const LabConfig *config, LabConfig *quick, unsigned number,
         g_free(attempt);
         *quick = *config;
     }
-    lab_shrink(config, number, &failure->outcome, SHRINK_SCHEDULES, shrink_time_ns,
-               &failure->deviations, shrunk);
+    shrink_list(config, number, failure, shrunk);
 }
 
 /* In a process of its own: what kills a schedule may kill it, too. */
