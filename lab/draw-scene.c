@@ -354,6 +354,7 @@ const char *lab_scene_words(const LabEvent *event, char *buffer, size_t size)
         break;
     default:
         snprintf(buffer, size, "%s", event->text);
+        g_strdelimit(buffer, "\n", ' ');
         break;
     }
     return buffer;

@@ -31,16 +31,20 @@ static int middle_of(unsigned lane)
     return TOP + (int)lane * LANE + LANE / 2;
 }
 
+/* TEXT may be any bytes; XML has no control characters, not even as references. */
 static void escaped(GString *out, const char *text)
 {
-    g_autofree char *safe = g_markup_escape_text(text, -1);
-    /* control characters are not allowed in XML, not even as references */
-    for (char *c = safe; *c; c++) {
-        if ((unsigned char)*c < 0x20 && *c != '\n' && *c != '\t') {
-            *c = '?';
-        }
+    g_autofree char *valid = g_utf8_make_valid(text, -1), *markup = NULL;
+    g_autoptr(GString) safe = g_string_new(NULL);
+
+    for (const char *c = valid; *c; c = g_utf8_next_char(c)) {
+        gunichar u = g_utf8_get_char(c);
+        bool is_char = (u >= 0x20 || u == '\n' || u == '\t') && u != 0xfffe && u != 0xffff;
+
+        g_string_append_unichar(safe, is_char ? u : 0xfffd);
     }
-    g_string_append(out, safe);
+    markup = g_markup_escape_text(safe->str, safe->len);
+    g_string_append(out, markup);
 }
 
 static const char *class_of(LabSpanKind kind)

@@ -9,13 +9,19 @@
 
 enum { PID = 1 };
 
+/* TEXT may be any bytes; jansson takes UTF-8 only. */
+static json_t *text_new(const char *text)
+{
+    g_autofree char *valid = g_utf8_make_valid(text, -1);
+
+    return json_string(valid);
+}
+
 static json_t *event_new(json_t *list, const char *phase, const char *name, size_t at,
                          unsigned lane)
 {
-    /* names may hold any bytes of a test: what is not UTF-8 is replaced */
-    g_autofree char *valid = g_utf8_make_valid(name, -1);
-    json_t *e = json_pack("{s:s, s:s, s:I, s:i, s:i}", "ph", phase, "name", valid, "ts",
-                          (json_int_t)at, "pid", PID, "tid", (int)lane);
+    json_t *e = json_pack("{s:s, s:o, s:I, s:i, s:i}", "ph", phase, "name", text_new(name),
+                          "ts", (json_int_t)at, "pid", PID, "tid", (int)lane);
     json_array_append_new(list, e);
     return e;
 }
@@ -69,9 +75,8 @@ static void add_arrow(json_t *list, const LabArrow *a, unsigned id)
 static void add_lane(json_t *list, const char *name, unsigned lane)
 {
     json_t *e = event_new(list, "M", "thread_name", 0, lane);
-    g_autofree char *valid = g_utf8_make_valid(name, -1);
 
-    json_object_set_new(e, "args", json_pack("{s:s}", "name", valid));
+    json_object_set_new(e, "args", json_pack("{s:o}", "name", text_new(name)));
 }
 
 int lab_draw_trace(const char *filename, const LabPicture *picture)
@@ -93,9 +98,10 @@ int lab_draw_trace(const char *filename, const LabPicture *picture)
     for (unsigned i = 0; i < s->arrows->len; i++) {
         add_arrow(list, &g_array_index(s->arrows, LabArrow, i), i + 1);
     }
-    json_t *root = json_pack("{s:o, s:s, s:{s:s, s:s, s:s}}", "traceEvents", list,
-                             "displayTimeUnit", "ns", "otherData", "case", picture->path,
-                             "verdict", picture->verdict, "seed", picture->seed_line);
+    json_t *root = json_pack("{s:o, s:s, s:{s:o, s:s, s:o}}", "traceEvents", list,
+                             "displayTimeUnit", "ns", "otherData", "case",
+                             text_new(picture->path), "verdict", picture->verdict, "seed",
+                             text_new(picture->seed_line));
     errno = 0;
     int ret = json_dump_file(root, filename, JSON_COMPACT) == 0 ? 0 : errno ? -errno : -EIO;
     json_decref(root);

@@ -10,9 +10,6 @@
 #include <signal.h>
 #include <sys/syscall.h>
 
-/* Exit statuses; miniblk-lab has the same. */
-enum { STATUS_OK = 0, STATUS_FAILED = 1, STATUS_USAGE = 2, STATUS_UNFINISHED = 3 };
-
 static char *program_name(void)
 {
     char *name = g_file_read_link("/proc/self/exe", NULL);
@@ -50,21 +47,23 @@ static int list_cases(const LabConfig *config)
 {
     for (unsigned i = 0; i < lab_case_count(); i++) {
         if (lab_config_wants(config, lab_case_path(i))) {
-            lab_printf("%s\n", lab_case_path(i));
+            g_autofree char *path = lab_quote(lab_case_path(i));
+
+            lab_printf("%s\n", path);
         }
     }
-    return STATUS_OK;
+    return LAB_STATUS_OK;
 }
 
 static int explore_cases(const LabConfig *config)
 {
     unsigned number = 0, in_vain = 0, wanted = count_wanted(config);
-    int status = STATUS_OK;
+    int status = LAB_STATUS_OK;
 
     lab_printf("1..%u\n", wanted);
     if (!wanted && config->paths[0] && !config->skipped[0]) {
         lab_printf("Bail out! this program has no case %s, nor below it\n", config->paths[0]);
-        return STATUS_USAGE;            /* else a misspelt proof would hold */
+        return LAB_STATUS_USAGE;            /* else a misspelt proof would hold */
     }
     LabFailure *failure = g_new0(LabFailure, 1);
     for (unsigned i = 0; i < lab_case_count(); i++) {
@@ -78,9 +77,9 @@ static int explore_cases(const LabConfig *config)
         in_vain += lab_nothing_tried(&result);
         if (result.failed) {
             lab_report_failure(config, i, failure);
-            status = STATUS_FAILED;
-        } else if (result.unfinished && status == STATUS_OK) {
-            status = STATUS_UNFINISHED;
+            status = LAB_STATUS_FAILED;
+        } else if (result.unfinished && status == LAB_STATUS_OK) {
+            status = LAB_STATUS_UNFINISHED;
         }
     }
     if (in_vain) {
@@ -96,12 +95,14 @@ static int explore_cases(const LabConfig *config)
 /* The case called PATH; -1: there is none. */
 static int find_case(const char *path)
 {
+    g_autofree char *quoted = lab_quote(path);
+
     for (unsigned i = 0; i < lab_case_count(); i++) {
         if (strcmp(lab_case_path(i), path) == 0) {
             return i;
         }
     }
-    lab_printf("Bail out! this program has no case %s\n", path);
+    lab_printf("Bail out! this program has no case %s\n", quoted);
     return -1;
 }
 
@@ -127,15 +128,16 @@ static void say_hung(int number)
 {
     /* not write() and _exit(): those are the schedule's */
     syscall(SYS_write, STDOUT_FILENO, hung, strlen(hung));
-    syscall(SYS_exit_group, STATUS_FAILED);
+    syscall(SYS_exit_group, LAB_STATUS_FAILED);
 }
 
 static void prepare_to_hang(const LabConfig *config, const char *path)
 {
     struct sigaction sa = { .sa_handler = say_hung, .sa_flags = SA_ONSTACK };
+    g_autofree char *quoted = lab_quote(path);
 
     snprintf(hung, sizeof(hung), "not ok 1 %.300s # lab livelock\n# no end of the schedule in "
-             "%.0f s of real time: the program loops without a scheduling point\n", path,
+             "%.0f s of real time: the program loops without a scheduling point\n", quoted,
              config->hang_ns / 1e9);
     sigaction(SIGALRM, &sa, NULL);
 }
@@ -206,11 +208,12 @@ static bool draw(const LabConfig *config, unsigned number, const LabReplayFile *
 
 static int replay(LabConfig *config, unsigned number, const LabReplayFile *file)
 {
+    g_autofree char *path = lab_quote(file->seed.path);
     LabOutcome outcome;
     bool same = replay_times(config, number, file, &outcome);
 
     lab_printf("%s 1 %s # lab replayed %u time%s: %s\n",
-               outcome.verdict == LAB_OK ? "ok" : "not ok", file->seed.path, config->times,
+               outcome.verdict == LAB_OK ? "ok" : "not ok", path, config->times,
                config->times == 1 ? "" : "s", lab_verdict_name(outcome.verdict));
     if (!same) {
         lab_printf("# the file says: %s: %s\n", lab_verdict_name(file->verdict),
@@ -218,10 +221,10 @@ static int replay(LabConfig *config, unsigned number, const LabReplayFile *file)
     }
     lab_print_comment(outcome.message);
     if (!draw(config, number, file, &outcome)) {
-        return STATUS_USAGE;
+        return LAB_STATUS_USAGE;
     }
     lab_report_schedule(config, number, file->list, &outcome);
-    return outcome.verdict == LAB_OK ? STATUS_OK : STATUS_FAILED;
+    return outcome.verdict == LAB_OK ? LAB_STATUS_OK : LAB_STATUS_FAILED;
 }
 
 /* One schedule by its seed line: its list is what it does. */
@@ -231,12 +234,12 @@ static int with_line(LabConfig *config)
     LabChooser *chooser;
     LabOutcome outcome;
     const char *wrong = lab_seed_parse(config->line, &file.seed);
-    int number, status = STATUS_USAGE;
+    int number, status = LAB_STATUS_USAGE;
 
     if (wrong || file.seed.plan.kind == LAB_STRATEGY_REPLAY) {
         lab_printf("Bail out! seed line: %s\n", wrong ? wrong : "it needs its file");
         lab_seed_clear(&file.seed);
-        return STATUS_USAGE;
+        return LAB_STATUS_USAGE;
     }
     lab_printf("1..1\n");
     number = find_case(file.seed.path);
@@ -259,6 +262,7 @@ static int with_line(LabConfig *config)
 
 static int shrink(LabConfig *config, unsigned number, const LabReplayFile *file)
 {
+    g_autofree char *path = lab_quote(file->seed.path);
     LabFailure *failure = g_new0(LabFailure, 1);
     LabOutcome *wanted = &failure->outcome;
     unsigned before = file->list->count;
@@ -271,7 +275,7 @@ static int shrink(LabConfig *config, unsigned number, const LabReplayFile *file)
     lab_shrink(config, number, wanted, config->schedules, config->time_ns,
                &failure->deviations, &shrunk);
     lab_printf("%s 1 %s # lab %u of %u deviations, %" PRIu64 " schedules\n",
-               shrunk.reproduced ? "ok" : "not ok", file->seed.path,
+               shrunk.reproduced ? "ok" : "not ok", path,
                failure->deviations.count, before, shrunk.schedules);
     if (shrunk.reproduced) {
         lab_save_failure(config, number, config->file, failure);
@@ -283,7 +287,7 @@ static int shrink(LabConfig *config, unsigned number, const LabReplayFile *file)
         lab_print_comment("this program does not fail as the file says");
     }
     g_free(failure);
-    return shrunk.reproduced ? STATUS_OK : STATUS_FAILED;
+    return shrunk.reproduced ? LAB_STATUS_OK : LAB_STATUS_FAILED;
 }
 
 static int with_file(LabConfig *config)
@@ -294,12 +298,12 @@ static int with_file(LabConfig *config)
 
     if (!lab_replay_load(config->file, &file, &problem)) {
         lab_printf("Bail out! %s\n", problem);
-        return STATUS_USAGE;
+        return LAB_STATUS_USAGE;
     }
     lab_printf("1..1\n");
     number = find_case(file.seed.path);
     if (number < 0) {
-        status = STATUS_USAGE;
+        status = LAB_STATUS_USAGE;
     } else {
         adopt(config, &file.seed);
         prepare_to_hang(config, file.seed.path);
@@ -319,7 +323,7 @@ __attribute__((weak)) int lab_main(void)
 
     if (!lab_config_read(&config, arguments, &problem)) {
         lab_printf("Bail out! %s\n", problem);
-        return STATUS_USAGE;
+        return LAB_STATUS_USAGE;
     }
     config.program = program;
     switch (config.mode) {

@@ -95,7 +95,16 @@ static const struct {
     { "shrink", SHRINK, "FILE", "make a failing schedule as small as it can be" },
 };
 
-static void print_help(void)
+/* A zero status when what was asked for has arrived. */
+static int flush_output(void)
+{
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fail("cannot write: %s", strerror(errno));
+    }
+    return 0;
+}
+
+static int print_help(void)
 {
     printf("usage: miniblk-lab COMMAND [OPTION]... PROG|FILE\n");
     for (unsigned i = 0; i < G_N_ELEMENTS(commands); i++) {
@@ -112,8 +121,9 @@ static void print_help(void)
     }
     printf("\nminiblk-lab zoo [OPTION]... [NAME]...\n"
            "  look for the bugs of tests/zoo, in the source tree; see scripts/zoo --help\n");
-    printf("\nexit status: 0 all is well, 1 a failure was found, 2 wrong usage, 3 a proof has\n"
-           "not come to its bound\n");
+    printf("\nexit status: 0 all is well, 1 a failure was found, 2 wrong usage or no room for the\n"
+           "output, 3 a proof has not come to its bound\n");
+    return flush_output();
 }
 
 /* ---- the command line ------------------------------------------------------------------ */
@@ -216,7 +226,7 @@ static Order parse(int argc, char **argv)
 /* The program that a replay file is of. */
 static char *program_of(const char *filename)
 {
-    g_autofree char *text = NULL;
+    g_autofree char *text = NULL, *quoted = NULL;
     g_autoptr(GError) error = NULL;
     const char *line;
 
@@ -228,7 +238,8 @@ static char *program_of(const char *filename)
         fail("'%s' is not a replay file", filename);
     }
     line += strlen("\nprogram ");
-    return g_strndup(line, strcspn(line, "\n"));
+    quoted = g_strndup(line, strcspn(line, "\n"));
+    return g_strcompress(quoted);
 }
 
 /* A native program would run its cases once, and that would look like success. */
@@ -322,12 +333,11 @@ int main(int argc, char **argv)
     Order order;
 
     if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
-        print_help();
-        return 0;
+        return print_help();
     }
     if (argc == 2 && strcmp(argv[1], "--version") == 0) {
         printf("miniblk-lab %s\n", MINIBLK_VERSION);
-        return 0;
+        return flush_output();
     }
     if (argc >= 2 && strcmp(argv[1], "zoo") == 0) {
         start_zoo(argv + 2);

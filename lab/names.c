@@ -68,6 +68,26 @@ bool lab_agent_parse(const char *text, LabAgent *agent)
     return *text == '\0';
 }
 
+char *lab_quote(const char *text)
+{
+    char plain[0x100 - 0x80 + 2] = { '"' };     /* not only ASCII is left as it is */
+
+    for (unsigned i = 1; i < sizeof(plain) - 1; i++) {
+        plain[i] = 0x80 + i - 1;
+    }
+    return g_strescape(text, plain);
+}
+
+char *lab_unquote(const char *text)
+{
+    size_t end = strlen(text), last = end;
+
+    while (last > 0 && text[last - 1] == '\\') {
+        last--;
+    }
+    return (end - last) % 2 ? NULL : g_strcompress(text);
+}
+
 /* ---- seed lines ------------------------------------------------------------------------ */
 
 #define SECTOR_WORD "sector="
@@ -104,8 +124,9 @@ static void format_seed(GString *out, const LabPlan *plan)
 char *lab_seed_format(const LabSeed *seed)
 {
     GString *out = g_string_new(NULL);
+    g_autofree char *path = lab_quote(seed->path);
 
-    g_string_append_printf(out, "LAB1:%s:", seed->path);
+    g_string_append_printf(out, "LAB1:%s:", path);
     format_plan(out, &seed->plan);
     g_string_append_printf(out, ":%s:%s%s%s%s", seed->limits.tso ? "tso" : "sc",
                            seed->limits.clock ? "agent" : "last",
@@ -210,6 +231,7 @@ static bool parse_clock(const char *text, LabLimits *limits)
 const char *lab_seed_parse(const char *line, LabSeed *seed)
 {
     g_auto(GStrv) fields = g_strsplit(line, ":", -1);
+    g_autofree char *path = NULL;
     unsigned n = g_strv_length(fields);
     char **last;
 
@@ -240,8 +262,9 @@ const char *lab_seed_parse(const char *line, LabSeed *seed)
     for (unsigned i = 1; i < SEED_FIELDS - 2; i++) {
         g_clear_pointer(&last[i], g_free);
     }
-    seed->path = g_strjoinv(":", &fields[1]);
-    return NULL;
+    path = g_strjoinv(":", &fields[1]);
+    seed->path = lab_unquote(path);
+    return seed->path ? NULL : "the test's name ends in a backslash";
 }
 
 void lab_seed_clear(LabSeed *seed)

@@ -14,6 +14,14 @@ const char *lab_agent_format(LabAgent agent, char buffer[static LAB_AGENT_NAME_M
 /* False: TEXT is no such name. */
 bool lab_agent_parse(const char *text, LabAgent *agent);
 
+/*
+ * TEXT on one line, control characters and backslashes as in C; and back, NULL if TEXT ends in the
+ * midst of one. For what is anything and stands in a line: names of cases and programs. The
+ * caller frees the result.
+ */
+char *lab_quote(const char *text);
+char *lab_unquote(const char *text);
+
 /* What a seed line says. */
 typedef struct LabSeed {
     char *path;                 /* of the test case */

@@ -55,12 +55,13 @@ int lab_replay_save(const char *filename, const LabReplayFile *file, char **prob
 {
     g_autoptr(GString) out = g_string_new(NULL);
     g_autofree char *seed = lab_seed_format(&file->seed);
+    g_autofree char *program = lab_quote(file->program);
     int first_line = strcspn(file->message, "\n");
     FILE *stream;
     int ret = 0;
 
     g_string_append_printf(out, "%s\nseed %s\nprogram %s\nverdict %s\nmessage %.*s\n", magic,
-                           seed, file->program, lab_verdict_name(file->verdict), first_line,
+                           seed, program, lab_verdict_name(file->verdict), first_line,
                            file->message);
     for (uint32_t i = 0; i < file->list->count; i++) {
         format_deviation(out, &file->list->items[i]);
@@ -160,8 +161,8 @@ static const char *parse_line(LabReplayFile *file, const char *line)
         return lab_seed_parse(line + strlen("seed "), &file->seed);
     }
     if (g_str_has_prefix(line, "program ") && !file->program) {
-        file->program = g_strdup(line + strlen("program "));
-        return NULL;
+        file->program = lab_unquote(line + strlen("program "));
+        return file->program ? NULL : "the name ends in a backslash";
     }
     if (g_str_has_prefix(line, "verdict ")) {
         return parse_verdict(line + strlen("verdict "), &file->verdict) ? NULL

@@ -11,15 +11,25 @@
 
 #include <sys/wait.h>
 
-void lab_print(const char *text)
+void lab_print(const char *words)
 {
-    size_t left = strlen(text);
+    g_autofree char *copy = g_strdup(words);
+    const char *text = copy;
+    size_t left = strlen(copy);
 
+    for (char *c = copy; *c; c++) {
+        if (g_ascii_iscntrl(*c) && *c != '\n' && *c != '\t') {
+            *c = '?';           /* what a program says may be anything; terminals obey */
+        }
+    }
     while (left > 0) {
         ssize_t written = write(STDOUT_FILENO, text, left);
 
         if (written < 0 && errno != EINTR) {
-            return;
+            /* a result that nobody sees would look like success */
+            dprintf(STDERR_FILENO, "miniblk-lab: cannot write the results: %s\n",
+                    strerror(errno));
+            _exit(LAB_STATUS_USAGE);
         }
         if (written > 0) {
             text += written;
@@ -84,21 +94,22 @@ void lab_report_line(unsigned number, const char *path, const LabResult *result)
 {
     const LabFailure *failure = result->failure;
     g_autoptr(GString) line = g_string_new(NULL);
+    g_autofree char *name = lab_quote(path);
 
     if (result->skipped) {
-        g_string_printf(line, "ok %u %s # SKIP %.*s", number, path,
+        g_string_printf(line, "ok %u %s # SKIP %.*s", number, name,
                         (int)strcspn(failure->outcome.message, "\n"),
                         failure->outcome.message);
     } else if (result->failed) {
-        g_string_printf(line, "not ok %u %s # lab %s in schedule %" PRIu64, number, path,
+        g_string_printf(line, "not ok %u %s # lab %s in schedule %" PRIu64, number, name,
                         lab_verdict_name(failure->outcome.verdict), failure->number);
     } else if (lab_nothing_tried(result) && !result->unfinished) {
-        g_string_printf(line, "ok %u %s # SKIP lab: all %" PRIu64 " schedules", number, path,
+        g_string_printf(line, "ok %u %s # SKIP lab: all %" PRIu64 " schedules", number, name,
                         result->schedules);
         append_given_up(line, result);
     } else {
         g_string_printf(line, "%s %u %s # lab %" PRIu64 " schedules, %s%" PRIu64 " distinct",
-                        result->unfinished ? "not ok" : "ok", number, path,
+                        result->unfinished ? "not ok" : "ok", number, name,
                         result->schedules, result->distinct_at_least ? ">=" : "",
                         result->distinct);
         if (result->given_up) {

@@ -8,7 +8,15 @@
 #include "explore.h"
 #include "replay.h"
 
-/* To stdout at once. */
+/* Exit statuses; miniblk-lab has the same. */
+enum {
+    LAB_STATUS_OK = 0,
+    LAB_STATUS_FAILED = 1,
+    LAB_STATUS_USAGE = 2,       /* wrong usage, or what was found cannot be written */
+    LAB_STATUS_UNFINISHED = 3,
+};
+
+/* To stdout at once. What cannot be written ends the process. */
 void lab_print(const char *text);
 void lab_printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* TEXT as TAP comments. */

@@ -269,6 +269,7 @@ static void print_progress(const LabPhase *phase, const LabTally *tally, const S
     uint64_t done = tally->done + atomic_load(&shared->done);
     double seconds = (real_now_ns() - tally->started_ns) / 1e9;
     double rate = seconds > 0 ? done / seconds : 0;
+    g_autofree char *path = lab_quote(lab_case_path(phase->case_number));
     uint64_t planned = MAX(tally->planned, phase->end);
     double left = rate > 0 && planned > done ? (planned - done) / rate : 0;
 
@@ -276,7 +277,7 @@ static void print_progress(const LabPhase *phase, const LabTally *tally, const S
         left = MIN(left, (tally->deadline_ns - real_now_ns()) / 1e9);
     }
     dprintf(STDERR_FILENO, "\r%s: %" PRIu64 " schedules, %.0f/s, %u distinct, %u pairs, "
-            "%.0f s left \033[K", lab_case_path(phase->case_number), done, rate,
+            "%.0f s left \033[K", path, done, rate,
             atomic_load(&tally->traces->count), atomic_load(&tally->pairs->count),
             MAX(left, 0));
 }

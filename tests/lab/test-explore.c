@@ -600,6 +600,38 @@ static void test_replay_file(void)
     g_unlink(name);
 }
 
+/* Names are anything that a C string can be; each stays on its line, and comes back. */
+static void test_replay_file_names(void)
+{
+    static const char *const names[] = {
+        "/a\nend\nb", "/\r\t\x01\x7f\x1b[31m", "/back\\slash\\", "/\\n", "/\xff\xc3\xbc \"<&>'",
+        "/a:b::", "",
+    };
+    g_autofree char *name = temporary("names.lab");
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
+        LabReplayFile read, file = {
+            .seed = { .path = (char *)names[i], .build_id = (char *)"id",
+                      .plan = { LAB_STRATEGY_POS, 0, 0, 1 } },
+            .program = (char *)names[i], .verdict = LAB_DEADLOCK,
+            .message = (char *)"m", .list = g_new0(LabDeviations, 1),
+        };
+        g_autofree char *problem = NULL, *text = NULL;
+
+        g_assert_cmpint(lab_replay_save(name, &file, &problem), ==, 0);
+        g_assert_true(g_file_get_contents(name, &text, NULL, NULL));
+        for (const char *c = text; *c; c++) {
+            g_assert_true(*c == '\n' || !g_ascii_iscntrl(*c));
+        }
+        g_assert_true(lab_replay_load(name, &read, &problem));
+        g_assert_cmpstr(read.seed.path, ==, names[i]);
+        g_assert_cmpstr(read.program, ==, names[i]);
+        lab_replay_clear(&read);
+        g_free(file.list);
+    }
+    g_unlink(name);
+}
+
 #define HEAD "miniblk-lab replay file 1\n"
 #define SEED "seed LAB1:/a:bound:2:sc:agent+faults:3.4:id\n"
 #define REST "program p\nverdict assert\nmessage m\n"
@@ -638,6 +670,8 @@ static void test_replay_file_refused(void)
         { HEAD SEED REST "deviation T0 1 0 value 1/2\ndeviation T0 1 0 value 1/3\nend\n",
           "a second deviation at the same place" },
         { HEAD SEED REST "what\nend\n", "line 6: not understood" },
+        { HEAD "seed LAB1:/a\\:pos:0:sc:last:1:id\n", "name ends in a backslash" },
+        { HEAD SEED "program \\\\\\\n", "name ends in a backslash" },
     };
     g_autofree char *name = temporary("bad.lab");
 
@@ -810,6 +844,7 @@ int main(int argc, char **argv)
     g_test_add_func("/explore/words/order", test_order_in_words);
     g_test_add_func("/explore/words/timeline", test_timeline);
     g_test_add_func("/explore/replay/file", test_replay_file);
+    g_test_add_func("/explore/replay/names", test_replay_file_names);
     g_test_add_func("/explore/replay/refused", test_replay_file_refused);
     g_test_add_func("/explore/replay/divergence", test_replay_divergence);
     g_test_add_func("/explore/replay/strategies", test_replay_of_every_strategy);

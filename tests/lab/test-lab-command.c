@@ -180,6 +180,72 @@ static void test_replay_pictures(void)
     }
 }
 
+/* No format has a place for it as it is; the case is listed, found, replayed and drawn. */
+static void test_odd_name(void)
+{
+    const char *words = "/odd/<i>&amp;\"'\\\\:\\t\\r\\n\\001\\177\xff\xef\xbf\xbe\xc3\xbc\\\\";
+    const char *program = g_getenv("ODD_NAME");
+    g_autofree char *line = g_strdup_printf("%s\n", words);
+    g_autofree char *result = g_strdup_printf("not ok 1 %s # lab ", words);
+    g_autofree char *file = NULL;
+    g_auto(Outcome) list = lab("list", program, NULL);
+    g_auto(Outcome) found = lab("run", program, NULL);
+    const char *name = strstr(found.out, "# replay file ");
+
+    assert_has(list.out, line);
+    g_assert_cmpint(found.status, ==, 1);
+    assert_has(found.out, result);
+    g_assert_nonnull(name);
+    name += strlen("# replay file ");
+    file = g_strndup(name, strcspn(name, " "));
+    {
+        g_auto(Outcome) o = lab("replay", file, "--svg", "odd.svg", "--html", "odd.html",
+                                "--trace", "odd.json", NULL);
+        static const char *const pictures[] = { "odd.svg", "odd.html", "odd.json" };
+
+        g_assert_cmpint(o.status, ==, 1);
+        assert_has(o.out, result);
+        for (unsigned i = 0; i < G_N_ELEMENTS(pictures); i++) {
+            g_autofree char *path = g_build_filename(directory, pictures[i], NULL);
+            g_autofree char *text = NULL;
+
+            g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
+            g_assert_true(g_utf8_validate(text, -1, NULL));
+            g_assert_null(strpbrk(text, "\x01\x1b\r"));
+            g_assert_true(i == 2 || !strstr(text, "<i>"));      /* JSON has no markup */
+        }
+    }
+    {
+        g_auto(Outcome) o = lab("shrink", file, NULL);
+
+        g_assert_cmpint(o.status, ==, 0);
+    }
+}
+
+/* A result that nobody can see must not look like success. */
+static void test_no_space(void)
+{
+    static const char *const commands[] = {
+        "run \"$LESSON_FIXED\" --schedules 10", "run \"$LESSON\" --schedules 20000",
+        "list \"$LESSON\"", "--help", "--version",
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(commands); i++) {
+        g_autofree char *command = g_strdup_printf("\"$MINIBLK_LAB\" %s > /dev/full",
+                                                   commands[i]);
+        g_autofree char *err = NULL;
+        int status;
+
+        g_assert_true(g_spawn_sync(directory, (char *[]) { (char *)"sh", (char *)"-c", command,
+                                                           NULL },
+                                   NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, &err, &status,
+                                   NULL));
+        g_assert_cmpint(WIFEXITED(status) ? WEXITSTATUS(status) : -1, ==, 2);
+        assert_has(err, "miniblk-lab: cannot write");
+        assert_has(err, ": No space left on device\n");
+    }
+}
+
 /* A schedule with many deviations becomes one with two, and the file says so. */
 static void test_shrink(void)
 {
@@ -423,6 +489,8 @@ int main(int argc, char **argv)
     g_test_add_func("/lab-command/replay/pictures", test_replay_pictures);
     g_test_add_func("/lab-command/replay/another-program", test_replay_of_another_program);
     g_test_add_func("/lab-command/replay/gdb", test_gdb);
+    g_test_add_func("/lab-command/odd-name", test_odd_name);
+    g_test_add_func("/lab-command/no-space", test_no_space);
     g_test_add_func("/lab-command/shrink", test_shrink);
     g_test_add_func("/lab-command/shrink/by-another-name", test_shrink_by_another_name);
     g_test_add_func("/lab-command/prove", test_prove);
