@@ -323,6 +323,7 @@ __attribute__((weak)) int lab_main(void)
 
     if (!lab_config_read(&config, arguments, &problem)) {
         lab_printf("Bail out! %s\n", problem);
+        lab_config_clear(&config);
         return LAB_STATUS_USAGE;
     }
     config.program = program;

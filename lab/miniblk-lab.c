@@ -264,7 +264,8 @@ static void check_program(const char *program)
 
 /*
  * Deviations are the places where the program's run depends on more than itself, so that is
- * where gdb stops. The lab protects pages and handles the faults: not gdb's business.
+ * where gdb stops. The lab protects pages and handles the faults: not gdb's business. With a
+ * sanitizer, the schedule runs in a child.
  */
 static void start_gdb(char *program)
 {
@@ -272,6 +273,7 @@ static void start_gdb(char *program)
         (char *)"gdb", (char *)"-q",
         (char *)"-ex", (char *)"set breakpoint pending on",
         (char *)"-ex", (char *)"handle SIGSEGV nostop noprint pass",
+        (char *)"-ex", (char *)"set follow-fork-mode child",
         (char *)"-ex", (char *)"break lab_deviation",
         (char *)"-ex", (char *)"run",
         (char *)"--args", program, NULL,
