@@ -32,8 +32,8 @@
  *
  *   - A lock is given back by the code that took it. If a callback does it, that runs while its
  *     thread polls in a wait begun later, a wait that would have ended is called a circle.
- *   - A loop that has to turn is turned by the thread that has done so, as no other may. A
- *     program that stops that thread's loop and runs it elsewhere is not understood.
+ *   - A loop that has to turn is turned by the thread that it is bound to. With a loop that is
+ *     bound to two threads at a time, the first is believed.
  *
  * A circle is looked for when a thread blocks, when a coroutine yields, and when the step bound
  * is passed. Who closes one and never blocks is found out at the last.

@@ -662,6 +662,109 @@ static void graph_writer_and_readers(void)
     bdrv_graph_wrunlock();
 }
 
+/* A loop that goes from one thread to another, which may then do what it likes. */
+static AioContext *loop;
+static bool done;
+
+static void *turn_then_take_mutex(void *still_bound)
+{
+    qemu_set_current_aio_context(loop);
+    while (!qatomic_read(&flag)) {
+        aio_poll(loop, true);
+    }
+    if (!still_bound) {
+        qemu_set_current_aio_context(NULL);
+    }
+    set_flag(&other_flag);
+    take_mutex(NULL);
+    qemu_set_current_aio_context(NULL);
+    return NULL;
+}
+
+static void *turn_until_done(void *opaque)
+{
+    qemu_set_current_aio_context(loop);
+    while (!qatomic_read(&done)) {
+        aio_poll(loop, true);
+    }
+    qemu_set_current_aio_context(NULL);
+    return NULL;
+}
+
+static void set_flag_in_loop(void *opaque)
+{
+    set_flag(opaque);
+}
+
+static void hand_loop_over(bool still_bound)
+{
+    QemuThread first, next;
+
+    loop = aio_context_new(&error_abort);
+    qemu_mutex_lock(&mutex);
+    qemu_thread_create(&first, "first", turn_then_take_mutex, still_bound ? loop : NULL,
+                       QEMU_THREAD_JOINABLE);
+    aio_bh_schedule_oneshot(loop, set_flag_in_loop, &flag);
+    wait_for_flag(&other_flag);
+    qemu_thread_create(&next, "next", turn_until_done, NULL, QEMU_THREAD_JOINABLE);
+    aio_wait_bh_oneshot(loop, nothing_to_do, NULL);
+    qemu_mutex_unlock(&mutex);
+    aio_bh_schedule_oneshot(loop, set_flag_in_loop, &done);
+    qemu_thread_join(&next);
+    qemu_thread_join(&first);
+    aio_context_unref(loop);
+}
+
+static void loop_handed_over(void)
+{
+    hand_loop_over(false);
+}
+
+/* ---- what is supposed ------------------------------------------------------------------- */
+
+/*
+ * These would end, and are circles all the same: each breaks one of the two rules by which a
+ * circle is known. A case that is no circle any more has made a rule superfluous.
+ *
+ *      main                                    io0
+ *      takes mutex
+ *      drained_begin: polls
+ *          waits for other_flag
+ *                                              sets other_flag
+ *                                              wants mutex: a circle is seen
+ *          gives mutex back
+ */
+static void set_other_flag_and_take_mutex(void *opaque)
+{
+    set_flag(&other_flag);
+    take_mutex(NULL);
+}
+
+static void release_mutex(void *opaque)
+{
+    wait_for_flag(&other_flag);
+    qemu_mutex_unlock(&mutex);
+}
+
+static void lock_given_back_by_a_callback(void)
+{
+    BlockBackend *blk = disk("disk", io_ctx[0], sleep_in_loop);
+
+    start_read(blk);
+    wait_for_flag(&flag);
+    qemu_mutex_lock(&mutex);
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), release_mutex, NULL);
+    aio_bh_schedule_oneshot(io_ctx[0], set_other_flag_and_take_mutex, NULL);
+    bdrv_drain(blk_bs(blk));
+    free_disk(blk);
+}
+
+/* Its first thread still has it, as far as anybody knows, while the next one turns it. */
+static void loop_with_two_threads(void)
+{
+    hand_loop_over(true);
+}
+
 /* ---- all of them ------------------------------------------------------------------------ */
 
 enum { MANY = 2000 };
@@ -727,6 +830,14 @@ static const LabCase cases[] = {
       .schedules = 10 * MANY },
     { "/ends/drains-in-drains", drains_in_drains, .schedules = MANY },
     { "/ends/graph-writer-and-readers", graph_writer_and_readers, .schedules = MANY },
+    { "/ends/loop-handed-over", loop_handed_over, .schedules = MANY },
+
+    { "/supposed/lock-given-back-by-a-callback", lock_given_back_by_a_callback, LAB_CYCLE,
+      { "main, in drained_begin of node 'disk', waits for request R1",
+        "IO io0 waits for lock mutex, held by main" } },
+    { "/supposed/loop-with-two-threads", loop_with_two_threads, LAB_CYCLE,
+      { "main, in AIO_WAIT_WHILE(bh_is_pending(&w)), waits for a bottom half in the loop of "
+        "first", "first waits for lock mutex, held by main" } },
 };
 
 int main(int argc, char **argv)
