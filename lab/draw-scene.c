@@ -354,6 +354,9 @@ const char *lab_scene_words(const LabEvent *event, char *buffer, size_t size)
         break;
     default:
         snprintf(buffer, size, "%s", event->text);
+        if (event->kind == LAB_EVENT_FAIL) {
+            buffer[strcspn(buffer, "\n")] = '\0';        /* the rest is told apart */
+        }
         g_strdelimit(buffer, "\n", ' ');
         break;
     }

@@ -218,11 +218,13 @@ static bool was_reversed(const Steps *passing, const Step *a, const Step *b)
     return other_a && other_b && other_a->at > other_b->at;
 }
 
-static const Step *last_conflict(const Step *step)
+/* AMONG: the last one that these have, too; NULL: any. */
+static const Step *last_conflict(const Step *step, const Steps *among)
 {
     const Step *before = step->before;
 
-    while (before && !conflict(before->event, step->event)) {
+    while (before && !(conflict(before->event, step->event)
+                       && (!among || find(among, before)))) {
         before = before->before;
     }
     return before;
@@ -255,23 +257,33 @@ static bool missed_too(const Steps *passing, const Step *read, const Step *store
     return other_read && other_store && misses(other_read, other_store);
 }
 
-void lab_order_in_words(const LabTrace *failing, const LabTrace *passing, bool tso,
-                        unsigned max, GString *out, GHashTable *objects)
+/* How many sentences. AMONG: as for last_conflict(). */
+static unsigned append_reversed(GString *out, const Steps *failing, const Steps *passing,
+                                const Steps *among, unsigned max, GHashTable *objects)
 {
-    Steps f, p;
-    unsigned found = 0, missed = 0;
+    unsigned found = 0;
 
-    steps_init(&f, failing, tso);
-    steps_init(&p, passing, tso);
-    for (size_t i = 0; i < f.count && found < max; i++) {
-        const Step *step = &f.items[i], *before = last_conflict(step);
+    for (size_t i = 0; i < failing->count && found < max; i++) {
+        const Step *step = &failing->items[i], *before = last_conflict(step, among);
 
-        if (before && was_reversed(&p, before, step)) {
+        if (before && was_reversed(passing, before, step)) {
             append_sentence(out, before, step);
             g_hash_table_add(objects, (void *)step->event->op.object);
             found++;
         }
     }
+    return found;
+}
+
+void lab_order_in_words(const LabTrace *failing, const LabTrace *passing, bool tso,
+                        unsigned max, GString *out, GHashTable *objects)
+{
+    Steps f, p;
+    unsigned found, missed = 0;
+
+    steps_init(&f, failing, tso);
+    steps_init(&p, passing, tso);
+    found = append_reversed(out, &f, &p, NULL, max, objects);
     for (size_t i = 0; i < f.count && missed < max; i++) {
         const Step *store = &f.items[i], *read = first_miss(&f.items[i]);
 
@@ -280,6 +292,10 @@ void lab_order_in_words(const LabTrace *failing, const LabTrace *passing, bool t
             g_hash_table_add(objects, (void *)store->event->op.object);
             missed++;
         }
+    }
+    if (found + missed == 0) {
+        /* who looks again and again does it between the two that changed places */
+        append_reversed(out, &f, &p, &p, max, objects);
     }
     steps_clear(&f);
     steps_clear(&p);
