@@ -137,19 +137,20 @@ static int64_t coroutine_fn change_slice(Qcow2State *s, uint64_t offset, uint64_
 static int coroutine_fn change_range(Qcow2State *s, uint64_t offset, uint64_t bytes,
                                      const Change *change)
 {
-    unsigned epoch = qcow2_request_begin(s);
     int64_t ret = 0;
 
     while (bytes > 0 && ret >= 0) {
+        /* Step by step, so that what a long range gives up does not rest until its end. */
+        unsigned epoch = qcow2_request_begin(s);
         qemu_co_mutex_lock(&s->lock);
         ret = s->corrupt ? -EIO : change_slice(s, offset, bytes, change);
         qemu_co_mutex_unlock(&s->lock);
+        qcow2_request_end(s, epoch);
         if (ret > 0) {
             offset += ret;
             bytes -= ret;
         }
     }
-    qcow2_request_end(s, epoch);
     return ret < 0 ? ret : 0;
 }
 
