@@ -289,6 +289,8 @@ static int coroutine_fn shrink_tables(Qcow2State *s, uint64_t old, uint64_t size
     if (ret >= 0 && from < old) {
         ret = qcow2_unmap(s, from, old - from);
     }
+    /* Else, after a power failure, a disk that grows again would show what was there. */
+    ret = ret < 0 ? ret : flush_all(s);
     ret = ret < 0 ? ret : store_size(s, size);
     if (ret >= 0) {
         qemu_co_mutex_lock(&s->lock);

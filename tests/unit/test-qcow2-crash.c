@@ -492,6 +492,55 @@ static void test_management(void)
     run_management("size=512k,cluster_size=64k", 1024);
 }
 
+/* ---- shrinking ------------------------------------------------------------------------ */
+
+/* Power fails at AT: if the disk has become shorter, what it lost does not come back. */
+static void check_shrunk(Crash *c, guint at, int kind)
+{
+    int64_t full = (int64_t)c->sectors * SECTOR, shrunk = full / 4;
+    MemoryDisk *d = disk_after_crash(c, at, kind);
+    BlockBackend *blk = open_disk(d, BDRV_O_RDWR);
+
+    qcow2_assert_consistent(blk, true);
+    assert_content(blk, 0, shrunk, 0xaa);
+    if (blk_getlength(blk) == shrunk) {
+        g_assert_cmpint(blk_truncate(blk, full, false, PREALLOC_MODE_OFF, 0, &error_abort),
+                        ==, 0);
+        assert_content(blk, shrunk, full - shrunk, 0);
+    } else {
+        g_assert_cmpint(blk_getlength(blk), ==, full);
+    }
+    blk_unref(blk);
+    memory_disk_free(d);
+}
+
+static void test_shrinking(void)
+{
+    static const char *const creates[] = {
+        "size=64k,cluster_size=512", "size=64k,cluster_size=4k,compat=0.10",
+        "size=64k,cluster_size=16k,extended_l2=on",
+        "size=64k,cluster_size=4k,lazy_refcounts=on",
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(creates); i++) {
+        Crash c = { .rand = g_rand_new_with_seed(g_test_rand_int()), .create = creates[i],
+                    .sectors = 128 };
+        make_disk(&c);
+        BlockBackend *blk = open_disk(c.disk, BDRV_O_RDWR);
+        g_assert_cmpint(blk_truncate(blk, c.sectors * SECTOR / 4, false, PREALLOC_MODE_OFF, 0,
+                                     &error_abort), ==, 0);
+        blk_unref(blk);
+        for (guint at = 0; at <= c.disk->log->len; at++) {
+            for (int kind = 0; kind < 3; kind++) {
+                check_shrunk(&c, at, kind);
+            }
+        }
+        g_byte_array_unref(c.before);
+        memory_disk_free(c.disk);
+        g_rand_free(c.rand);
+    }
+}
+
 /* A request that fails must leave the image as consistent as a power failure does. */
 static void test_disk_errors(void)
 {
@@ -565,6 +614,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/crash/in-order", test_in_order);
     g_test_add_func("/qcow2/crash/late", test_late);
     g_test_add_func("/qcow2/crash/management", test_management);
+    g_test_add_func("/qcow2/crash/shrinking", test_shrinking);
     g_test_add_func("/qcow2/crash/disk-errors", test_disk_errors);
     g_test_add_func("/qcow2/crash/full-disk", test_full_disk);
     return image_test_run();
