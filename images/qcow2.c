@@ -299,20 +299,28 @@ static int qcow2_inactivate(BlockDriverState *bs)
     return ret;
 }
 
-/* All that is known of the image is read again. */
+/* All that is known of the image is read again. After an error it is what it was. */
 static int qcow2_invalidate_cache(BlockDriverState *bs, Error **errp)
 {
-    Qcow2State *s = bs->opaque;
     g_autoptr(json_t) options = json_deep_copy(bs->options);
+    Qcow2State *old = bs->opaque, *s = g_new0(Qcow2State, 1), *unused = old;
+    int64_t sectors = bs->total_sectors;
 
-    BdrvChild *data_file = s->data_file;
-    free_state(s);
-    memset(s, 0, sizeof(*s));
+    bs->opaque = s;
     init_state(s, bs, bs->open_flags);
-    s->data_file = data_file;
+    s->data_file = old->data_file;
     qdict_del(options, "file");
     qdict_del(options, "data-file");
-    return open_image(s, options, bs->open_flags, errp);
+    int ret = open_image(s, options, bs->open_flags, errp);
+    if (ret < 0) {
+        qcow2_bitmaps_release(s);
+        bs->opaque = old;
+        bs->total_sectors = sectors;
+        unused = s;
+    }
+    free_state(unused);
+    g_free(unused);
+    return ret;
 }
 
 /* ---- information ------------------------------------------------------------------- */

@@ -309,6 +309,62 @@ static void test_handed_over(void)
     qcow2_assert_peer_finds_no_fault(path);
 }
 
+/*
+ * What somebody else has left cannot be opened, for reasons found early and late: the node
+ * stays inactive, and can be closed, or activated once the image is sound again.
+ */
+static void run_damaged(uint64_t offset, uint8_t byte, bool mended)
+{
+    g_autofree char *path = new_image("size=1M"), *image = NULL;
+    Error *err = NULL;
+    gsize bytes;
+
+    BlockBackend *blk = qcow2_open_file(path, "");
+    BlockDriverState *bs = blk_bs(blk);
+    add(blk, "b", GRANULARITY);
+    write_pattern(blk, 0, 4096, 1);
+    g_assert_cmpint(blk_set_perm(blk, 0, BLK_PERM_ALL, &error_abort), ==, 0);
+    g_assert_cmpint(bdrv_inactivate(bs, &error_abort), ==, 0);
+    g_assert_true(g_file_get_contents(path, &image, &bytes, NULL));
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    g_assert_cmpint(pwrite(fd, &byte, 1, offset), ==, 1);
+    g_assert_cmpint(bdrv_activate(bs, &err), <, 0);
+    error_free(err);
+    g_assert_null(bdrv_find_dirty_bitmap(bs, "b"));
+    g_assert_cmpint(blk_getlength(blk), ==, 1 << 20);
+    if (mended) {
+        g_assert_cmpint(pwrite(fd, image + offset, 1, offset), ==, 1);
+        g_assert_cmpint(bdrv_activate(bs, &error_abort), ==, 0);
+        assert_dirty(find(blk, "b"), 0, 4096);
+        g_assert_cmpint(blk_set_perm(blk, BLK_PERM_ALL, BLK_PERM_ALL, &error_abort), ==, 0);
+        assert_content(blk, 0, 4096, 1);
+        write_pattern(blk, 4096, 4096, 2);
+    }
+    blk_unref(blk);
+    close(fd);
+    if (mended) {
+        qcow2_assert_peer_finds_no_fault(path);
+    }
+}
+
+static void test_handed_over_damaged(void)
+{
+    static const struct { uint64_t offset; uint8_t byte; } damage[] = {
+        { 0, 'X' },             /* magic */
+        { 23, 40 },             /* cluster size */
+        { 24, 0x7f },           /* length of the disk */
+        { 40, 0xff },           /* place of the L1 table */
+        { 48, 0xff },           /* place of the refcount table */
+        { 60, 0xff },           /* number of snapshots */
+        { 79, 2 },              /* the corrupt bit */
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(damage); i++) {
+        run_damaged(damage[i].offset, damage[i].byte, false);
+        run_damaged(damage[i].offset, damage[i].byte, true);
+    }
+}
+
 /* Bitmaps grow with the disk. */
 static void test_resize(void)
 {
@@ -643,6 +699,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/bitmap/reopen", test_reopen);
     g_test_add_func("/qcow2/bitmap/reopen-aborted", test_reopen_aborted);
     g_test_add_func("/qcow2/bitmap/handed-over", test_handed_over);
+    g_test_add_func("/qcow2/bitmap/handed-over-damaged", test_handed_over_damaged);
     g_test_add_func("/qcow2/bitmap/resize", test_resize);
     g_test_add_func("/qcow2/bitmap/limits", test_limits);
     g_test_add_func("/qcow2/bitmap/header-is-kept", test_header_is_kept);
