@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Storing L1 tables; a longer active one. */
+/* Storing L1 tables; a longer active one; giving up parts of it. */
 #include "miniblk/osdep.h"
 #include "images/qcow2-manage.h"
 
@@ -121,4 +121,28 @@ int coroutine_fn qcow2_l1_grow(Qcow2State *s, uint64_t size)
     }
     memcpy(entries, s->l1.entries, (size_t)s->l1.size * 8);
     return replace(s, entries, size);
+}
+
+int coroutine_fn qcow2_l1_drop(Qcow2State *s, uint64_t first, uint64_t end)
+{
+    bool any = false;
+
+    if (first >= end) {
+        return 0;
+    }
+    g_autofree uint64_t *old = g_memdup2(s->l1.entries + first, (end - first) * 8);
+    for (uint64_t i = first; i < end; i++) {
+        uint64_t table = s->l1.entries[i] & QCOW2_OFFSET_MASK;
+        if (s->l1.entries[i]) {
+            any = true;
+            qcow2_root_set(&s->l1, i, 0);
+            qcow2_set_remove(&s->l2_meta, table >> s->cluster_bits);
+        }
+    }
+    if (!any) {
+        return 0;
+    }
+    int ret = qcow2_writeback(s);
+    ret = ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
+    return ret < 0 ? ret : qcow2_tree_drop(s, old, end - first);
 }

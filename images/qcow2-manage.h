@@ -67,6 +67,16 @@ int coroutine_fn qcow2_l1_store(Qcow2State *s, const uint64_t *entries, uint32_t
                                 uint64_t *offset);
 /* Make the active L1 table at least SIZE entries long. */
 int coroutine_fn qcow2_l1_grow(Qcow2State *s, uint64_t size);
+/*
+ * Give up the active table's entries FIRST to END - 1, with the L2 tables and clusters behind
+ * them, which no request uses. 0 or -errno, after which some may be leaked.
+ */
+int coroutine_fn qcow2_l1_drop(Qcow2State *s, uint64_t first, uint64_t end);
+
+/* ---- qcow2-resize.c: lock held --------------------------------------------------- */
+
+/* Let the file end behind its last cluster in use. 0 or -errno with ERRP set. */
+int coroutine_fn qcow2_trim(Qcow2State *s, Error **errp);
 
 /* ---- qcow2-snapshot-table.c ------------------------------------------------------ */
 

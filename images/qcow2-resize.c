@@ -161,6 +161,17 @@ static int coroutine_fn trim_file(Qcow2State *s, Error **errp)
     return ret;
 }
 
+int coroutine_fn qcow2_trim(Qcow2State *s, Error **errp)
+{
+    int ret = qcow2_reftable_trim(s);
+
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Failed to discard unused refblocks");
+        return ret;
+    }
+    return trim_file(s, errp);
+}
+
 static int coroutine_fn map_all(Qcow2State *s, uint64_t offset, uint64_t end)
 {
     int64_t ret = 0;
@@ -316,12 +327,7 @@ static int coroutine_fn shrink(Qcow2State *s, uint64_t old, uint64_t size, Error
         return qcow2_data_file_resize(s, old, size, PREALLOC_MODE_OFF, errp);
     }
     qemu_co_mutex_lock(&s->lock);
-    ret = qcow2_reftable_trim(s);
-    if (ret < 0) {
-        error_setg_errno(errp, -ret, "Failed to discard unused refblocks");
-    } else {
-        ret = trim_file(s, errp);
-    }
+    ret = qcow2_trim(s, errp);
     qemu_co_mutex_unlock(&s->lock);
     return ret;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * All that an L1 table refers to: its L2 tables, and clusters by way of them. Each of these
- * has one reference from each L1 table. For snapshots; all with the lock held, no request
- * running, and what is cached of L2 tables written back.
+ * has one reference from each L1 table. For snapshots, and for disks that lose all they have;
+ * all with the lock held, no request using them, and what is cached of L2 tables written back.
  */
 #include "miniblk/osdep.h"
 #include "images/qcow2-manage.h"
@@ -61,6 +61,9 @@ static int coroutine_fn walk_entry(Walk *w, uint64_t entry)
     Qcow2State *s = w->s;
     uint64_t offset = entry & QCOW2_OFFSET_MASK, bytes = s->cluster_bytes;
 
+    if (s->data_file || !entry) {
+        return 0;               /* the clusters of a data file are not counted */
+    }
     if (entry & QCOW2_COMPRESSED) {
         qcow2_compressed_range(s, entry, &offset, &bytes);
     } else if (!offset) {

@@ -121,26 +121,5 @@ int coroutine_fn qcow2_co_save_vmstate(BlockDriverState *bs, QEMUIOVector *qiov,
 
 int coroutine_fn qcow2_vmstate_drop(Qcow2State *s)
 {
-    uint64_t first = qcow2_l1_entries_for(&s->header, s->header.size);
-    uint32_t size = s->l1.size;
-    bool any = false;
-
-    if (first >= size) {
-        return 0;
-    }
-    g_autofree uint64_t *old = g_memdup2(s->l1.entries + first, (size - first) * 8);
-    for (uint32_t i = first; i < size; i++) {
-        uint64_t table = s->l1.entries[i] & QCOW2_OFFSET_MASK;
-        if (s->l1.entries[i]) {
-            any = true;
-            qcow2_root_set(&s->l1, i, 0);
-            qcow2_set_remove(&s->l2_meta, table >> s->cluster_bits);
-        }
-    }
-    if (!any) {
-        return 0;
-    }
-    int ret = qcow2_writeback(s);
-    ret = ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
-    return ret < 0 ? ret : qcow2_tree_drop(s, old, size - first);
+    return qcow2_l1_drop(s, qcow2_l1_entries_for(&s->header, s->header.size), s->l1.size);
 }

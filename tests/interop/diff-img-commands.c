@@ -435,7 +435,8 @@ static void make_snapshot(World *w, Command *c)
 
     c->target = image;
     add(c, "snapshot");
-    if (w_one_in(w, 4)) {
+    /* Refcounts of one bit leave room for a snapshot only if there are no clusters at all. */
+    if (w_one_in(w, 4) || (image->one_bit && image->moved)) {
         add(c, "-l %s", image->name);
     } else {
         add(c, "%s %s %s", W_PICK(w, "-c", "-c", "-a", "-d"), W_PICK(w, "s0", "s1", "s2", "1"),

@@ -144,6 +144,7 @@ void w_look(World *w, Image *image)
     image->bitmaps = bitmap_bits(json_object_get(specific, "bitmaps"));
     image->snapshots = json_object_get(info, "snapshots") != NULL;
     image->v2 = !g_strcmp0(json_string_value(json_object_get(specific, "compat")), "0.10");
+    image->one_bit = json_integer_value(json_object_get(specific, "refcount-bits")) == 1;
     gint64 length = json_integer_value(json_object_get(info, "virtual-size"));
     image->resized = image->snapshots && (image->resized || length != image->length);
     image->length = length;

@@ -15,6 +15,7 @@ typedef struct Image {
     bool exists;                /* and can be opened without what is behind it */
     bool raw;
     bool zstd, v2;
+    bool one_bit;               /* refcounts */
     bool loose;                 /* what of it is defined differs, as it is a copy */
     bool moved;                 /* a tool chose which part of a cluster it writes there */
     const struct Image *behind; /* NULL: nothing, or something else */

@@ -91,9 +91,12 @@ static Saved *any_saved(Model *m)
 
 static void change_snapshots(Model *m)
 {
-    int what = g_rand_int_range(m->rand, 0, 3);
+    int what = g_rand_int_range(m->rand, 0, 10) % 4;        /* seldom: 3 */
 
-    if (what == 0 && m->saved->len < SNAPSHOTS_MAX) {
+    if (what == 3) {
+        g_assert_cmpint(blk_make_empty(m->blk, &error_abort), ==, 0);
+        memset(m->data, 0, GUEST_BYTES);
+    } else if (what == 0 && m->saved->len < SNAPSHOTS_MAX) {
         Saved s = { .data = g_memdup2(m->data, GUEST_BYTES) };
         snprintf(s.name, sizeof(s.name), "s%d", m->names++);
         assert_taken(m->blk, s.name);
@@ -292,6 +295,42 @@ static void test_narrow_refcounts(void)
         assert_content(blk, 0, 50000, 1);
         assert_content(blk, 50000, 100000, 2);
         blk_unref(blk);
+    }
+}
+
+/*
+ * A disk that was made empty has no tables either: the file is as long as a new one, and there
+ * is room for a snapshot even in refcounts of one bit.
+ */
+static void test_emptied(void)
+{
+    static const struct { const char *opts; bool snapshots; } cases[] = {
+        { "size=8M,cluster_size=4k,refcount_bits=1", true },
+        { "size=8M,cluster_size=16k,refcount_bits=1,extended_l2=on", true },
+        { "size=8M,cluster_size=4k,compat=0.10", true },
+        { "size=8M,cluster_size=4k,lazy_refcounts=on", true },
+        { "size=8M,cluster_size=4k,data_file=emptied.data", false },
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        g_test_message("%s", cases[i].opts);
+        g_autofree char *path = new_image(cases[i].opts);
+        BlockBackend *blk = qcow2_open_file(path, "");
+        int64_t bytes = file_bytes(path);
+        write_pattern(blk, 100000, 1000000, 1);
+        write_pattern(blk, (8 << 20) - 5000, 5000, 2);
+        g_assert_cmpint(blk_make_empty(blk, &error_abort), ==, 0);
+        qcow2_assert_consistent(blk, false);
+        g_assert_cmpint(file_bytes(path), <=, bytes + 4096);
+        if (cases[i].snapshots) {
+            assert_taken(blk, "s");
+        }
+        write_pattern(blk, 200000, 1000, 3);
+        assert_content(blk, 0, 200000, 0);
+        assert_content(blk, 200000, 1000, 3);
+        assert_content(blk, (8 << 20) - 5000, 5000, 0);
+        blk_unref(blk);
+        qcow2_assert_peer_finds_no_fault(path);
     }
 }
 
@@ -633,6 +672,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/snapshot/list", test_list);
     g_test_add_func("/qcow2/snapshot/refused", test_refused);
     g_test_add_func("/qcow2/snapshot/narrow-refcounts", test_narrow_refcounts);
+    g_test_add_func("/qcow2/snapshot/emptied", test_emptied);
     g_test_add_func("/qcow2/snapshot/through-filters", test_through_filters);
     g_test_add_func("/qcow2/snapshot/backing-file", test_backing_file);
     g_test_add_func("/qcow2/snapshot/vmstate", test_vmstate);
