@@ -25,20 +25,18 @@ bool qcow2_compression_supported(Qcow2Compression type)
 
 /* ---- zlib -------------------------------------------------------------------------- */
 
-static int deflate_cluster(const uint8_t *in, size_t in_bytes, uint8_t *out,
+static int deflate_cluster(z_stream *z, const uint8_t *in, size_t in_bytes, uint8_t *out,
                            size_t out_bytes)
 {
-    z_stream z = { .next_in = (Bytef *)in, .avail_in = in_bytes,
-                   .next_out = out, .avail_out = out_bytes };
-
-    if (deflateInit2(&z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, WINDOW_BITS, MEM_LEVEL,
-                     Z_DEFAULT_STRATEGY) != Z_OK) {
-        return -ENOMEM;
+    if (deflateReset(z) != Z_OK) {
+        return -EIO;
     }
-    int ret = deflate(&z, Z_FINISH);
-    int n = out_bytes - z.avail_out;
-    deflateEnd(&z);
-    return ret == Z_STREAM_END ? n : ret == Z_OK ? -ENOSPC : -EIO;
+    z->next_in = (Bytef *)in;
+    z->avail_in = in_bytes;
+    z->next_out = out;
+    z->avail_out = out_bytes;
+    int ret = deflate(z, Z_FINISH);
+    return ret == Z_STREAM_END ? out_bytes - z->avail_out : ret == Z_OK ? -ENOSPC : -EIO;
 }
 
 static int inflate_cluster(const uint8_t *in, size_t in_bytes, uint8_t *out,
@@ -60,15 +58,10 @@ static int inflate_cluster(const uint8_t *in, size_t in_bytes, uint8_t *out,
 /* ---- zstd -------------------------------------------------------------------------- */
 
 #ifdef CONFIG_ZSTD
-static int zstd_cluster(const uint8_t *in, size_t in_bytes, uint8_t *out, size_t out_bytes)
+static int zstd_cluster(ZSTD_CCtx *cctx, const uint8_t *in, size_t in_bytes, uint8_t *out,
+                        size_t out_bytes)
 {
-    ZSTD_CCtx *cctx = ZSTD_createCCtx();
-
-    if (!cctx) {
-        return -ENOMEM;
-    }
     size_t n = ZSTD_compress2(cctx, out, out_bytes, in, in_bytes);
-    ZSTD_freeCCtx(cctx);
     /* With enough memory, a lack of room is all that can go wrong. */
     return ZSTD_isError(n) ? -ENOSPC : (int)n;
 }
@@ -97,15 +90,58 @@ static int unzstd_cluster(const uint8_t *in, size_t in_bytes, uint8_t *out, size
 
 /* ------------------------------------------------------------------------------------ */
 
-int qcow2_compress(Qcow2Compression type, const uint8_t *in, size_t in_bytes, uint8_t *out,
+struct Qcow2Compressor {
+    Qcow2Compression type;
+    z_stream z;
+#ifdef CONFIG_ZSTD
+    ZSTD_CCtx *zstd;
+#endif
+};
+
+static bool compressor_init(Qcow2Compressor *c)
+{
+#ifdef CONFIG_ZSTD
+    if (c->type == QCOW2_ZSTD) {
+        c->zstd = ZSTD_createCCtx();
+        return c->zstd;
+    }
+#endif
+    return deflateInit2(&c->z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, WINDOW_BITS, MEM_LEVEL,
+                        Z_DEFAULT_STRATEGY) == Z_OK;
+}
+
+Qcow2Compressor *qcow2_compressor_new(Qcow2Compression type)
+{
+    Qcow2Compressor *c = g_new0(Qcow2Compressor, 1);
+
+    c->type = type;
+    if (!compressor_init(c)) {
+        g_free(c);
+        return NULL;
+    }
+    return c;
+}
+
+void qcow2_compressor_free(Qcow2Compressor *c)
+{
+#ifdef CONFIG_ZSTD
+    ZSTD_freeCCtx(c->zstd);
+#endif
+    if (c->type == QCOW2_ZLIB) {
+        deflateEnd(&c->z);
+    }
+    g_free(c);
+}
+
+int qcow2_compress(Qcow2Compressor *c, const uint8_t *in, size_t in_bytes, uint8_t *out,
                    size_t out_bytes)
 {
 #ifdef CONFIG_ZSTD
-    if (type == QCOW2_ZSTD) {
-        return zstd_cluster(in, in_bytes, out, out_bytes);
+    if (c->type == QCOW2_ZSTD) {
+        return zstd_cluster(c->zstd, in, in_bytes, out, out_bytes);
     }
 #endif
-    return deflate_cluster(in, in_bytes, out, out_bytes);
+    return deflate_cluster(&c->z, in, in_bytes, out, out_bytes);
 }
 
 int qcow2_decompress(Qcow2Compression type, const uint8_t *in, size_t in_bytes, uint8_t *out,

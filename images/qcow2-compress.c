@@ -7,8 +7,9 @@
 #include "miniblk/thread-pool.h"
 #include "images/qcow2.h"
 
-/* Clusters of one request that are compressed at the same time. */
+/* Clusters that are compressed at the same time: of one request, and of a node. */
 #define PARALLEL_MAX 8
+#define WORKSPACES_MAX MAX(PARALLEL_MAX, 2 * g_get_num_processors())    /* a slow call */
 
 typedef struct Job {            /* of a worker */
     Qcow2Compression type;
@@ -16,12 +17,6 @@ typedef struct Job {            /* of a worker */
     uint8_t *out;
     size_t in_bytes, out_bytes;
 } Job;
-
-static int compress_job(void *opaque)
-{
-    const Job *j = opaque;
-    return qcow2_compress(j->type, j->in, j->in_bytes, j->out, j->out_bytes);
-}
 
 static int decompress_job(void *opaque)
 {
@@ -164,6 +159,98 @@ static int coroutine_fn store_compressed(Qcow2State *s, uint64_t guest, const ui
     return ret;
 }
 
+/*
+ * What compressing one cluster takes. To have it made and given back for each would cost
+ * more page faults than the cluster has pages, so it is kept as long as any compressed write
+ * is under way.
+ */
+typedef struct Qcow2Workspace Qcow2Workspace;
+struct Qcow2Workspace {
+    Qcow2Compressor *compressor;
+    uint8_t *in, *out;          /* one cluster each */
+    size_t bytes;               /* of a cluster */
+    Qcow2Workspace *next;
+};
+
+static void workspace_free(Qcow2Workspace *w)
+{
+    g_clear_pointer(&w->compressor, qcow2_compressor_free);
+    qemu_vfree(w->in);
+    g_free(w);
+}
+
+static Qcow2Workspace *workspace_new(Qcow2State *s)
+{
+    Qcow2Compressor *compressor = qcow2_compressor_new(s->header.compression_type);
+    uint8_t *in = qemu_try_blockalign(s->bs->file->bs, 2 * s->cluster_bytes);
+    Qcow2Workspace *w = g_new(Qcow2Workspace, 1);
+
+    *w = (Qcow2Workspace) { compressor, in, in + s->cluster_bytes, s->cluster_bytes };
+    if (!in || !compressor) {
+        workspace_free(w);
+        return NULL;
+    }
+    return w;
+}
+
+static Qcow2Workspace *coroutine_fn workspace_take(Qcow2State *s)
+{
+    Qcow2Workspace *w;
+
+    qemu_co_mutex_lock(&s->lock);
+    while (!s->workspaces && !s->workspaces_left) {
+        qemu_co_queue_wait(&s->workspace_queue, &s->lock);
+    }
+    w = s->workspaces;
+    if (w) {
+        s->workspaces = w->next;
+    } else {
+        w = workspace_new(s);
+        s->workspaces_left -= w != NULL;
+    }
+    qemu_co_mutex_unlock(&s->lock);
+    return w;
+}
+
+static void coroutine_fn workspace_put(Qcow2State *s, Qcow2Workspace *w)
+{
+    qemu_co_mutex_lock(&s->lock);
+    w->next = s->workspaces;
+    s->workspaces = w;
+    qemu_co_queue_next(&s->workspace_queue);
+    qemu_co_mutex_unlock(&s->lock);
+}
+
+static void coroutine_fn compressing_begin(Qcow2State *s)
+{
+    qemu_co_mutex_lock(&s->lock);
+    if (s->compressing++ == 0) {
+        s->workspaces_left = WORKSPACES_MAX;
+        qemu_co_queue_init(&s->workspace_queue);
+    }
+    qemu_co_mutex_unlock(&s->lock);
+}
+
+static void coroutine_fn compressing_end(Qcow2State *s)
+{
+    Qcow2Workspace *w;
+
+    qemu_co_mutex_lock(&s->lock);
+    if (--s->compressing == 0) {
+        while ((w = s->workspaces)) {
+            s->workspaces = w->next;
+            workspace_free(w);
+        }
+    }
+    qemu_co_mutex_unlock(&s->lock);
+}
+
+static int compress_job(void *opaque)
+{
+    Qcow2Workspace *w = opaque;
+    return qcow2_compress(w->compressor, w->in, w->bytes, w->out, w->bytes - 1);
+}
+
 typedef struct Batch {          /* a request, of which several clusters are in work */
     Qcow2State *s;
     QEMUIOVector *qiov;
@@ -175,38 +262,38 @@ typedef struct Batch {          /* a request, of which several clusters are in w
 } Batch;
 
 /* Compress and store the BYTES from OFFSET on: a cluster, or the disk's last part of one. */
-static int coroutine_fn write_cluster(Batch *b, uint64_t offset, uint64_t bytes)
+static int coroutine_fn write_cluster(Batch *b, Qcow2Workspace *w, uint64_t offset,
+                                      uint64_t bytes)
 {
-    Qcow2State *s = b->s;
     size_t in_qiov = b->qiov_offset + (offset - b->start);
-    uint8_t *in = qemu_try_blockalign(s->bs->file->bs, 2 * s->cluster_bytes);
 
-    if (!in) {
-        return -ENOMEM;
-    }
-    uint8_t *out = in + s->cluster_bytes;
-    qemu_iovec_to_buf(b->qiov, in_qiov, in, bytes);
-    memset(in + bytes, 0, s->cluster_bytes - bytes);
-    Job job = { s->header.compression_type, in, out, s->cluster_bytes, s->cluster_bytes - 1 };
-    int ret = thread_pool_submit_co(compress_job, &job);
+    qemu_iovec_to_buf(b->qiov, in_qiov, w->in, bytes);
+    memset(w->in + bytes, 0, w->bytes - bytes);
+    int ret = thread_pool_submit_co(compress_job, w);
     if (ret > 0) {
-        ret = store_compressed(s, offset, out, ret);
+        ret = store_compressed(b->s, offset, w->out, ret);
     } else if (ret == -ENOSPC) {
-        ret = qcow2_co_pwritev_part(s->bs, offset, bytes, b->qiov, in_qiov, 0);
+        ret = qcow2_co_pwritev_part(b->s->bs, offset, bytes, b->qiov, in_qiov, 0);
     }
-    qemu_vfree(in);
     return ret;
 }
 
 /* Work on B until nothing is left to begin. */
 static void coroutine_fn write_clusters(Batch *b)
 {
+    Qcow2Workspace *w = workspace_take(b->s);
+
+    if (!w) {
+        b->ret = -ENOMEM;
+        return;
+    }
     while (b->ret >= 0 && b->next < b->end) {
         uint64_t offset = b->next, bytes = MIN(b->s->cluster_bytes, b->end - offset);
         b->next += bytes;
-        int ret = write_cluster(b, offset, bytes);
+        int ret = write_cluster(b, w, offset, bytes);
         b->ret = b->ret < 0 ? b->ret : ret;
     }
+    workspace_put(b->s, w);
 }
 
 static void coroutine_fn helper_entry(void *opaque)
@@ -238,6 +325,7 @@ int coroutine_fn qcow2_co_pwritev_compressed_part(BlockDriverState *bs, int64_t 
         return -EINVAL;
     }
     unsigned epoch = qcow2_request_begin(s);
+    compressing_begin(s);
     Batch b = { s, qiov, qiov_offset, offset, offset, end };
     b.helpers = MIN(qcow2_clusters(s, bytes), PARALLEL_MAX) - 1;
     for (unsigned i = b.helpers; i > 0; i--) {
@@ -248,6 +336,7 @@ int coroutine_fn qcow2_co_pwritev_compressed_part(BlockDriverState *bs, int64_t 
         b.waiting = qemu_coroutine_self();
         qemu_coroutine_yield();
     }
+    compressing_end(s);
     qcow2_request_end(s, epoch);
     return b.ret;
 }

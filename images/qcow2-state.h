@@ -173,6 +173,12 @@ typedef struct Qcow2State {
     bool virgin_is_zero;        /* and a growing file reads as zeroes there */
     uint64_t file_bytes;        /* the file is at least that long; qcow2-io.c */
 
+    /* compressed writes under way, and what they may use; qcow2-compress.c */
+    unsigned compressing;
+    struct Qcow2Workspace *workspaces;          /* those nobody uses now */
+    unsigned workspaces_left;                   /* so many more may be made */
+    CoQueue workspace_queue;                    /* of those who want one */
+
     /* qcow2-alloc.c */
     QTAILQ_HEAD(, Qcow2Alloc) allocs;
 

@@ -108,8 +108,12 @@ static inline void qcow2_packed_forget(Qcow2State *s, uint64_t cluster)
 /* ---- qcow2-codec.c: any thread ------------------------------------------------------- */
 
 bool qcow2_compression_supported(Qcow2Compression type);
+/* The memory that compressing takes, for one cluster at a time. NULL: there is none. */
+typedef struct Qcow2Compressor Qcow2Compressor;
+Qcow2Compressor *qcow2_compressor_new(Qcow2Compression type);
+void qcow2_compressor_free(Qcow2Compressor *c);
 /* The number of bytes, at most OUT_BYTES; -ENOSPC when there would be more; -errno. */
-int qcow2_compress(Qcow2Compression type, const uint8_t *in, size_t in_bytes, uint8_t *out,
+int qcow2_compress(Qcow2Compressor *c, const uint8_t *in, size_t in_bytes, uint8_t *out,
                    size_t out_bytes);
 /* OUT is filled wholly, or -EIO; IN may be longer than the data. */
 int qcow2_decompress(Qcow2Compression type, const uint8_t *in, size_t in_bytes, uint8_t *out,
