@@ -176,10 +176,6 @@ bool aio__fds_ready(AioContext *ctx)
     return ctx->ready_fds;
 }
 
-void aio__fds_wait(AioContext *ctx, int64_t timeout_ns)
-{
-    ctx->fd_monitor->wait(ctx, timeout_ns);
-}
 
 /*
  * The home thread's own list of the handlers that have io_poll, so that it need not hold
@@ -222,6 +218,17 @@ static bool ask_pollers(AioContext *ctx, bool *novices)
         }
     }
     return found;
+}
+
+void aio__fds_wait(AioContext *ctx, int64_t timeout_ns)
+{
+    bool novices;
+
+    ctx->fd_monitor->wait(ctx, timeout_ns);
+    if (timeout_ns != 0 && !ctx->ready_fds) {
+        /* Interrupted, maybe by io_uring's own work in this thread: its result is in memory. */
+        ask_pollers(ctx, &novices);
+    }
 }
 
 bool aio__fds_poll(AioContext *ctx, bool *complete)
