@@ -7,8 +7,12 @@
  *                      \-----------------(to be tried again)-------/
  *
  * Requests wait on PENDING until the loop is about to look for events, or the producer's
- * section ends (aio/defer-call.c), so that one system call takes over all that were made. A
- * coroutine is woken from the loop only, never from the submission path: the one to be woken
+ * section ends (aio/defer-call.c), so that one system call takes over all that were made.
+ * Not all of them wait: a disk that has completed everything has nothing to do meanwhile. So
+ * the first of a turn of the loop goes at once, then two, four and so on: the disk is at work
+ * when the second is made, and there are few calls all the same.
+ *
+ * A coroutine is woken from the loop only, never from the submission path: the one to be woken
  * might be further up that very stack.
  *
  * All of an engine belongs to its context's home thread; there are no locks.
@@ -105,7 +109,10 @@ static void flush(void *opaque)
 
 static void flush_hook(AioBatchHook *hook)
 {
-    flush(container_of(hook, RawQueue, hook));
+    RawQueue *q = container_of(hook, RawQueue, hook);
+
+    q->early = 1;
+    flush(q);
 }
 
 static void enqueue(RawQueue *q, RawRequest *req)
@@ -115,12 +122,12 @@ static void enqueue(RawQueue *q, RawRequest *req)
     if (q->blocked) {
         return;
     }
-    if (q->pending_count >= q->batch) {
-        submit_pending(q);
-        return;
-    }
+    bool in_section = unlikely(defer_call_in_section());
     aio_batch_arm(q->ctx, &q->hook);
-    if (unlikely(defer_call_in_section())) {
+    if (q->pending_count >= (in_section ? q->batch : MIN(q->early, q->batch))) {
+        q->early = MIN(2 * q->early, q->batch);
+        submit_pending(q);
+    } else if (in_section) {
         defer_call(flush, q);
     }
 }
@@ -284,7 +291,7 @@ int coroutine_fn raw_queue_co_submit(RawQueue *q, int fd, uint64_t offset, QEMUI
 
 void raw_queue_init(RawQueue *q, const RawQueueOps *ops)
 {
-    *q = (RawQueue) { .ops = ops, .hook.flush = flush_hook };
+    *q = (RawQueue) { .ops = ops, .hook.flush = flush_hook, .early = 1 };
     QSIMPLEQ_INIT(&q->pending);
     QSIMPLEQ_INIT(&q->failed);
 }

@@ -51,6 +51,7 @@ struct RawQueue {
     bool blocked;               /* the kernel takes no more before something completes */
     QEMUBH *retry_bh;           /* for when it is blocked with nothing in flight */
     unsigned batch;             /* most requests per system call, as last asked for */
+    unsigned early;             /* so many are handed over without waiting for more */
     unsigned in_flight;         /* with the kernel, or complete and not taken */
     unsigned pending_count, failed_count;
     RawRequestList pending;

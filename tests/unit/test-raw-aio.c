@@ -419,16 +419,16 @@ static void test_batches(gconstpointer data)
         uint64_t of_request;
         const char *steps, *bytes;
     } cases[] = {
-        { 0, 0, "+++p",      "0003" },
+        { 0, 0, "++++++++p", "102000401" },
         { 0, 1, "+++p",      "1110" },
         { 1, 0, "+++p",      "1110" },
-        { 0, 2, "+++++p",    "020201" },
-        { 3, 0, "+++++p",    "003002" },
-        { 3, 2, "+++p",      "0201" },
-        { 2, 3, "+++p",      "0201" },
+        { 0, 2, "+++++p",    "102020" },
+        { 3, 0, "+++++p",    "102002" },
+        { 3, 2, "+++p",      "1020" },
+        { 2, 3, "+++p",      "1020" },
         { 0, 0, "(++)",      "0002" },
         { 0, 0, "(+(+)+)p",  "00000030" },
-        { 0, 0, "+(+)+p",    "000201" },
+        { 0, 0, "+(+)+p",    "100101" },
         { 0, 2, "(+++)",     "00201" },
         { 0, 0, "(+p+)",     "00101" },
         { 0, 0, "()(+)p",    "000010" },
@@ -443,6 +443,7 @@ static void test_batches(gconstpointer data)
         unsigned n = 0;
 
         aio_context_set_aio_params(ctx, cases[i].of_context);
+        aio_poll(ctx, false);
         for (unsigned step = 0; cases[i].steps[step]; step++) {
             switch (cases[i].steps[step]) {
             case '+':
