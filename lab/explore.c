@@ -3,8 +3,8 @@
  * The phases of a run. Schedules are numbered through them:
  *
  *      0               the default policy
- *      1 ... 7         random: how large is a schedule of this case?
- *      8 ...           every level of deviations that the budget allows
+ *      1 ... 7         random: how large is a schedule of this case? (portfolio, pct, few)
+ *      then            every level of deviations that the budget allows (portfolio, bound)
  *      then            the portfolio, or the one strategy asked for
  *
  * A proof has levels only.
@@ -47,10 +47,10 @@ static void plan_level(const void *opaque, uint64_t number, LabPlan *plan)
     lab_levels_plan(e->levels, number - e->phase.first, plan);
 }
 
-/* Of any seed the same: the horizon must not depend on it. */
 static void plan_probe(const void *opaque, uint64_t number, LabPlan *plan)
 {
-    const LabConfig config = { .strategy = LAB_STRATEGY_RANDOM };
+    const Exploration *e = opaque;
+    const LabConfig config = { .strategy = LAB_STRATEGY_RANDOM, .seed = e->config->seed };
 
     lab_portfolio_plan(&config, (LabHorizon) { 0 }, number, plan);
 }
@@ -141,6 +141,25 @@ static bool run_affordable_levels(Exploration *e)
     }
 }
 
+/* True: go on, the horizon is known if it is needed. */
+static bool run_probes(Exploration *e)
+{
+    const LabConfig *config = e->config;
+
+    switch (config->strategy) {
+    case LAB_STRATEGY_PORTFOLIO:
+    case LAB_STRATEGY_PCT:
+    case LAB_STRATEGY_FEW:
+        if (!run_phase(e, MIN(PROBES, config->schedules - e->next), plan_probe)) {
+            return false;
+        }
+        e->horizon = (LabHorizon) { e->tally.choices_max, e->tally.alternatives_max };
+        return true;
+    default:
+        return true;
+    }
+}
+
 static void search(Exploration *e)
 {
     const LabConfig *config = e->config;
@@ -148,10 +167,9 @@ static void search(Exploration *e)
                   || config->strategy == LAB_STRATEGY_BOUND;
 
     e->tally.planned = config->schedules;
-    if (!run_phase(e, MIN(PROBES, config->schedules - e->next), plan_probe)) {
+    if (!run_probes(e)) {
         return;
     }
-    e->horizon = (LabHorizon) { e->tally.choices_max, e->tally.alternatives_max };
     if (levels && !run_affordable_levels(e)) {
         return;
     }

@@ -5,6 +5,7 @@
  * it. docs/lab.md lists both.
  */
 #include "miniblk/osdep.h"
+#include "lab/replay.h"
 
 enum { STATUS_USAGE = 2 };
 
@@ -226,12 +227,12 @@ static Order parse(int argc, char **argv)
 /* The program that a replay file is of. */
 static char *program_of(const char *filename)
 {
-    g_autofree char *text = NULL, *quoted = NULL;
-    g_autoptr(GError) error = NULL;
+    g_autofree char *problem = NULL, *quoted = NULL;
+    g_autofree char *text = lab_replay_read(filename, &problem);
     const char *line;
 
-    if (!g_file_get_contents(filename, &text, NULL, &error)) {
-        fail("%s", error->message);
+    if (!text) {
+        fail("%s", problem);
     }
     line = strstr(text, "\nprogram ");
     if (!g_str_has_prefix(text, "miniblk-lab replay file ") || !line) {

@@ -4,8 +4,6 @@
 
 static const char magic[] = "miniblk-lab replay file 1";
 
-enum { FILE_SIZE_MAX = 16 << 20 };
-
 static const char *const choice_names[] = {
     [LAB_CHOICE_AGENT] = "agent",
     [LAB_CHOICE_WAITER] = "waiter",
@@ -209,19 +207,10 @@ static char *parse_file(LabReplayFile *file, const char *filename, char *text)
 
 bool lab_replay_load(const char *filename, LabReplayFile *file, char **problem)
 {
-    g_autofree char *text = NULL;
-    g_autoptr(GError) error = NULL;
-    struct stat st;
+    g_autofree char *text = lab_replay_read(filename, problem);
 
     memset(file, 0, sizeof(*file));
-    if (stat(filename, &st) == 0 && (!S_ISREG(st.st_mode) || st.st_size > FILE_SIZE_MAX)) {
-        *problem = g_strdup_printf(S_ISREG(st.st_mode) ? "'%s' is too large for a replay file"
-                                                       : "'%s' is not a regular file",
-                                   filename);
-        return false;
-    }
-    if (!g_file_get_contents(filename, &text, NULL, &error)) {
-        *problem = g_strdup(error->message);
+    if (!text) {
         return false;
     }
     file->list = g_new0(LabDeviations, 1);

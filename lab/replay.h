@@ -30,6 +30,9 @@ typedef struct LabReplayFile {
 
 /* 0, or -errno with the reason in *PROBLEM (the caller frees it). */
 int lab_replay_save(const char *filename, const LabReplayFile *file, char **problem);
+/* The text of FILENAME, a regular file of at most 16 MiB; or NULL and *PROBLEM. The caller frees
+ * either. */
+char *lab_replay_read(const char *filename, char **problem);
 /* True and the contents of *FILE (lab_replay_clear), or false and *PROBLEM. */
 bool lab_replay_load(const char *filename, LabReplayFile *file, char **problem);
 void lab_replay_clear(LabReplayFile *file);

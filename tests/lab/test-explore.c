@@ -254,6 +254,44 @@ static void test_every_strategy_finds(void)
     }
 }
 
+/*
+ * T1 ends before T0 in every other schedule, and not in the default one: one of the first fails.
+ * It has its strategy and its seed from the base seed and its number.
+ */
+static void test_first_schedules(void)
+{
+    static const Toy overtaken = { "/toy/overtaken", 2, { 9, 9 }, .n_orders = 1,
+                                   .orders = { { 1, 8, 0, 8 } } };
+    static const struct {
+        LabStrategyKind asked, first;
+    } table[] = {
+        { LAB_STRATEGY_RANDOM, LAB_STRATEGY_RANDOM }, { LAB_STRATEGY_POS, LAB_STRATEGY_POS },
+        { LAB_STRATEGY_BOUND, LAB_STRATEGY_BOUND },
+        /* to see how long a schedule is */
+        { LAB_STRATEGY_PCT, LAB_STRATEGY_RANDOM }, { LAB_STRATEGY_FEW, LAB_STRATEGY_RANDOM },
+        { LAB_STRATEGY_PORTFOLIO, LAB_STRATEGY_RANDOM },
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(table); i++) {
+        for (unsigned seed = 0; seed < 4; seed++) {
+            LabConfig config = config_for(100);
+
+            config.strategy = table[i].asked;
+            config.seed = seed;
+            g_assert_true(explore(&config, &overtaken).failed);
+            g_assert_cmpuint(failure->number, >=, 1);
+            g_assert_cmpuint(failure->number, <=, 7);
+            g_assert_cmpint(failure->plan.kind, ==, table[i].first);
+            if (table[i].asked == LAB_STRATEGY_BOUND) {
+                g_assert_cmpuint(failure->plan.depth, ==, 1);
+                g_assert_cmpuint(failure->number, ==, 1);
+            } else {
+                g_assert_cmpuint(failure->plan.seed, ==, lab_mix(seed, failure->number));
+            }
+        }
+    }
+}
+
 /* ---- processes ------------------------------------------------------------------------- */
 
 static void test_same_result_for_any_number_of_processes(void)
@@ -826,6 +864,7 @@ int main(int argc, char **argv)
     g_test_add_func("/explore/random/uniform", test_random_is_uniform);
     g_test_add_func("/explore/pos/orders", test_pos_samples_orders);
     g_test_add_func("/explore/strategies/find", test_every_strategy_finds);
+    g_test_add_func("/explore/strategies/first", test_first_schedules);
     g_test_add_func("/explore/processes/same-result",
                     test_same_result_for_any_number_of_processes);
     g_test_add_func("/explore/processes/lost", test_lost_process_is_a_failure);

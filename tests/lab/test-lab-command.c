@@ -150,6 +150,65 @@ static void test_replay(void)
     g_assert_null(strstr(o.out, "diverged"));
 }
 
+/* FILE with what matches REGEX replaced by TEXT. */
+static void change_file(const char *file, const char *regex, const char *text)
+{
+    g_autoptr(GRegex) compiled = g_regex_new(regex, 0, 0, NULL);
+    g_autofree char *before = NULL, *after = NULL;
+
+    g_assert_true(g_file_get_contents(file, &before, NULL, NULL));
+    after = g_regex_replace(compiled, before, -1, 0, text, 0, NULL);
+    g_assert_cmpstr(before, !=, after);
+    g_assert_true(g_file_set_contents(file, after, -1, NULL));
+}
+
+/* What the same program does otherwise than its file says is a failure, and the last run. */
+static void test_replay_diverges(void)
+{
+    static const struct {
+        const char *regex, *text, *result, *why;
+        int status;
+    } table[] = {
+        { "deviation T[0-9]+ ([0-9]+)", "deviation T9 \\1\\g<1>",
+          "not ok 1 /device/drain # lab replayed 1 time: diverged\n",
+          "# run 1 diverged: not every deviation was met\n", 1 },
+        { "(deviation .*\n)+", "", "not ok 1 /device/drain # lab replayed 1 time: diverged\n",
+          "# the file says: deadlock: no thread can ever go on\n", 1 },
+        { "verdict deadlock", "verdict assertion",
+          "not ok 1 /device/drain # lab replayed 1 time: deadlock\n",
+          "# the file says: assertion: no thread can ever go on\n", 1 },
+        { "[0-9a-f]+(\nprogram .*\nverdict .*\nmessage .*\n)(deviation .*\n)+", "00\\1",
+          "\nok 1 /device/drain # lab replayed 1 time: ok\n",
+          "# the program was built anew since the file was written\n", 0 },
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(table); i++) {
+        g_auto(Outcome) o = { 0 };
+
+        find_bug();
+        change_file(replay_file, table[i].regex, table[i].text);
+        o = lab("replay", replay_file, "--times", "3", NULL);
+        assert_has(o.out, table[i].result);
+        assert_has(o.out, table[i].why);
+        g_assert_cmpint(o.status, ==, table[i].status);
+    }
+}
+
+/* What no schedule decides is never as the file says. */
+static void test_replay_of_chance(void)
+{
+    const char *program = g_getenv("BROKEN_WORLD");
+    g_autofree char *file = g_strdup_printf("%s/broken-world-broken-diverges.lab", directory);
+    g_auto(Outcome) found = lab("run", program, "-p", "/broken/diverges", "--check", "1", NULL);
+    g_auto(Outcome) again = lab("replay", file, "--times", "100", NULL);
+
+    g_assert_cmpint(found.status, ==, 1);
+    assert_has(found.out, "not ok 1 /broken/diverges # lab diverged in schedule ");
+    g_assert_cmpint(again.status, ==, 1);
+    assert_has(again.out, "not ok 1 /broken/diverges # lab replayed 1 time: diverged\n");
+    assert_has(again.out, "# the file says: diverged: the same choices did not give");
+}
+
 static void test_seed_line(void)
 {
     g_auto(Outcome) found = lab("run", lesson(), "--schedules=20000", "--shrink=off", NULL);
@@ -457,6 +516,8 @@ static void test_usage(void)
         { { "run", "/bin/true" }, "'/bin/true' is not linked with libminiblk-lab" },
         { { "replay", "/no/such/file" }, "No such file or directory" },
         { { "replay", "/bin/true" }, "'/bin/true' is not a replay file" },
+        { { "replay", "/dev/zero" }, "'/dev/zero' is not a regular file" },
+        { { "replay", "/tmp" }, "'/tmp' is not a regular file" },
     };
 
     for (unsigned i = 0; i < G_N_ELEMENTS(table); i++) {
@@ -471,6 +532,24 @@ static void test_usage(void)
 
         g_assert_cmpint(o.status, ==, 2);
         assert_has(o.out, "Bail out! LAB_SCHEDULES: 'lots' is not a number from 1 to");
+    }
+}
+
+/* The size is looked at, and nothing of it is read. */
+static void test_file_too_large(void)
+{
+    static const char *const commands[] = { "replay", "shrink" };
+    g_autofree char *name = g_build_filename(directory, "large.lab", NULL);
+    int fd = open(name, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+
+    g_assert_cmpint(fd, >=, 0);
+    g_assert_cmpint(ftruncate(fd, (INT64_C(16) << 20) + 1), ==, 0);
+    close(fd);
+    for (unsigned i = 0; i < G_N_ELEMENTS(commands); i++) {
+        g_auto(Outcome) o = lab(commands[i], name, NULL);
+
+        g_assert_cmpint(o.status, ==, 2);
+        assert_has(o.err, "large.lab' is too large for a replay file\n");
     }
 }
 
@@ -511,6 +590,8 @@ int main(int argc, char **argv)
     g_test_add_func("/lab-command/run/memory-model", test_memory_model);
     g_test_add_func("/lab-command/run/paths", test_paths);
     g_test_add_func("/lab-command/replay", test_replay);
+    g_test_add_func("/lab-command/replay/diverges", test_replay_diverges);
+    g_test_add_func("/lab-command/replay/chance", test_replay_of_chance);
     g_test_add_func("/lab-command/seed-line", test_seed_line);
     g_test_add_func("/lab-command/replay/pictures", test_replay_pictures);
     g_test_add_func("/lab-command/replay/another-program", test_replay_of_another_program);
@@ -524,6 +605,7 @@ int main(int argc, char **argv)
     g_test_add_func("/lab-command/loop-without-a-point", test_loop_without_a_point);
     g_test_add_func("/lab-command/no-room", test_no_room);
     g_test_add_func("/lab-command/usage", test_usage);
+    g_test_add_func("/lab-command/file-too-large", test_file_too_large);
     g_test_add_func("/lab-command/help", test_help);
     status = g_test_run();
     remove_directory();
