@@ -137,17 +137,37 @@ static int create_file_blocking(void *opaque)
     return ret;
 }
 
+/* A file descriptor; -errno with C->err set. What is no device was named by mistake. */
+static int open_device(FileCreate *c)
+{
+    static const char why[] = "Protocol driver 'host_device' does not support image creation, "
+                              "and opening the image failed: ";
+    struct stat st;
+    int fd = open(c->filename, O_RDWR | O_CLOEXEC);
+
+    if (fd < 0) {
+        int ret = -errno;
+        error_setg_errno(&c->err, -ret, "%sCould not open '%s'", why, c->filename);
+        return ret;
+    }
+    if (fstat(fd, &st) < 0 || !(S_ISBLK(st.st_mode) || S_ISCHR(st.st_mode))) {
+        error_setg(&c->err, "%s'host_device' driver requires '%s' to be either a character or "
+                   "block device", why, c->filename);
+        close(fd);
+        return -EINVAL;
+    }
+    return fd;
+}
+
 /* A device has its size; what an earlier image left must not be taken for the new one. */
 static int create_device_blocking(void *opaque)
 {
     FileCreate *c = opaque;
     char zeroes[BDRV_SECTOR_SIZE] = { 0 };
-    int fd = open(c->filename, O_RDWR | O_CLOEXEC);
+    int fd = open_device(c);
 
     if (fd < 0) {
-        int ret = -errno;
-        error_setg_errno(&c->err, -ret, "Could not open '%s'", c->filename);
-        return ret;
+        return fd;
     }
     FileLocks locks = { .enabled = qemu_has_ofd_lock() };
     int ret = file_locks_prepare(&locks, fd, c->filename, BLK_PERM_WRITE | BLK_PERM_RESIZE,

@@ -201,6 +201,26 @@ static void test_create_over_existing(void)
 
 /* ---- devices ---------------------------------------------------------------------------- */
 
+/* A file whose name was given for a device's by mistake is left as it is. */
+static void test_file_is_no_device(void)
+{
+    g_autofree char *path = scratch_file("mistaken", 65536);
+    BlockDriver *drv = bdrv_find_format("host_device");
+    g_autoptr(json_t) opts = options_of("size=1M");
+    Error *err = NULL;
+    BlockBackend *blk = open_file(path, "");
+
+    write_pattern(blk, 0, 65536, 7);
+    blk_unref(blk);
+    g_assert_cmpint(bdrv_create(drv, path, opts, &err), ==, -EINVAL);
+    g_assert_nonnull(strstr(error_get_pretty(err), "to be either a character or block device"));
+    error_free(err);
+    g_assert_cmpint(file_bytes(path), ==, 65536);
+    blk = open_file(path, "");
+    assert_content(blk, 0, 65536, 7);
+    blk_unref(blk);
+}
+
 static void test_character_device(void)
 {
     BlockBackend *blk = open_rw(options_of("driver=host_device,filename=/dev/null"));
@@ -233,6 +253,7 @@ int main(int argc, char **argv)
     g_test_add_func("/file/open/auto-read-only", test_auto_read_only);
     g_test_add_func("/file/create", test_create);
     g_test_add_func("/file/create-over-existing", test_create_over_existing);
+    g_test_add_func("/file/file-is-no-device", test_file_is_no_device);
     g_test_add_func("/file/character-device", test_character_device);
     return image_test_run();
 }
