@@ -80,7 +80,13 @@ static bool run_resume(int argc, char **argv)
 
 static bool run_wait_break(int argc, char **argv)
 {
-    AIO_WAIT_WHILE(NULL, !bdrv_debug_is_suspended(blk_bs(io.blk), argv[1]));
+    BlockDriverState *bs = blk_bs(io.blk);
+
+    AIO_WAIT_WHILE(NULL, !bdrv_debug_is_suspended(bs, argv[1]) && io.aio_pending > 0);
+    if (!bdrv_debug_is_suspended(bs, argv[1])) {
+        printf("No request is left that could stop at breakpoint '%s'\n", argv[1]);
+        return false;
+    }
     return true;
 }
 

@@ -331,6 +331,14 @@ static void test_remove_hit_breakpoint(void)
            "-c 'remove_break A' -c aio_flush blkdebug::a.qcow2");
 }
 
+/* The peer waits for ever. */
+static void test_wait_for_no_request(void)
+{
+    expect(1, "No request is left that could stop at breakpoint 'A'\n",
+           "-c 'break read_backing_aio A' -c 'aio_write -q 0 1k' -c 'wait_break A' "
+           "blkdebug::a.qcow2");
+}
+
 /* Every line of the list of commands has help of its own, and all options are listed. */
 static void test_help(void)
 {
@@ -398,6 +406,7 @@ int main(int argc, char **argv)
     }
     g_test_add_func("/io/stat", test_stat);
     g_test_add_func("/io/remove-hit-breakpoint", test_remove_hit_breakpoint);
+    g_test_add_func("/io/wait-for-no-request", test_wait_for_no_request);
     g_test_add_func("/io/help", test_help);
     g_test_add_func("/io/streams-keep-their-order", test_streams_keep_their_order);
     g_test_add_func("/io/aio-goes-on-while-waiting", test_aio_goes_on_while_waiting);
