@@ -343,8 +343,13 @@ static void make_commit(World *w, Command *c)
         add(c, "-b %s", base->name);
     }
     c->second_target = base;
-    /* A base that grows gets zeroes as far as what is behind it reaches, or to its new end. */
-    c->copies = image->loose || (base && base->behind && base->length < image->length);
+    /*
+     * A base that grows gets zeroes as far as what is behind it reaches, or to its new end. And
+     * the zeroes around data in a cluster may be a hole of the file, which a base of smaller
+     * clusters then does not get; with the peer that depends on the file system.
+     */
+    c->copies = image->loose || (base && base->behind && base->length < image->length) ||
+                (base && !base->raw && base->cluster_bytes < image->cluster_bytes);
     c->moves = true;
     add(c, "%s", image->name);
 }
