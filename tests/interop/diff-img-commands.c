@@ -344,9 +344,9 @@ static void make_commit(World *w, Command *c)
     }
     c->second_target = base;
     /*
-     * A base that grows gets zeroes as far as what is behind it reaches, or to its new end. And
-     * the zeroes around data in a cluster may be a hole of the file, which a base of smaller
-     * clusters then does not get; with the peer that depends on the file system.
+     * A base that grows gets zeroes as far as what is behind it reaches, or to its new end.
+     * And the zeroes around data in a cluster may be a hole of the file, which a base of
+     * smaller clusters then does not get; with the peer that depends on the file system.
      */
     c->copies = image->loose || (base && base->behind && base->length < image->length) ||
                 (base && !base->raw && base->cluster_bytes < image->cluster_bytes);
@@ -444,8 +444,10 @@ static void make_snapshot(World *w, Command *c)
     if (w_one_in(w, 4) || (image->one_bit && image->moved)) {
         add(c, "-l %s", image->name);
     } else {
-        add(c, "%s %s %s", W_PICK(w, "-c", "-c", "-a", "-d"), W_PICK(w, "s0", "s1", "s2", "1"),
-            image->name);
+        /* Going to one of a raw image, the peer opens it twice, and warns twice. */
+        const char *what = image->raw ? W_PICK(w, "-c", "-d")
+                         : W_PICK(w, "-c", "-c", "-a", "-d");
+        add(c, "%s %s %s", what, W_PICK(w, "s0", "s1", "s2", "1"), image->name);
     }
 }
 
