@@ -264,6 +264,7 @@ static int coroutine_fn change_flags(Amend *a)
     Qcow2State *s = a->s;
     Qcow2HeaderNames names = qcow2_header_names(s);
     Qcow2Header h = s->header;
+    bool lazy = s->lazy_refcounts;
 
     if (a->has_lazy && !a->lazy) {
         int ret = qcow2_writeback_all(s);
@@ -284,7 +285,9 @@ static int coroutine_fn change_flags(Amend *a)
         names.data_file = *a->data_file ? a->data_file : NULL;
     }
     int ret = qcow2_header_update(s, &h, &names);
-    if (ret >= 0 && a->has_data_file) {
+    if (ret < 0) {
+        s->lazy_refcounts = lazy;
+    } else if (a->has_data_file) {
         g_free(s->data_file_name);
         s->data_file_name = g_strdup(names.data_file);
     }

@@ -123,26 +123,34 @@ int coroutine_fn qcow2_l1_grow(Qcow2State *s, uint64_t size)
     return replace(s, entries, size);
 }
 
-int coroutine_fn qcow2_l1_drop(Qcow2State *s, uint64_t first, uint64_t end)
+/* The entries from FIRST to END - 1 and what is known of their tables: those of OLD, or none. */
+static void set_entries(Qcow2State *s, uint64_t first, uint64_t end, const uint64_t *old)
 {
-    bool any = false;
-
-    if (first >= end) {
-        return 0;
-    }
-    g_autofree uint64_t *old = g_memdup2(s->l1.entries + first, (end - first) * 8);
     for (uint64_t i = first; i < end; i++) {
-        uint64_t table = s->l1.entries[i] & QCOW2_OFFSET_MASK;
-        if (s->l1.entries[i]) {
-            any = true;
-            qcow2_root_set(&s->l1, i, 0);
-            qcow2_set_remove(&s->l2_meta, table >> s->cluster_bits);
+        uint64_t now = s->l1.entries[i], entry = old ? old[i - first] : 0;
+        if (entry != now) {
+            (old ? qcow2_set_add : qcow2_set_remove)
+                (&s->l2_meta, ((entry | now) & QCOW2_OFFSET_MASK) >> s->cluster_bits);
+            qcow2_root_set(&s->l1, i, entry);
         }
     }
-    if (!any) {
+}
+
+int coroutine_fn qcow2_l1_drop(Qcow2State *s, uint64_t first, uint64_t end)
+{
+    if (first >= end || buffer_is_zero(s->l1.entries + first, (end - first) * 8)) {
         return 0;
     }
+    if (s->corrupt) {
+        return -EIO;
+    }
+    g_autofree uint64_t *old = g_memdup2(s->l1.entries + first, (end - first) * 8);
+    set_entries(s, first, end, NULL);
     int ret = qcow2_writeback(s);
     ret = ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
-    return ret < 0 ? ret : qcow2_tree_drop(s, old, end - first);
+    if (ret < 0) {
+        set_entries(s, first, end, old);
+        return ret;
+    }
+    return qcow2_tree_drop(s, old, end - first);
 }

@@ -69,7 +69,8 @@ int coroutine_fn qcow2_l1_store(Qcow2State *s, const uint64_t *entries, uint32_t
 int coroutine_fn qcow2_l1_grow(Qcow2State *s, uint64_t size);
 /*
  * Give up the active table's entries FIRST to END - 1, with the L2 tables and clusters behind
- * them, which no request uses. 0 or -errno, after which some may be leaked.
+ * them, which no request uses. 0; -errno with nothing changed, or, when all is given up, with
+ * some of it leaked.
  */
 int coroutine_fn qcow2_l1_drop(Qcow2State *s, uint64_t first, uint64_t end);
 

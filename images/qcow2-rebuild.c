@@ -223,6 +223,8 @@ static int coroutine_fn rebuild_from(Rebuild *r, uint64_t floor)
     uint64_t offset = r->table << s->cluster_bits;
     uint64_t bytes = r->table_clusters << s->cluster_bits;
     ret = count_new(r);
+    /* After a failure, too, what was written there is no zeroes. */
+    s->virgin_offset = MAX(s->virgin_offset, r->next << s->cluster_bits);
     ret = ret < 0 ? ret : write_blocks(r);
     qcow2_cache_drop(&s->l2_cache, offset, bytes);
     ret = ret < 0 ? ret : qcow2_reftable_replace(s, r->table, r->table_clusters, r->entries,
@@ -236,7 +238,6 @@ static int coroutine_fn rebuild_from(Rebuild *r, uint64_t floor)
                     offset);
     qcow2_cache_reset(&s->refblock_cache);
     r->c->file_clusters = MAX(r->c->file_clusters, r->next);
-    s->virgin_offset = MAX(s->virgin_offset, r->next << s->cluster_bits);
     s->free_hint = 0;
     qcow2_overlap_collect(s);
     return 0;

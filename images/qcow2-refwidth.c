@@ -182,7 +182,6 @@ static int coroutine_fn change_over(Rebuild *r)
     /* all of it is clean, and of no meaning now */
     qcow2_cache_reset(&s->refblock_cache);
     qcow2_header_set_geometry(s);
-    s->virgin_offset = (r->start + r->table + r->blocks) << s->cluster_bits;
     s->free_hint = 0;
     ret = drop_old(s, &old);
     qcow2_root_free(&old);
@@ -212,6 +211,9 @@ int coroutine_fn qcow2_change_refcount_width(Qcow2State *s, uint32_t order,
     ret = r.used ? find_used(&r) : -ENOMEM;
     ret = ret < 0 ? ret : plan(&r);
     if (ret >= 0) {
+        /* After a failure, too, what was written there is no zeroes. */
+        s->virgin_offset = MAX(s->virgin_offset,
+                               (r.start + r.table + r.blocks) << s->cluster_bits);
         r.entries = g_try_malloc0((r.table << s->cluster_bits) + 8);
         ret = r.entries ? write_blocks(&r) : -ENOMEM;
     }

@@ -258,7 +258,10 @@ int coroutine_fn qcow2_snapshots_write(Qcow2State *s)
     ret = ret < 0 ? ret : bdrv_co_flush(s->bs->file->bs);
     ret = ret < 0 ? ret : switch_table(s, offset);
     if (ret < 0) {
-        return ret;             /* the new table is leaked */
+        if (bytes && !s->corrupt) {     /* else the header may point there */
+            qcow2_refcount_change(s, offset >> s->cluster_bits, qcow2_clusters(s, bytes), -1);
+        }
+        return ret;
     }
     qcow2_snapshots_stored(s, offset, bytes);
     uint64_t old_clusters = qcow2_clusters(s, old_bytes);

@@ -305,6 +305,8 @@ static int qcow2_invalidate_cache(BlockDriverState *bs, Error **errp)
     g_autoptr(json_t) options = json_deep_copy(bs->options);
     Qcow2State *old = bs->opaque, *s = g_new0(Qcow2State, 1), *unused = old;
     int64_t sectors = bs->total_sectors;
+    g_autofree char *backing_file = g_strdup(bs->backing_file);
+    g_autofree char *backing_format = g_strdup(bs->backing_format);
 
     bs->opaque = s;
     init_state(s, bs, bs->open_flags);
@@ -316,6 +318,10 @@ static int qcow2_invalidate_cache(BlockDriverState *bs, Error **errp)
         qcow2_bitmaps_release(s);
         bs->opaque = old;
         bs->total_sectors = sectors;
+        g_free(bs->backing_file);
+        g_free(bs->backing_format);
+        bs->backing_file = g_steal_pointer(&backing_file);
+        bs->backing_format = g_steal_pointer(&backing_format);
         unused = s;
     }
     free_state(unused);

@@ -265,10 +265,13 @@ static const int64_t shrink_time_ns = 60 * INT64_C(1000000000);
 static void shrink_list(const LabConfig *config, unsigned number, LabFailure *failure,
                         LabShrunk *shrunk)
 {
+    int64_t start_us = g_get_monotonic_time();
+
     lab_shrink(config, number, &failure->outcome, SHRINK_SCHEDULES, shrink_time_ns,
                &failure->deviations, shrunk);
-    if (shrunk->reproduced && failure->deviations.count > READABLE) {
-        lab_shrink(config, number, &failure->outcome, 10 * SHRINK_SCHEDULES, shrink_time_ns,
+    int64_t left_ns = shrink_time_ns - (g_get_monotonic_time() - start_us) * 1000;
+    if (shrunk->reproduced && failure->deviations.count > READABLE && left_ns > 0) {
+        lab_shrink(config, number, &failure->outcome, 10 * SHRINK_SCHEDULES, left_ns,
                    &failure->deviations, shrunk);
     }
 }

@@ -23,7 +23,7 @@ void set_flag(bool *f)
 
 void wait_for_flag(bool *f)
 {
-    AIO_WAIT_WHILE_UNLOCKED(NULL, !qatomic_read(f));
+    AIO_WAIT_WHILE_UNLOCKED(NULL, !qatomic_load_acquire(f));
 }
 
 /* ---- somebody who is busy --------------------------------------------------------------- */

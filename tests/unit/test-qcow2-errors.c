@@ -105,6 +105,19 @@ static int remove_bitmap(BlockBackend *blk)
     return bdrv_remove_persistent_dirty_bitmap(blk_bs(blk), "b", NULL);
 }
 
+/* What was lost or not is written anew; only one request fails. */
+static int empty(BlockBackend *blk)
+{
+    g_autofree uint8_t *buf = g_malloc(PART);
+    int ret = blk_make_empty(blk, NULL);
+
+    memset(buf, 1, PART);
+    if (blk_pwrite(blk, 0, PART, buf, 0) < 0) {
+        g_assert_cmpint(blk_pwrite(blk, 0, PART, buf, 0), ==, 0);
+    }
+    return ret;
+}
+
 static void add_bitmap(BlockBackend *blk)
 {
     BdrvDirtyBitmap *bitmap = bdrv_create_dirty_bitmap(blk_bs(blk), 65536, "b", &error_abort);
@@ -133,6 +146,7 @@ static const Case cases[] = {
     { "write-lazily", "compat=1.1,lazy_refcounts=on", write_much },
     { "discard", "compat=1.1", flush_discards },
     { "bitmap-remove", "compat=1.1", remove_bitmap },
+    { "empty", "compat=1.1", empty },
 };
 
 /* ---- the runs ---------------------------------------------------------------------- */
@@ -173,9 +187,21 @@ static void assert_sound(BlockBackend *blk, bool leaks_ok)
     qcow2_assert_consistent(blk, leaks_ok);
 }
 
+/* Around a byte that was written alone all is zero, whatever its cluster was used for before. */
+static void assert_lonely_bytes(BlockBackend *blk)
+{
+    for (int64_t offset = 4 * PART; offset < 5 * PART; offset += CLUSTER) {
+        write_pattern(blk, offset + 7, 1, 4);
+        assert_content(blk, offset, 7, 0);
+        assert_content(blk, offset + 7, 1, 4);
+        assert_content(blk, offset + 8, CLUSTER - 8, 0);
+    }
+}
+
 static void use(BlockBackend *blk, bool leaks_ok)
 {
     write_pattern(blk, 2 * PART, PART, 3);
+    assert_lonely_bytes(blk);
     g_assert_cmpint(blk_flush(blk), ==, 0);
     assert_sound(blk, leaks_ok);
 }
@@ -230,6 +256,62 @@ static void test_single_error(gconstpointer opaque)
     close(saved);
 }
 
+/* The refcounts that were written before the header could not be are nobody's data. */
+static void test_lonely_bytes_after_amend(void)
+{
+    g_autofree char *path = scratch_path("lonely.qcow2");
+
+    qcow2_create(path, "size=1M,cluster_size=512");
+    BlockBackend *blk = open_rw(options_of(
+        "driver=qcow2,file.driver=blkdebug,file.image.driver=file,file.image.filename=%s,"
+        "file.inject-error.0.event=refblock_update,file.inject-error.0.iotype=write,"
+        "file.inject-error.0.sector=0,file.inject-error.0.once=on", path));
+    g_assert_cmpint(amend_width(blk), ==, -EIO);
+    assert_lonely_bytes(blk);
+    blk_unref(blk);
+    qcow2_assert_peer_finds_no_fault(path);
+}
+
+/* ---- emptying ----------------------------------------------------------------------- */
+
+/* A failure changes nothing, so that the next attempt finds all there is to be freed. */
+static void test_empty_again(void)
+{
+    g_autofree char *path = scratch_path("again.qcow2");
+
+    qcow2_create(path, "size=64M");
+    int64_t bytes = file_bytes(path);
+    BlockBackend *blk = open_rw(options_of(
+        "driver=qcow2,file.driver=blkdebug,file.image.driver=file,file.image.filename=%s,"
+        "file.inject-error.0.event=empty_image_prepare,file.inject-error.0.once=on", path));
+    write_pattern(blk, 0, 8 << 20, 1);
+    g_assert_cmpint(blk_flush(blk), ==, 0);
+    g_assert_cmpint(blk_make_empty(blk, NULL), ==, -EIO);
+    assert_content(blk, 0, 8 << 20, 1);
+    qcow2_assert_consistent(blk, false);
+    g_assert_cmpint(blk_make_empty(blk, &error_abort), ==, 0);
+    assert_content(blk, 0, 8 << 20, 0);
+    qcow2_assert_consistent(blk, false);
+    g_assert_cmpint(file_bytes(path), <=, bytes + 65536);
+    blk_unref(blk);
+}
+
+/* In a window of a file there is nothing that could be cut. */
+static void test_empty_in_a_window(void)
+{
+    g_autofree char *path = scratch_path("window.qcow2");
+
+    qcow2_create(path, "size=4M,cluster_size=4k");
+    g_assert_cmpint(truncate(path, 8 << 20), ==, 0);
+    BlockBackend *blk = open_rw(options_of("driver=qcow2,file.driver=raw,file.size=8M,"
+                                           "file.file.driver=file,file.file.filename=%s", path));
+    write_pattern(blk, 0, 1 << 20, 1);
+    g_assert_cmpint(blk_make_empty(blk, &error_abort), ==, 0);
+    assert_content(blk, 0, 1 << 20, 0);
+    qcow2_assert_consistent(blk, false);
+    blk_unref(blk);
+}
+
 /* ---- errors that stay -------------------------------------------------------------- */
 
 /* Nobody can tell which header the file has: not called corrupt, and opening it helps. */
@@ -274,6 +356,9 @@ int main(int argc, char **argv)
         g_autofree char *name = g_strdup_printf("/qcow2/errors/single/%s", cases[i].name);
         g_test_add_data_func(name, &cases[i], test_single_error);
     }
+    g_test_add_func("/qcow2/errors/lonely-bytes-after-amend", test_lonely_bytes_after_amend);
+    g_test_add_func("/qcow2/errors/empty-again", test_empty_again);
+    g_test_add_func("/qcow2/errors/empty-in-a-window", test_empty_in_a_window);
     g_test_add_func("/qcow2/errors/unknown-header", test_unknown_header);
     return image_test_run();
 }

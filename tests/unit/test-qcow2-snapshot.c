@@ -309,12 +309,14 @@ static void test_emptied(void)
         { "size=8M,cluster_size=16k,refcount_bits=1,extended_l2=on", true },
         { "size=8M,cluster_size=4k,compat=0.10", true },
         { "size=8M,cluster_size=4k,lazy_refcounts=on", true },
-        { "size=8M,cluster_size=4k,data_file=emptied.data", false },
+        { "size=8M,cluster_size=4k,data_file=%s/emptied.data", false },
     };
 
     for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
-        g_test_message("%s", cases[i].opts);
-        g_autofree char *path = new_image(cases[i].opts);
+        g_auto(GStrv) parts = g_strsplit(cases[i].opts, "%s", 2);
+        g_autofree char *opts = g_strjoinv(scratch_dir, parts);
+        g_test_message("%s", opts);
+        g_autofree char *path = new_image(opts);
         BlockBackend *blk = qcow2_open_file(path, "");
         int64_t bytes = file_bytes(path);
         write_pattern(blk, 100000, 1000000, 1);

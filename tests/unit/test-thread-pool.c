@@ -92,16 +92,21 @@ static void test_result_reaches_callback(void)
     }
 }
 
+/* Nobody hears of its end: what it has done last is to set OPAQUE. */
+static int set_and_fail(void *opaque)
+{
+    qatomic_set((bool *)opaque, true);
+    return -EIO;
+}
+
 static void test_forgotten_work_wakes_the_loop(void)
 {
-    Job job;
+    bool set = false;
 
-    job_init(&job, -EIO, false);
-    thread_pool_submit(job_run, &job);
-    while (!qatomic_read(&job.begun)) {
+    thread_pool_submit(set_and_fail, &set);
+    while (!qatomic_read(&set)) {
         aio_poll(ctx, true);
     }
-    g_assert_cmpint(job.callbacks, ==, 0);
     while (aio_poll(ctx, false)) {
     }
 }
