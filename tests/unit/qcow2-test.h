@@ -65,6 +65,22 @@ static inline void qcow2_assert_peer_finds_no_fault(const char *path)
     qcow2_assert_peer("check -q -f qcow2 %s", path);
 }
 
+/* Checks tell of each leak on stderr: not until qcow2_end_silence() is given what this returns. */
+static inline int qcow2_silence(void)
+{
+    int saved = dup(STDERR_FILENO), null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
+    g_assert_true(saved >= 0 && dup2(null, STDERR_FILENO) >= 0);
+    close(null);
+    return saved;
+}
+
+static inline void qcow2_end_silence(int saved_stderr)
+{
+    g_assert_cmpint(dup2(saved_stderr, STDERR_FILENO), >=, 0);
+    close(saved_stderr);
+}
+
 /* ---- requests at the same time ----------------------------------------------------- */
 
 typedef enum OpType {

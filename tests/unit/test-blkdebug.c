@@ -496,21 +496,6 @@ static void manage(BlockBackend *blk)
     blk_make_empty(blk, NULL);
 }
 
-/* The checks of a damaged image tell of each leak: not here. */
-static int silence(void)
-{
-    int saved = dup(STDERR_FILENO), null = open("/dev/null", O_WRONLY | O_CLOEXEC);
-    g_assert_true(saved >= 0 && dup2(null, STDERR_FILENO) >= 0);
-    close(null);
-    return saved;
-}
-
-static void end_silence(int saved)
-{
-    g_assert_cmpint(dup2(saved, STDERR_FILENO), >=, 0);
-    close(saved);
-}
-
 /*
  * After an error at any point, for good or once, the image has no corruption: at the worst
  * clusters that nobody uses.
@@ -519,7 +504,7 @@ static void test_qcow2_survives_an_error_at(gconstpointer event)
 {
     g_autofree char *path = scratch_path("survive.qcow2");
 
-    int saved_stderr = silence();
+    int saved_stderr = qcow2_silence();
     for (int once = 0; once < 2; once++) {
         copy_image("plain.qcow2", "size=9M,cluster_size=512", path);
         BlockBackend *blk = open_rw(options_of(
@@ -533,7 +518,7 @@ static void test_qcow2_survives_an_error_at(gconstpointer event)
         qcow2_assert_consistent(blk, true);
         blk_unref(blk);
     }
-    end_silence(saved_stderr);
+    qcow2_end_silence(saved_stderr);
 }
 
 static void test_qcow2_is_not_opened_without_refcounts(void)
