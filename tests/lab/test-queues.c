@@ -141,7 +141,7 @@ static const LabCase cases[] = {
       { "R1: read 4096+512 of disk", "waits for CoQueue queue, in which main was the last to "
         "wake, before this wait began" }, .schedules = 100 },
     { "/queue/one-of-two", one_of_two, LAB_LIVELOCK,
-      { "main: AIO_WAIT_WHILE(!qatomic_read(f)), sleeps in epoll of 'main loop'",
+      { "main: AIO_WAIT_WHILE(!qatomic_load_acquire(f)), sleeps in epoll of 'main loop'",
         "coroutine C2 last ran in main and waits for CoQueue Q1, in which main was the last to "
         "wake, after this wait began" } },
     { "/throttle/timer-of-a-loop-that-waits", timer_of_a_loop_that_waits, LAB_LIVELOCK,
